@@ -1,0 +1,134 @@
+"""Everything an operator can set. Units are in the names; defaults are safe, not fast.
+
+The tables of the cluster file, one class a table. ``cluster.topology`` reads and checks a whole
+file; unknown keys and values out of bounds are refused there with the key's name.
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cluster.ids import NodeId
+
+PARTITIONS_MAX: Final = 4096
+
+_PositiveSeconds = Annotated[float, Meta(gt=0)]
+_Bytes = Annotated[int, Meta(ge=0)]
+_Port = Annotated[int, Meta(ge=1, le=65535)]
+_Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+#: A count of replicas, or its name.
+Quorum = Literal["one", "quorum", "all"] | Annotated[int, Meta(ge=1)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; a key that no field names is an error."""
+
+
+class ReplicationSettings(_Table):
+    """``[replication]``: copies and quorums."""
+
+    #: Copies of each document in a region (N).
+    copies: Annotated[int, Meta(ge=1, le=9)] = 3
+    #: Replicas that must answer a read (R) or have a write on disk (W) before the client hears.
+    #: read_quorum + write_quorum > copies is the strong mode.
+    read_quorum: Quorum = "one"
+    write_quorum: Quorum = "one"
+    #: Whether a stand-in's hint may count toward W while a primary is down.
+    sloppy: bool = True
+    #: A power of two, fixed when the cluster is created.
+    partitions: Annotated[int, Meta(ge=1, le=PARTITIONS_MAX)] = 256
+
+
+class StorageSettings(_Table):
+    """``[storage]``: the engine and its disk."""
+
+    #: always: a write is acknowledged after fsync. interval: fsync once a second (a power cut
+    #: loses up to that). os: never (a killed process loses nothing, a power cut may).
+    fsync: Literal["always", "interval", "os"] = "always"
+    #: Kept allocated so that deletes still work on a full disk.
+    ballast_bytes: _Bytes = 64 * 1024 * 1024
+    #: Below this much free space creates get 507.
+    disk_low_bytes: _Bytes = 256 * 1024 * 1024
+
+
+class HintSettings(_Table):
+    """``[hints]``: writes kept for a node that is down."""
+
+    #: Age after which a hint is dropped and its range left to anti-entropy.
+    window_s: _PositiveSeconds = 10_800.0
+    target_bytes_max: _Bytes = 256 * 1024 * 1024
+    total_bytes_max: _Bytes = 1024 * 1024 * 1024
+    #: Delivery yields to client traffic by staying below this.
+    rate_bytes_per_s: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
+
+
+class LifecycleSettings(_Table):
+    """``[lifecycle]``: how long a deleted document's tombstone and content stay."""
+
+    tombstone_retention_s: _PositiveSeconds = 2_592_000.0
+    #: Assumed bound on how far two nodes' clocks differ.
+    clock_skew_max_s: Annotated[float, Meta(ge=0)] = 5.0
+
+
+class GossipSettings(_Table):
+    """``[gossip]``: membership and failure detection."""
+
+    interval_s: _PositiveSeconds = 1.0
+
+
+class HttpSettings(_Table):
+    """``[http]``: deadlines and bounds of the data listener."""
+
+    #: Deadline of a request that names none, and the cap on ``Stele-Timeout-Ms``.
+    request_timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = 5_000
+    header_timeout_s: _PositiveSeconds = 5.0
+    body_timeout_s: _PositiveSeconds = 10.0
+    idle_timeout_s: _PositiveSeconds = 75.0
+    connections_max: Annotated[int, Meta(ge=1)] = 1024
+    #: Requests being served at once, beyond which 429 is answered.
+    requests_max: Annotated[int, Meta(ge=1)] = 4096
+
+
+class NodeSettings(_Table):
+    """``[[node]]``: one storage node."""
+
+    id: _Name
+    region: _Name
+    zone: _Name
+    #: Share of the partitions relative to other nodes.
+    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    host: str = "127.0.0.1"
+    http_port: _Port
+    rpc_port: _Port
+    ops_port: _Port
+
+    @property
+    def node_id(self) -> NodeId:
+        """``id`` under its own type."""
+        return NodeId(self.id)
+
+
+class ClusterSettings(_Table):
+    """The whole cluster file."""
+
+    #: 32 hexadecimal digits, made once; nodes and directories of another cluster are refused.
+    cluster_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    replication: ReplicationSettings = ReplicationSettings()
+    storage: StorageSettings = StorageSettings()
+    hints: HintSettings = HintSettings()
+    lifecycle: LifecycleSettings = LifecycleSettings()
+    gossip: GossipSettings = GossipSettings()
+    http: HttpSettings = HttpSettings()
+    node: tuple[NodeSettings, ...]
+
+    def region_nodes(self, region: str) -> tuple[NodeSettings, ...]:
+        """The nodes of one region, in the file's order."""
+        return tuple(node for node in self.node if node.region == region)
+
+
+def resolve_quorum(quorum: Quorum, copies: int) -> int:
+    """A count from a name or a count. Does not check the count against ``copies``."""
+    if isinstance(quorum, int):
+        return quorum
+    return {"one": 1, "quorum": copies // 2 + 1, "all": copies}[quorum]

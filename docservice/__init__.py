@@ -1,0 +1,1 @@
+"""The document API: stateless, over any store of records."""

@@ -1,0 +1,72 @@
+"""The one port through which the document service reaches records.
+
+Two adapters: ``kvnode.coordinator.Coordinator`` inside a node, and ``kvnode.client.ClusterClient``
+in a separate document service. Another distributed engine would be a third.
+"""
+
+from typing import Protocol
+
+from kvnode.record import Record
+from kvnode.results import Fetched, Stored
+
+
+class DocumentStore(Protocol):
+    """Records by id, with a quorum per call.
+
+    Deadlines are readings of ``Clock.monotonic_s`` and are passed on, never restarted. Every
+    method may raise Unavailable, Overloaded or DiskLow (nothing was written), and each names
+    what else it raises.
+    """
+
+    def mint_partition(self) -> int | None:
+        """A partition that this process can write without a network hop; None: any will do."""
+
+    async def create(
+        self,
+        document_id: bytes,
+        record: Record,
+        *,
+        keyed: bool,
+        write_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+    ) -> Stored:
+        """Store ``record`` on ``write_quorum`` distinct nodes, durably.
+
+        With ``keyed``, one local read comes first: a record that is there already is stored
+        again in place of ``record`` (if it came from the same body) so that a retry ends on W
+        replicas. ``Stored.record`` is the join of what the answering replicas hold.
+
+        Raises:
+            KeyReused: the key's document has another body (only with ``keyed``).
+            KeyDeleted: the key's document is deleted or expired (only with ``keyed``).
+            WriteTimeout: fewer than W replicas acknowledged in time; the outcome is unknown.
+        """
+
+    async def read(
+        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+    ) -> Fetched:
+        """The join of at least ``read_quorum`` replicas' answers.
+
+        ``Fetched.record`` is None only when a majority of the owners say that they have nothing.
+
+        Raises:
+            ReadTimeout: too few replicas answered in time.
+        """
+
+    async def delete(
+        self,
+        document_id: bytes,
+        record: Record,
+        *,
+        write_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+    ) -> Stored:
+        """Store a record that has only a tombstone. No read first.
+
+        Raises:
+            WriteTimeout: fewer than W replicas acknowledged in time; the outcome is unknown.
+        """
+
+

@@ -1,0 +1,59 @@
+"""All that touches the world, as seen from inside a node.
+
+Adapters implement these; a node gets one of each. Clock, entropy and engine are also implemented
+for the simulation, where the network is the event loop's own (``create_server`` and
+``create_connection``), so the RPC code runs there unmodified.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two clocks that must not be confused."""
+
+    def wall_ms(self) -> int:
+        """Unix time. May jump: only for what is stored, never for measuring."""
+
+    def monotonic_s(self) -> float:
+        """Never goes back: only for measuring and deadlines, never stored."""
+
+
+class Entropy(Protocol):
+    """All randomness."""
+
+    def random_bytes(self, count: int) -> bytes:
+        """Unpredictable bytes: ids, nonces."""
+
+    def uniform(self, low: float, high: float) -> float:
+        """A number in [low, high): jitter."""
+
+
+class Engine(Protocol):
+    """An ordered map of byte strings with group-committed, durable writes.
+
+    ``put`` and ``delete`` join the batch that is being gathered. A batch is written with one
+    fsync, and everything put in one synchronous stretch of code lands in one batch, so related
+    keys (a record and its hint) can't be separated by a crash.
+    """
+
+    def get(self, key: bytes) -> bytes | None:
+        """The durable value. Never returns what a crash could still take away."""
+
+    def latest(self, key: bytes) -> bytes | None:
+        """The newest value, durable or not: what read-merge-write must build on."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Join the gathered batch. Raises Overloaded when it is full."""
+
+    def delete(self, key: bytes) -> None:
+        """Join the gathered batch. Deleting what is absent is harmless."""
+
+    def barrier(self, done: Callable[[], None]) -> None:
+        """Call ``done`` once, later, when everything put so far is durable."""
+
+    def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """At most ``limit`` durable pairs with start <= key < stop, in key order."""
+
+    def close(self) -> None:
+        """Write and sync what was gathered, call its barriers, release the files."""

@@ -25,7 +25,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table of the file; a key that no field names is an error."""
 
 
-class ReplicationSettings(_Table):
+class ReplicationSettings(_Table, frozen=True, kw_only=True):
     """``[replication]``: copies and quorums."""
 
     #: Copies of each document in a region (N).
@@ -40,7 +40,7 @@ class ReplicationSettings(_Table):
     partitions: Annotated[int, Meta(ge=1, le=PARTITIONS_MAX)] = 256
 
 
-class StorageSettings(_Table):
+class StorageSettings(_Table, frozen=True, kw_only=True):
     """``[storage]``: the engine and its disk."""
 
     #: always: a write is acknowledged after fsync. interval: fsync once a second (a power cut
@@ -52,7 +52,7 @@ class StorageSettings(_Table):
     disk_low_bytes: _Bytes = 256 * 1024 * 1024
 
 
-class HintSettings(_Table):
+class HintSettings(_Table, frozen=True, kw_only=True):
     """``[hints]``: writes kept for a node that is down."""
 
     #: Age after which a hint is dropped and its range left to anti-entropy.
@@ -63,7 +63,7 @@ class HintSettings(_Table):
     rate_bytes_per_s: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
 
 
-class LifecycleSettings(_Table):
+class LifecycleSettings(_Table, frozen=True, kw_only=True):
     """``[lifecycle]``: how long a deleted document's tombstone and content stay."""
 
     tombstone_retention_s: _PositiveSeconds = 2_592_000.0
@@ -71,13 +71,13 @@ class LifecycleSettings(_Table):
     clock_skew_max_s: Annotated[float, Meta(ge=0)] = 5.0
 
 
-class GossipSettings(_Table):
+class GossipSettings(_Table, frozen=True, kw_only=True):
     """``[gossip]``: membership and failure detection."""
 
     interval_s: _PositiveSeconds = 1.0
 
 
-class HttpSettings(_Table):
+class HttpSettings(_Table, frozen=True, kw_only=True):
     """``[http]``: deadlines and bounds of the data listener."""
 
     #: Deadline of a request that names none, and the cap on ``Stele-Timeout-Ms``.
@@ -90,7 +90,7 @@ class HttpSettings(_Table):
     requests_max: Annotated[int, Meta(ge=1)] = 4096
 
 
-class NodeSettings(_Table):
+class NodeSettings(_Table, frozen=True, kw_only=True):
     """``[[node]]``: one storage node."""
 
     id: _Name
@@ -109,7 +109,7 @@ class NodeSettings(_Table):
         return NodeId(self.id)
 
 
-class ClusterSettings(_Table):
+class ClusterSettings(_Table, frozen=True, kw_only=True):
     """The whole cluster file."""
 
     #: 32 hexadecimal digits, made once; nodes and directories of another cluster are refused.

@@ -44,10 +44,13 @@ class Engine(Protocol):
         """The newest value, durable or not: what read-merge-write must build on."""
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Join the gathered batch. Raises Overloaded when it is full."""
+        """Join the gathered batch."""
 
     def delete(self, key: bytes) -> None:
         """Join the gathered batch. Deleting what is absent is harmless."""
+
+    def full(self) -> bool:
+        """Whether the disk is so far behind that new client writes should be refused."""
 
     def barrier(self, done: Callable[[], None]) -> None:
         """Call ``done`` once, later, when everything put so far is durable."""
@@ -55,5 +58,5 @@ class Engine(Protocol):
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """At most ``limit`` durable pairs with start <= key < stop, in key order."""
 
-    def close(self) -> None:
-        """Write and sync what was gathered, call its barriers, release the files."""
+    async def close(self) -> None:
+        """Make what was put durable, then release the files."""

@@ -1,0 +1,150 @@
+"""``python -m kvnode init`` makes a node's database, ``python -m kvnode run`` serves it.
+
+Entry points stand above all layers: this one puts the document service on top of a node.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+from docservice.http.server import start_data_listener
+from prometheus_client import CollectorRegistry
+
+from cluster.secret import read_secret
+from cluster.settings import ClusterSettings, NodeSettings
+from cluster.topology import TopologyError, read_cluster_file
+from docservice.documents import DocumentService
+from kvnode.admin import start_admin_listener
+from kvnode.errors import CannotStart
+from kvnode.log import Log, process_log
+from kvnode.metrics import HttpMetrics, NodeCollector
+from kvnode.node import Node
+from kvnode.storage.disk import DiskGuard
+from kvnode.storage.identity import Identity
+from kvnode.storage.keys import IDENTITY_KEY
+from kvnode.storage.leveldb import LevelDBEngine, create_database
+from kvnode.system import SystemClock, SystemEntropy
+
+DRAIN_S = 5.0
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m kvnode", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help_text in (("init", "make a new node's database"), ("run", "serve it")):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("--cluster-file", type=Path, required=True)
+        command.add_argument("--node", required=True, help="the node's id in the cluster file")
+        command.add_argument("--directory", type=Path, required=True, help="its database")
+        if name == "run":
+            command.add_argument("--secret-file", type=Path, required=True)
+    return parser.parse_args(argv)
+
+
+def _own_settings(settings: ClusterSettings, node: str) -> NodeSettings:
+    for own in settings.node:
+        if own.id == node:
+            return own
+    known = ", ".join(own.id for own in settings.node)
+    msg = f"the cluster file has no node {node!r}; it has {known}"
+    raise CannotStart(msg)
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    settings = read_cluster_file(arguments.cluster_file)
+    own = _own_settings(settings, arguments.node)
+    identity = Identity(settings.cluster_id, own.id, settings.replication.partitions)
+    create_database(arguments.directory, {IDENTITY_KEY: identity.encode()})
+
+
+async def _run(arguments: argparse.Namespace, log: Log) -> None:
+    settings = read_cluster_file(arguments.cluster_file)
+    own = _own_settings(settings, arguments.node)
+    loop = asyncio.get_running_loop()
+
+    def engine_failed(error: BaseException) -> None:
+        # What is durable is not known any more; only a fresh start can find out.
+        log.error("engine.failed", detail=f"the disk refused a write, this node ends: {error}")
+        os._exit(1)
+
+    clock, entropy = SystemClock(), SystemEntropy()
+    engine = LevelDBEngine(
+        arguments.directory, loop, fsync=settings.storage.fsync, failed=engine_failed
+    )
+    node = Node(
+        settings,
+        own,
+        read_secret(arguments.secret_file),
+        engine=engine,
+        disk=DiskGuard(
+            arguments.directory,
+            ballast_bytes=settings.storage.ballast_bytes,
+            low_bytes=settings.storage.disk_low_bytes,
+        ),
+        clock=clock,
+        entropy=entropy,
+        log=log,
+    )
+    registry = CollectorRegistry()
+    try:
+        await node.start()
+        registry.register(NodeCollector(node))
+        documents = DocumentService(
+            node.coordinator,
+            clock=clock,
+            entropy=entropy,
+            cluster_id=bytes.fromhex(settings.cluster_id),
+            replication=settings.replication,
+            lifecycle=settings.lifecycle,
+        )
+        data = await start_data_listener(
+            documents,
+            host=own.host,
+            port=own.http_port,
+            region=own.region,
+            http=settings.http,
+            metrics=HttpMetrics(registry),
+            clock=clock,
+            entropy=entropy,
+        )
+        admin = await start_admin_listener(
+            own.host,
+            own.ops_port,
+            registry=registry,
+            unready_reasons=node.unready_reasons,
+            status=node.status,
+        )
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signal_number, node.request_stop)
+        await node.run()
+        await data.stop(DRAIN_S)
+        await admin.cleanup()
+    finally:
+        await node.stop()
+
+
+def main() -> int:
+    """Run one command; the exit code is 0, or 1 with a last line that says why."""
+    arguments = _arguments(sys.argv[1:])
+    log = process_log(node=arguments.node)
+    try:
+        if arguments.command == "init":
+            _init(arguments)
+        else:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_run(arguments, log))
+    except (CannotStart, TopologyError) as error:
+        log.error("node.refused", detail=str(error))
+        return 1
+    except OSError as error:
+        log.error("node.refused", detail=f"cannot listen: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

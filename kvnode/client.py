@@ -1,0 +1,186 @@
+"""Records from outside the cluster: a document service's side, aware of the ring.
+
+Every call goes straight to a node that owns the document's partition, which coordinates it. If that
+one can't be reached or does not answer, the next owner is asked: repeating a call is safe, for ids
+and records are made before the first try and merging is idempotent.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from cluster.ids import NodeId, partition_of
+from cluster.ring import Ring
+from kvnode.codec import decode, encode
+from kvnode.errors import (
+    DiskLow,
+    KeyDeleted,
+    KeyReused,
+    Overloaded,
+    ReadTimeout,
+    StoreError,
+    Unavailable,
+    WriteTimeout,
+)
+from kvnode.log import Log
+from kvnode.placement import Placement
+from kvnode.ports import Clock, Entropy
+from kvnode.record import Record
+from kvnode.results import Fetched, Stored
+from kvnode.rpc.connection import Connection, Lost, Outcome
+from kvnode.rpc.frames import Message, ProtocolError
+from kvnode.rpc.operations import Fields, Op
+from kvnode.rpc.transport import CLIENT_PREFIX, Transport
+
+_NAME_BYTES: Final = 4
+#: A call that is given up at one node leaves this share of what remains for the next ones.
+_FIRST_TRY_SHARE: Final = 0.6
+_PLAIN_ERRORS: Final = {error.code: error for error in (DiskLow, KeyDeleted, KeyReused, Overloaded)}
+_QUORUM_ERRORS: Final = {error.code: error for error in (ReadTimeout, Unavailable, WriteTimeout)}
+
+
+class ClusterClient:
+    """``docservice.store.DocumentStore`` over the wire.
+
+    Args:
+        addresses: (host, RPC port) of every node.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster_id: str,
+        secret: bytes,
+        ring: Ring,
+        zones: Mapping[NodeId, str],
+        addresses: Mapping[NodeId, tuple[str, int]],
+        clock: Clock,
+        entropy: Entropy,
+        log: Log,
+    ) -> None:
+        self._clock = clock
+        self._log = log
+        self._partitions = ring.partitions
+        self._transport = Transport(
+            name=CLIENT_PREFIX + entropy.random_bytes(_NAME_BYTES).hex(),
+            cluster_id=cluster_id,
+            secret=secret,
+            ring=(ring.epoch, ring.digest()),
+            addresses=addresses,
+            entropy=entropy,
+            on_request=_refuse_request,
+            on_peer_change=self._on_peer_change,
+        )
+        self._placement = Placement(ring, None, zones, self._transport.connected, {})
+        self._transport.dial_all()
+
+    @property
+    def ready(self) -> bool:
+        """Whether most of the ring can be reached."""
+        return self._placement.quorum_share(1) > 0.5
+
+    async def close(self) -> None:
+        """Say goodbye to every node."""
+        await self._transport.close()
+
+    def mint_partition(self) -> int | None:
+        """Any partition is as near as the others."""
+        return None
+
+    async def create(
+        self,
+        document_id: bytes,
+        record: Record,
+        *,
+        keyed: bool,
+        write_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+    ) -> Stored:
+        """See ``docservice.store.DocumentStore``."""
+        encoded = encode(document_id, record)
+        fields = [document_id, encoded, keyed, write_quorum, sloppy]
+        return _stored(
+            document_id, await self._call(Op.CREATE, document_id, fields, len(encoded), deadline_s)
+        )
+
+    async def read(
+        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+    ) -> Fetched:
+        """See ``docservice.store.DocumentStore``."""
+        fields = [document_id, read_quorum, sloppy]
+        encoded, answered, required, copies = await self._call(
+            Op.READ, document_id, fields, 0, deadline_s
+        )
+        record = decode(document_id, encoded) if encoded is not None else None
+        return Fetched(record, answered, required, copies)
+
+    async def delete(
+        self,
+        document_id: bytes,
+        record: Record,
+        *,
+        write_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+    ) -> Stored:
+        """See ``docservice.store.DocumentStore``."""
+        encoded = encode(document_id, record)
+        fields = [document_id, encoded, write_quorum, sloppy]
+        return _stored(
+            document_id, await self._call(Op.DELETE, document_id, fields, len(encoded), deadline_s)
+        )
+
+    async def _call(
+        self, op: Op, document_id: bytes, fields: Fields, size_bytes: int, deadline_s: float
+    ) -> Fields:
+        """Ask the owners, one after the other, until one answers.
+
+        An answer that says how the request went, also that it failed, ends the search; only a node
+        that can't be reached or stays silent is passed over.
+        """
+        loop = asyncio.get_running_loop()
+        partition = partition_of(document_id, self._partitions)
+        maybe_applied = False
+        for target in self._placement.read_plan(partition, sloppy=True):
+            now_s = self._clock.monotonic_s()
+            if now_s >= deadline_s:
+                break
+            try_until_s = now_s + (deadline_s - now_s) * _FIRST_TRY_SHARE
+            outcome: asyncio.Future[Outcome] = loop.create_future()
+            self._transport.request(
+                target.node, op, try_until_s, fields, size_bytes, outcome.set_result
+            )
+            found = await outcome
+            if not isinstance(found, Lost):
+                return found
+            if found.code not in ("unreachable", "timeout", "overloaded"):
+                raise _error_from(found)
+            maybe_applied = maybe_applied or found.sent
+        detail = "no owner of this document's partition answered"
+        if op == Op.READ:
+            raise (ReadTimeout if maybe_applied else Unavailable)(detail)
+        raise (WriteTimeout if maybe_applied else Unavailable)(detail)
+
+    def _on_peer_change(self, peer: NodeId, connected: bool, reason: str) -> None:
+        self._placement.refresh()
+        event = "peer.connected" if connected else "peer.disconnected"
+        self._log.info(event, peer=peer, reason=reason)
+
+
+def _error_from(lost: Lost) -> StoreError:
+    plain = _PLAIN_ERRORS.get(lost.code)
+    if plain is not None:
+        return plain(lost.detail)
+    acked, required = (*lost.extra, 0, 0)[:2]
+    return _QUORUM_ERRORS.get(lost.code, Unavailable)(lost.detail, acked=acked, required=required)
+
+
+def _stored(document_id: bytes, fields: Fields) -> Stored:
+    encoded, acked, required, copies, hints = fields
+    return Stored(decode(document_id, encoded), acked, required, copies, hints)
+
+
+def _refuse_request(_: Connection, peer: str, message: Message) -> None:
+    msg = f"{peer} sent operation {message[0]} to a client"
+    raise ProtocolError(msg)

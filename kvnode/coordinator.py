@@ -1,0 +1,264 @@
+"""Serving a request: place it, ask replicas, count, answer. Any node may coordinate any request.
+
+The way of a create: ``create`` -> ``Write`` -> ``Replica.merge`` here and ``MERGE`` to the others
+at once -> ``WriteTally`` -> the future that the caller awaits. The way of a read at R=1: ``read``
+-> ``Replica.get`` -> done, without a task, a future or a hop.
+"""
+
+import asyncio
+from typing import Final
+
+from cluster.ids import NodeId, partition_of
+from kvnode.codec import encode
+from kvnode.errors import (
+    CorruptRecord,
+    DiskLow,
+    KeyDeleted,
+    KeyReused,
+    Overloaded,
+    Unavailable,
+)
+from kvnode.latency import Latencies
+from kvnode.placement import Placement
+from kvnode.ports import Clock, Entropy
+from kvnode.reading import Read
+from kvnode.record import Record, Status
+from kvnode.replica import Replica
+from kvnode.results import Fetched, Stored
+from kvnode.rpc.connection import OnOutcome, Outcome
+from kvnode.rpc.operations import Fields, Op
+from kvnode.rpc.transport import Transport
+from kvnode.sweep import DeadlineSweep
+from kvnode.voting import Election
+from kvnode.writing import Write
+
+#: Writes under way at once, beyond which new ones are refused.
+WRITES_MAX: Final = 20_000
+_DEADLINE_TICK_S: Final = 0.05
+_HEDGE_TICK_S: Final = 0.005
+
+
+class Coordinator:
+    """``docservice.store.DocumentStore`` inside a node."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        placement: Placement,
+        replica: Replica,
+        transport: Transport,
+        latencies: Latencies,
+        clock: Clock,
+        entropy: Entropy,
+        copies: int,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.node = node
+        self.replica = replica
+        self.clock = clock
+        self.latencies = latencies
+        self.copies = copies
+        self.sweep = DeadlineSweep(self.loop, _DEADLINE_TICK_S)
+        self.hedge_sweep = DeadlineSweep(self.loop, _HEDGE_TICK_S)
+        self._placement = placement
+        self._transport = transport
+        self._entropy = entropy
+        self._partitions = placement.ring.partitions
+        #: Set by the disk's guard: creates are refused, everything else goes on.
+        self.disk_low = False
+        self.hedged_count = 0
+        self.stale_read_count = 0
+        self.read_repair_count = 0
+        self.replay_count = 0
+        self.key_conflict_count = 0
+
+    def mint_partition(self) -> int | None:
+        """A random partition that this node owns: its first copy costs no hop."""
+        owned = self._placement.owned
+        if not owned:
+            return None
+        return owned[int.from_bytes(self._entropy.random_bytes(2), "big") % len(owned)]
+
+    async def create(
+        self,
+        document_id: bytes,
+        record: Record,
+        *,
+        keyed: bool,
+        write_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+    ) -> Stored:
+        """See ``docservice.store.DocumentStore``."""
+        if self.disk_low:
+            msg = "the disk is below its low mark: delete documents or add space"
+            raise DiskLow(msg)
+        if not keyed:
+            return await self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
+        existing = await self._peek(document_id, deadline_s)
+        replay = existing is not None
+        if existing is not None:
+            self._check_key(existing, record)
+            record = existing
+        elif write_quorum > self.copies // 2:
+            record = await self._elect(document_id, record, deadline_s)
+        stored = await self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
+        self._check_key(stored.record, record)
+        self.replay_count += replay
+        return stored
+
+    async def read(
+        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+    ) -> Fetched:
+        """See ``docservice.store.DocumentStore``."""
+        partition = partition_of(document_id, self._partitions)
+        local: tuple[Record, bytes] | None = None
+        damaged = False
+        owned = self._placement.owns(partition)
+        if owned:
+            try:
+                local = self.replica.get(document_id)
+            except CorruptRecord:
+                damaged = True
+            else:
+                if local is not None and (read_quorum == 1 or local[0].tombstone is not None):
+                    return Fetched(local[0], 1, read_quorum, self.copies)
+        targets = self._placement.read_plan(partition, sloppy=sloppy)
+        read = Read(self, document_id, targets, required=read_quorum, deadline_s=deadline_s)
+        if owned and not damaged:
+            read.take_local(targets[0], *(local or (None, None)))
+        read.start()
+        return await read.answer
+
+    async def delete(
+        self,
+        document_id: bytes,
+        record: Record,
+        *,
+        write_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+    ) -> Stored:
+        """See ``docservice.store.DocumentStore``."""
+        return await self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
+
+    # For the operations under way (kvnode.writing, kvnode.reading)
+
+    def request(
+        self,
+        node: NodeId,
+        op: Op,
+        deadline_s: float,
+        fields: Fields,
+        size_bytes: int,
+        on_outcome: OnOutcome,
+    ) -> None:
+        """Send to a peer."""
+        self._transport.request(node, op, deadline_s, fields, size_bytes, on_outcome)
+
+    def repair(self, document_id: bytes, encoded: bytes, stale: list[NodeId]) -> None:
+        """Give replicas that answered a read with less what the others hold."""
+        self.stale_read_count += 1
+        deadline_s = self.loop.time() + 1.0
+        for node in stale:
+            self.read_repair_count += 1
+            if node == self.node:
+                try:
+                    self.replica.merge(document_id, encoded, lambda _: None)
+                except (Overloaded, CorruptRecord):
+                    self.read_repair_count -= 1  # the next read finds it again
+            else:
+                self.request(
+                    node,
+                    Op.MERGE,
+                    deadline_s,
+                    [document_id, encoded, None],
+                    len(encoded),
+                    _ignore,
+                )
+
+    # inside
+
+    async def _write(
+        self,
+        document_id: bytes,
+        record: Record,
+        required: int,
+        deadline_s: float,
+        *,
+        sloppy: bool,
+    ) -> Stored:
+        if len(self.sweep) >= WRITES_MAX:
+            msg = f"{WRITES_MAX} writes are under way on this node"
+            raise Overloaded(msg)
+        partition = partition_of(document_id, self._partitions)
+        plan = self._placement.write_plan(partition, sloppy=sloppy)
+        if len(plan.targets) < required:
+            detail = f"{len(plan.targets)} replicas can be reached, {required} are required"
+            raise Unavailable(detail, required=required)
+        write = Write(
+            self,
+            document_id,
+            record,
+            encode(document_id, record),
+            plan,
+            required=required,
+            sloppy=sloppy,
+            deadline_s=deadline_s,
+        )
+        write.start()
+        return await write.answer
+
+    async def _peek(self, document_id: bytes, deadline_s: float) -> Record | None:
+        """What one replica knows about a key's document; None when it can't be told."""
+        if self._placement.owns(partition_of(document_id, self._partitions)):
+            try:
+                local = self.replica.get(document_id)
+            except CorruptRecord:
+                pass
+            else:
+                return local[0] if local is not None else None
+        try:
+            fetched = await self.read(
+                document_id, read_quorum=1, sloppy=True, deadline_s=deadline_s
+            )
+        except Unavailable:
+            return None
+        return fetched.record
+
+    async def _elect(self, document_id: bytes, record: Record, deadline_s: float) -> Record:
+        """Make sure that no other body can be acknowledged for this key; see ``kvnode.voting``.
+
+        Returns:
+            The record to store: this one, or one that a replica holds already.
+
+        Raises:
+            KeyReused: another body has won, or has the better claim.
+            Unavailable: the votes that are known don't decide.
+        """
+        assert record.create is not None
+        primaries = self._placement.ring.primaries(partition_of(document_id, self._partitions))
+        election = Election(self, document_id, record.create.fingerprint, primaries, deadline_s)
+        election.start()
+        held = await election.answer
+        if held is None:
+            return record
+        self._check_key(held, record)
+        return held
+
+    def _check_key(self, held: Record, wanted: Record) -> None:
+        """Raise when a key's document is not the one that the caller wants to create."""
+        if held.status(self.clock.wall_ms()) is Status.DELETED:
+            msg = "this key's document was deleted or has expired"
+            raise KeyDeleted(msg)
+        assert held.create is not None
+        assert wanted.create is not None
+        if held.create.fingerprint != wanted.create.fingerprint:
+            self.key_conflict_count += 1
+            msg = "this key was used with another body"
+            raise KeyReused(msg)
+
+
+def _ignore(_: Outcome) -> None:
+    """The outcome of a read repair: if it failed, the next read or anti-entropy tries again."""

@@ -1,0 +1,213 @@
+"""What a node does with a request from the wire: check its fields, make one call, answer.
+
+Rules
+-----
+1. Fields of the wrong number or type end the connection (``ProtocolError``): the sender has a bug
+   or is no peer. Nothing is allocated or stored for them.
+2. An operating error is an answer, [FAILED, request id, code, detail, acked, required].
+3. Replica operations run within the call; what must wait for other nodes runs in a task, of which
+   there is a bounded number.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+from cluster.ids import DOCUMENT_ID_BYTES, NodeId
+from kvnode.codec import decode, encode, verify
+from kvnode.coordinator import Coordinator
+from kvnode.errors import StoreError, Unavailable
+from kvnode.record import FINGERPRINT_BYTES
+from kvnode.replica import Replica
+from kvnode.results import Stored
+from kvnode.rpc.connection import Connection
+from kvnode.rpc.frames import Message, ProtocolError
+from kvnode.rpc.operations import Fields, Op
+from kvnode.services.gossip import Gossip
+
+#: Requests of document services under way at once.
+COORDINATED_MAX: Final = 10_000
+
+Handler = Callable[[Connection, int, float, Fields], None]
+
+
+class Handlers:
+    """The table of operations of one node."""
+
+    def __init__(self, replica: Replica, coordinator: Coordinator, gossip: Gossip) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._replica = replica
+        self._coordinator = coordinator
+        self._gossip = gossip
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._handlers: dict[int, Handler] = {
+            Op.MERGE: self._merge,
+            Op.FETCH: self._fetch,
+            Op.VOTE: self._vote,
+            Op.GOSSIP: self._exchange,
+            Op.NEWS: self._news,
+            Op.CREATE: partial(self._coordinate, self._create),
+            Op.READ: partial(self._coordinate, self._read),
+            Op.DELETE: partial(self._coordinate, self._delete),
+        }
+
+    def __call__(self, connection: Connection, peer: str, message: Message) -> None:
+        """Serve one request: [operation, request id, timeout_ms, *fields]."""
+        handler = self._handlers.get(message[0])
+        if handler is None or len(message) < 3:
+            msg = f"unknown operation {message[0]} from {peer}"
+            raise ProtocolError(msg)
+        request_id, timeout_ms = message[1], message[2]
+        if not (isinstance(request_id, int) and isinstance(timeout_ms, int)):
+            msg = f"bad request header from {peer}"
+            raise ProtocolError(msg)
+        try:
+            handler(connection, request_id, timeout_ms / 1000, message[3:])
+        except (ValueError, TypeError) as error:
+            msg = f"bad fields of operation {message[0]} from {peer}: {error}"
+            raise ProtocolError(msg) from error
+        except StoreError as error:
+            _fail(connection, request_id, error)
+
+    async def close(self) -> None:
+        """Let what is under way end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Between replicas
+
+    def _merge(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        document_id, encoded, hint_for = fields
+        _check_id(document_id)
+        verify(document_id, encoded)
+        if hint_for is None:
+            self._replica.merge(document_id, encoded, partial(_merged, connection, request_id))
+        elif isinstance(hint_for, str):
+            held = partial(_held, connection, request_id)
+            self._replica.hold(NodeId(hint_for), document_id, encoded, held)
+        else:
+            raise TypeError("hint_for is not a node id")
+
+    def _fetch(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        document_id, known_header = fields
+        _check_id(document_id)
+        result, encoded = self._replica.fetch(document_id, known_header)
+        connection.reply(request_id, [result, encoded], len(encoded) if encoded else 0)
+
+    def _vote(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        document_id, fingerprint = fields
+        _check_id(document_id)
+        if not (isinstance(fingerprint, bytes) and len(fingerprint) == FINGERPRINT_BYTES):
+            raise TypeError("fingerprint is not 16 bytes")
+        voted = partial(_voted, connection, request_id)
+        self._replica.vote(document_id, fingerprint, voted)
+
+    def _exchange(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        (digest,) = fields
+        answer = self._gossip.answer(digest)
+        connection.reply(request_id, answer, 64 * sum(map(len, answer)))
+
+    def _news(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        (news,) = fields
+        self._gossip.receive(news)
+        connection.reply(request_id, [], 0)
+
+    # From document services
+
+    def _coordinate(
+        self,
+        operation: Callable[[Fields, float], Coroutine[Any, Any, tuple[Fields, int]]],
+        connection: Connection,
+        request_id: int,
+        timeout_s: float,
+        fields: Fields,
+    ) -> None:
+        _check_id(fields[0])
+        if len(self._tasks) >= COORDINATED_MAX:
+            connection.fail(request_id, "overloaded", f"{COORDINATED_MAX} requests are under way")
+            return
+        deadline_s = self._coordinator.clock.monotonic_s() + timeout_s
+        task = self._loop.create_task(
+            _answer(connection, request_id, operation(fields, deadline_s))
+        )
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+
+    async def _create(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
+        document_id, encoded, keyed, required, sloppy = fields
+        stored = await self._coordinator.create(
+            document_id,
+            decode(document_id, encoded),
+            keyed=bool(keyed),
+            write_quorum=int(required),
+            sloppy=bool(sloppy),
+            deadline_s=deadline_s,
+        )
+        return _stored_fields(document_id, stored)
+
+    async def _read(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
+        document_id, required, sloppy = fields
+        fetched = await self._coordinator.read(
+            document_id, read_quorum=int(required), sloppy=bool(sloppy), deadline_s=deadline_s
+        )
+        record = fetched.record
+        encoded = encode(document_id, record) if record is not None else None
+        answer = [encoded, fetched.answered, fetched.required, fetched.copies]
+        return answer, len(encoded) if encoded else 0
+
+    async def _delete(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
+        document_id, encoded, required, sloppy = fields
+        stored = await self._coordinator.delete(
+            document_id,
+            decode(document_id, encoded),
+            write_quorum=int(required),
+            sloppy=bool(sloppy),
+            deadline_s=deadline_s,
+        )
+        return _stored_fields(document_id, stored)
+
+
+async def _answer(
+    connection: Connection, request_id: int, operation: Coroutine[Any, Any, tuple[Fields, int]]
+) -> None:
+    try:
+        fields, size_bytes = await operation
+    except StoreError as error:
+        _fail(connection, request_id, error)
+    except (ValueError, TypeError) as error:
+        connection.abort(f"protocol error: bad fields: {error}")
+    else:
+        connection.reply(request_id, fields, size_bytes)
+
+
+def _stored_fields(document_id: bytes, stored: Stored) -> tuple[Fields, int]:
+    encoded = encode(document_id, stored.record)
+    fields = [encoded, stored.acked, stored.required, stored.copies, stored.hints]
+    return fields, len(encoded)
+
+
+def _check_id(document_id: object) -> None:
+    if not (isinstance(document_id, bytes) and len(document_id) == DOCUMENT_ID_BYTES):
+        raise TypeError("document id is not 16 bytes")
+
+
+def _fail(connection: Connection, request_id: int, error: StoreError) -> None:
+    counts = (error.acked, error.required) if isinstance(error, Unavailable) else (0, 0)
+    connection.fail(request_id, error.code, str(error), *counts)
+
+
+def _merged(connection: Connection, request_id: int, held: bytes | None) -> None:
+    connection.reply(request_id, [held], len(held) if held else 0)
+
+
+def _held(connection: Connection, request_id: int, kept: bool) -> None:
+    if kept:
+        connection.reply(request_id, [None], 0)
+    else:
+        connection.fail(request_id, "hints-full", "no room for a hint")
+
+
+def _voted(connection: Connection, request_id: int, voted: bytes, held: bytes | None) -> None:
+    connection.reply(request_id, [voted, held], len(held) if held else 0)

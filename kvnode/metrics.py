@@ -1,0 +1,107 @@
+"""Every metric that a node exports, in one place. Labels are closed sets, never ids or texts.
+
+What the hot path counts are plain integers on the objects that do the work; they are read when
+Prometheus asks. Only the request histogram is fed per request, through children bound once.
+"""
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from kvnode.node import Node
+
+_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class HttpMetrics:
+    """The request histogram of one data listener."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._durations = Histogram(
+            "http_server_request_duration_seconds",
+            "From reading a request's head to writing its answer.",
+            ("http_request_method", "http_route", "http_response_status_code"),
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+        self._observe: dict[tuple[str, str, int], Callable[[float], None]] = {}
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request. ``method`` and ``route`` are from closed sets."""
+        labels = (method, route, status)
+        observe = self._observe.get(labels)
+        if observe is None:
+            observe = self._durations.labels(method, route, str(status)).observe
+            self._observe[labels] = observe
+        observe(seconds)
+
+
+class NodeCollector(Collector):
+    """Reads a node's counts when asked."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    def collect(self) -> Iterable[Metric]:
+        """See ``prometheus_client.registry.Collector``."""
+        node = self._node
+        coordinator, hints = node.coordinator, node.replica.hints
+        yield _gauge("stele_build_info", "Always 1.", 1, version=version("stele"))
+        yield _counter(
+            "stele_stale_reads", "Reads that met a stale replica.", coordinator.stale_read_count
+        )
+        yield _counter(
+            "stele_read_repairs", "Replicas updated by a read.", coordinator.read_repair_count
+        )
+        yield _counter(
+            "stele_hedged_reads", "Second requests for slow ones.", coordinator.hedged_count
+        )
+        yield _counter(
+            "stele_idempotent_replays",
+            "Keyed creates answered with the first one's document.",
+            coordinator.replay_count,
+        )
+        yield _counter(
+            "stele_idempotency_conflicts",
+            "Keyed creates whose key had another body.",
+            coordinator.key_conflict_count + node.replica.conflict_count,
+        )
+        yield _counter("stele_corrupt_records", "Damaged records met.", node.replica.corrupt_count)
+        yield _counter(
+            "stele_rpc_protocol_errors",
+            "Connections ended by a broken protocol.",
+            node.transport.protocol_errors,
+        )
+        pending = GaugeMetricFamily("stele_hints_pending", "Hints held.", labels=("peer",))
+        for peer in node.peers:
+            held = dict(hints.targets()).get(peer)
+            pending.add_metric((peer,), held.count if held is not None else 0)
+        yield pending
+        yield _counter("stele_hints_delivered", "Hints acknowledged.", hints.delivered)
+        dropped = CounterMetricFamily("stele_hints_dropped", "Hints given up.", labels=("reason",))
+        for reason, count in hints.dropped.items():
+            dropped.add_metric((reason,), count)
+        yield dropped
+        states = [member.status.name.lower() for member in node.gossip.membership.members()]
+        members = GaugeMetricFamily(
+            "stele_members", "Members by state.", labels=("state", "region")
+        )
+        for state in ("alive", "suspect", "dead"):
+            members.add_metric((state, node.region), states.count(state))
+        yield members
+        yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
+
+
+def _gauge(name: str, help_text: str, value: float, **labels: str) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, help_text, labels=tuple(labels))
+    family.add_metric(tuple(labels.values()), value)
+    return family
+
+
+def _counter(name: str, help_text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, help_text, value=value)

@@ -1,0 +1,208 @@
+"""One read under way: asked nearest first, hedged when slow, joined, and repaired afterwards.
+
+Rules
+-----
+1. As many replicas are asked as R still needs; a miss asks all the others, for absence is never
+   guessed.
+2. When those asked take longer than their usual 95th percentile, one more is asked.
+3. Answers are merged. Replicas that answered something older, or nothing, get the join afterwards.
+"""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cluster.ids import NodeId
+from cluster.preference import Target
+from kvnode.codec import decode, encode, header_of
+from kvnode.errors import CorruptRecord, ReadTimeout, Unavailable
+from kvnode.quorum import ReadTally, Verdict
+from kvnode.record import Record, merge
+from kvnode.results import Fetched
+from kvnode.rpc.connection import Lost, Outcome
+from kvnode.rpc.operations import FetchResult, Op
+
+if TYPE_CHECKING:
+    from kvnode.coordinator import Coordinator
+
+
+class Read:
+    """See the module's rules. ``answer`` is what the caller awaits."""
+
+    __slots__ = (
+        "_asked_count",
+        "_coordinator",
+        "_deadline_s",
+        "_document_id",
+        "_header",
+        "_hedge_number",
+        "_joined",
+        "_outstanding",
+        "_seen",
+        "_tally",
+        "_targets",
+        "_timed_out",
+        "answer",
+        "deadline_s",
+    )
+
+    def __init__(
+        self,
+        coordinator: "Coordinator",
+        document_id: bytes,
+        targets: tuple[Target, ...],
+        *,
+        required: int,
+        deadline_s: float,
+    ) -> None:
+        self._coordinator = coordinator
+        self._document_id = document_id
+        self._targets = targets
+        self._tally = ReadTally(required, coordinator.copies, len(targets))
+        self._deadline_s = deadline_s
+        self._joined: Record | None = None
+        #: Header of the first record found; sent along so that equal copies stay where they are.
+        self._header: bytes | None = None
+        #: What each owner that answered holds; None: nothing.
+        self._seen: list[tuple[NodeId, Record | None]] = []
+        self._asked_count = 0
+        self._outstanding = 0
+        self._timed_out = False
+        #: When to hedge; see ``kvnode.sweep.Expiring``.
+        self.deadline_s = 0.0
+        self._hedge_number = 0
+        self.answer: asyncio.Future[Fetched] = coordinator.loop.create_future()
+
+    def start(self) -> None:
+        """Ask the first R; with more than one to wait for, watch how long they take."""
+        self._progress()
+
+    def expire(self) -> None:
+        """Those asked are slow: ask one more (see ``kvnode.sweep``)."""
+        self._hedge_number = 0
+        if not self.answer.done() and self._asked_count < len(self._targets):
+            self._coordinator.hedged_count += 1
+            self._ask_next()
+            self._watch()
+
+    def _progress(self) -> None:
+        if self.answer.done():
+            self._repair_when_complete()
+            return
+        verdict = self._tally.verdict
+        if verdict is Verdict.PENDING:
+            wanted = self._wanted()
+            while self._outstanding < wanted and self._asked_count < len(self._targets):
+                self._ask_next()
+            self._watch()
+            return
+        if verdict is Verdict.REACHED:
+            tally = self._tally
+            answered = tally.found + tally.absent
+            self.answer.set_result(
+                Fetched(self._joined, answered, tally.required, self._coordinator.copies)
+            )
+        else:
+            self._lose()
+        if self._hedge_number:
+            self._coordinator.hedge_sweep.pop(self._hedge_number)
+        self._repair_when_complete()
+
+    def _wanted(self) -> int:
+        """How many replies to wait for at once: what R lacks, or all after a miss."""
+        tally = self._tally
+        if tally.absent and not tally.found:
+            return len(self._targets)
+        return tally.required - tally.found - tally.absent
+
+    def _ask_next(self) -> None:
+        target = self._targets[self._asked_count]
+        self._asked_count += 1
+        self._outstanding += 1
+        coordinator = self._coordinator
+        if target.node == coordinator.node:
+            outcome = list(coordinator.replica.fetch(self._document_id, None))
+            coordinator.loop.call_soon(self._on_outcome, target, 0.0, outcome)
+            return
+        coordinator.request(
+            target.node,
+            Op.FETCH,
+            self._deadline_s,
+            [self._document_id, self._header],
+            0,
+            partial(self._on_outcome, target, coordinator.clock.monotonic_s()),
+        )
+
+    def take_local(self, target: Target, record: Record | None, encoded: bytes | None) -> None:
+        """Count what this node holds itself, read before the operation was needed."""
+        assert self._asked_count == 0
+        assert self._targets[0] is target
+        self._asked_count = 1
+        self._take(target, record, encoded)
+
+    def _on_outcome(self, target: Target, asked_s: float, outcome: Outcome) -> None:
+        self._outstanding -= 1
+        if asked_s and (isinstance(outcome, list) or outcome.code == "timeout"):
+            coordinator = self._coordinator
+            coordinator.latencies.add(target.node, coordinator.clock.monotonic_s() - asked_s)
+        if isinstance(outcome, Lost):
+            self._timed_out = self._timed_out or outcome.code == "timeout"
+            self._tally.fail()
+            self._progress()
+            return
+        result, encoded = outcome[0], outcome[1]
+        if result == FetchResult.SAME:
+            self._take(target, self._joined, None)
+        elif result == FetchResult.ABSENT:
+            self._take(target, None, None)
+        elif result == FetchResult.FOUND:
+            try:
+                self._take(target, decode(self._document_id, encoded), encoded)
+            except CorruptRecord:
+                self._tally.fail()
+        else:
+            self._tally.fail()
+        self._progress()
+
+    def _take(self, target: Target, record: Record | None, encoded: bytes | None) -> None:
+        if target.hint_for is None:
+            self._seen.append((target.node, record))
+        if record is None:
+            self._tally.miss()
+            return
+        if self._joined is None:
+            self._joined = record
+            self._header = header_of(encoded) if encoded is not None else None
+        else:
+            self._joined = merge(self._joined, record)
+        self._tally.find(tombstone=record.tombstone is not None)
+
+    def _watch(self) -> None:
+        """Hedge when the slowest of those asked exceeds what it usually takes."""
+        if self._hedge_number or not self._outstanding or self._asked_count >= len(self._targets):
+            return
+        coordinator = self._coordinator
+        asked = self._targets[self._asked_count - 1].node
+        self.deadline_s = coordinator.loop.time() + coordinator.latencies.usual_s(asked)
+        self._hedge_number = coordinator.hedge_sweep.add(self)
+
+    def _lose(self) -> None:
+        tally = self._tally
+        answered = tally.found + tally.absent
+        required = tally.required if tally.found else tally.absent_required
+        if tally.found:
+            detail = f"{answered} of {required} required replicas answered"
+        else:
+            detail = f"{tally.absent} replicas have nothing, {required} must say so for a 'no'"
+        kind = ReadTimeout if self._timed_out else Unavailable
+        self.answer.set_exception(kind(detail, acked=answered, required=required))
+
+    def _repair_when_complete(self) -> None:
+        """Once nobody else will answer, bring those up to date that did answer."""
+        joined = self._joined
+        if self._outstanding or joined is None:
+            return
+        stale = [node for node, record in self._seen if record != joined]
+        self._seen = []
+        if stale:
+            self._coordinator.repair(self._document_id, encode(self._document_id, joined), stale)

@@ -1,0 +1,269 @@
+"""One connection: frames in both directions, requests and answers interleaved.
+
+Rules
+-----
+1. What is sent within one tick leaves as one frame, at the tick's end (or sooner when it grows
+   beyond FLUSH_BYTES).
+2. Every request gets exactly one outcome: an answer, a failure, or a loss (deadline, connection
+   gone). The outcome never arrives inside ``request`` itself.
+3. A peer that does not drain what is sent makes requests fail at once (bounded write buffer)
+   instead of queueing without end.
+4. A side that has been silent sends an empty frame; a side that hears nothing for
+   SILENCE_S closes. So a blackholed link is noticed without a request on it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+from kvnode.rpc.frames import (
+    FRAME_BYTES_MAX,
+    FrameDecoder,
+    Message,
+    ProtocolError,
+    encode_frame,
+)
+from kvnode.rpc.handshake import Handshake
+from kvnode.rpc.operations import OPEN_REQUESTS_MAX, Fields, Op
+from kvnode.sweep import DeadlineSweep
+
+#: Queued bytes that make a frame leave before the tick ends; well below the frame's cap.
+FLUSH_BYTES: Final = 256 * 1024
+#: Unsent bytes beyond which requests are refused.
+UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
+HEARTBEAT_S: Final = 1.0
+SILENCE_S: Final = 4.0
+HANDSHAKE_TIMEOUT_S: Final = 3.0
+_SWEEP_TICK_S: Final = 0.05
+_MESSAGE_OVERHEAD_BYTES: Final = 64
+
+
+class Lost:
+    """Why a request has no answer. ``sent``: the other side may have carried it out."""
+
+    __slots__ = ("code", "detail", "extra", "sent")
+
+    def __init__(self, code: str, detail: str, *, sent: bool, extra: Fields | None = None) -> None:
+        self.code, self.detail, self.sent, self.extra = code, detail, sent, extra or []
+
+    def __repr__(self) -> str:
+        return f"Lost({self.code!r}, {self.detail!r}, sent={self.sent})"
+
+
+#: The fields of an answer, or why there is none.
+Outcome = Fields | Lost
+OnOutcome = Callable[[Outcome], None]
+
+
+class Listener(Protocol):
+    """What a connection tells its owner."""
+
+    def established(self, connection: "Connection", peer: str) -> None:
+        """Both sides have proved who they are."""
+
+    def request_received(self, connection: "Connection", message: Message) -> None:
+        """A request arrived: [operation, request id, timeout_ms, *fields]."""
+
+    def closed(self, connection: "Connection", reason: str) -> None:
+        """The connection is gone; its open requests have been lost."""
+
+
+class _OpenRequest:
+    """A request on its way; see ``kvnode.sweep.Expiring``."""
+
+    __slots__ = ("deadline_s", "on_outcome")
+
+    def __init__(self, deadline_s: float, on_outcome: OnOutcome) -> None:
+        self.deadline_s = deadline_s
+        self.on_outcome = on_outcome
+
+    def expire(self) -> None:
+        self.on_outcome(Lost("timeout", "no answer in time", sent=True))
+
+
+class Connection(asyncio.Protocol):
+    """See the module's rules. The handshake is made by whoever knows the secret."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, handshake: Handshake, listener: Listener
+    ) -> None:
+        self._loop = loop
+        self._handshake = handshake
+        self._listener = listener
+        self._decoder = FrameDecoder()
+        self._transport: asyncio.Transport | None = None
+        self._outgoing: list[Any] = []
+        self._outgoing_bytes = 0
+        self._flush_scheduled = False
+        self._open = DeadlineSweep(loop, _SWEEP_TICK_S)
+        self._established = False
+        self._close_reason = ""
+        self._heard_s = self._wrote_s = loop.time()
+        self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def open_count(self) -> int:
+        """Requests that have no outcome yet."""
+        return len(self._open)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello at once; both sides do."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
+        self.send([Op.HELLO, *self._handshake.hello()], 0)
+        self._watch = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._watch_handshake)
+
+    def data_received(self, data: bytes) -> None:
+        """Decode, then act on each message."""
+        self._heard_s = self._loop.time()
+        try:
+            self._decoder.feed(data)
+            while (messages := self._decoder.next_frame()) is not None:
+                for message in messages:
+                    if self._established:
+                        self._receive(message)
+                    else:
+                        self._receive_handshake(message)
+        except ProtocolError as error:
+            self._refuse(str(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """All open requests are lost: they may or may not have been carried out."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._transport = None
+        reason = self._close_reason or (f"connection lost: {exc}" if exc else "closed by peer")
+        self._close_reason = reason
+        self._open.expire_all()
+        self._listener.closed(self, reason)
+
+    # requests and answers
+
+    def request(
+        self, op: Op, deadline_s: float, fields: Fields, size_bytes: int, on_outcome: OnOutcome
+    ) -> None:
+        """Send a request; ``on_outcome`` is called once, later.
+
+        Args:
+            deadline_s: A reading of the loop's clock; what remains of it travels along.
+            size_bytes: About how large the fields are.
+        """
+        transport = self._transport
+        if transport is None or not self._established:
+            lost = Lost("unreachable", self._close_reason or "not connected", sent=False)
+            self._loop.call_soon(on_outcome, lost)
+            return
+        if (
+            len(self._open) >= OPEN_REQUESTS_MAX
+            or transport.get_write_buffer_size() > UNSENT_BYTES_MAX
+        ):
+            lost = Lost("overloaded", "peer does not keep up", sent=False)
+            self._loop.call_soon(on_outcome, lost)
+            return
+        timeout_ms = max(0, int((deadline_s - self._loop.time()) * 1000))
+        number = self._open.add(_OpenRequest(deadline_s, on_outcome))
+        self.send([op, number, timeout_ms, *fields], size_bytes)
+
+    def reply(self, request_id: int, fields: Fields, size_bytes: int) -> None:
+        """Answer a request."""
+        self.send([Op.REPLY, request_id, *fields], size_bytes)
+
+    def fail(self, request_id: int, code: str, detail: str, *extra: object) -> None:
+        """Answer a request with a failure."""
+        self.send([Op.FAILED, request_id, code, detail, *extra], 0)
+
+    def send(self, message: Fields, size_bytes: int) -> None:
+        """Queue one message for this tick's frame."""
+        if self._transport is None:
+            return
+        size_bytes += _MESSAGE_OVERHEAD_BYTES
+        if self._outgoing_bytes + size_bytes > FLUSH_BYTES and self._outgoing:
+            self._flush()
+        self._outgoing.append(message)
+        self._outgoing_bytes += size_bytes
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_tick)
+
+    def close(self, reason: str) -> None:
+        """Close; ``closed`` follows."""
+        if self._transport is not None:
+            self._close_reason = self._close_reason or reason
+            self._flush()
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close without waiting for what is unsent; ``closed`` follows."""
+        if self._transport is not None:
+            self._close_reason = self._close_reason or reason
+            self._transport.abort()
+
+    # inside
+
+    def _flush_tick(self) -> None:
+        self._flush_scheduled = False
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing and self._transport is not None:
+            self._transport.write(encode_frame(self._outgoing))
+            self._wrote_s = self._loop.time()
+        self._outgoing = []
+        self._outgoing_bytes = 0
+
+    def _receive(self, message: Message) -> None:
+        op = message[0]
+        if op > Op.REFUSED:
+            self._listener.request_received(self, message)
+        elif op <= Op.FAILED and len(message) >= 2:
+            entry = self._open.pop(message[1])
+            if entry is None:
+                return  # its deadline has passed; the caller was told
+            on_outcome = cast("_OpenRequest", entry).on_outcome
+            if op == Op.REPLY:
+                on_outcome(message[2:])
+            else:
+                code, detail, *extra = message[2:]
+                on_outcome(Lost(str(code), str(detail), sent=False, extra=extra))
+        elif op == Op.REFUSED:
+            self.close(f"refused by peer: {message[1:2]}")
+        else:
+            msg = f"operation {op} after the handshake"
+            raise ProtocolError(msg)
+
+    def _receive_handshake(self, message: Message) -> None:
+        op = message[0]
+        if op == Op.HELLO:
+            self.send([Op.PROOF, self._handshake.receive_hello(message)], 0)
+        elif op == Op.PROOF:
+            peer = self._handshake.receive_proof(message)
+            self._established = True
+            self._decoder.payload_bytes_max = FRAME_BYTES_MAX
+            assert self._watch is not None
+            self._watch.cancel()
+            self._watch = self._loop.call_later(HEARTBEAT_S, self._watch_silence)
+            self._listener.established(self, peer)
+        elif op == Op.REFUSED:
+            self.close(f"refused by peer: {message[1:2]}")
+        else:
+            msg = f"operation {op} before the handshake"
+            raise ProtocolError(msg)
+
+    def _refuse(self, reason: str) -> None:
+        self.send([Op.REFUSED, reason], 0)
+        self.close(f"protocol error: {reason}")
+
+    def _watch_handshake(self) -> None:
+        self.abort("no handshake in time")
+
+    def _watch_silence(self) -> None:
+        now_s = self._loop.time()
+        if now_s - self._heard_s > SILENCE_S:
+            self.abort(f"nothing heard for {SILENCE_S:g} s")
+            return
+        if now_s - self._wrote_s >= HEARTBEAT_S and self._transport is not None:
+            self._transport.write(encode_frame([]))
+            self._wrote_s = now_s
+        self._watch = self._loop.call_later(HEARTBEAT_S, self._watch_silence)

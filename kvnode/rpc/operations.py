@@ -1,0 +1,45 @@
+"""The operations that travel in messages, and their fields. Numbers are on the wire: never reuse.
+
+A request is [operation, request id, timeout_ms, *fields]; its answer is
+[REPLY, request id, *fields] or [FAILED, request id, code, detail, ...]. See PROTOCOL.md.
+"""
+
+from enum import IntEnum
+from typing import Any, Final
+
+
+class Op(IntEnum):
+    """First element of a message."""
+
+    REPLY = 0
+    FAILED = 1
+    HELLO = 2
+    PROOF = 3
+    REFUSED = 4
+
+    # Between replicas.
+    MERGE = 16  # id, record, hint_for | nil -> held | nil (what is stored, if not what was sent)
+    FETCH = 17  # id, header | nil -> FetchResult, record | nil
+    GOSSIP = 18  # digest -> news, digest
+    NEWS = 19  # news -> (nothing)
+    VOTE = 20  # id, fingerprint -> fingerprint voted for, record | nil
+
+    # From a document service to a coordinator.
+    CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints
+    READ = 33  # id, r, sloppy -> record | nil, answered, required, copies
+    DELETE = 34  # id, record, w, sloppy -> record, acked, required, copies, hints
+    STATUS = 35  # -> ready, [member, alive] ...
+
+
+class FetchResult(IntEnum):
+    """What a replica knows about an id."""
+
+    FOUND = 0
+    SAME = 1  # its record has exactly the header that came with the request
+    ABSENT = 2  # an owner that vouches that it has nothing
+    UNKNOWN = 3  # not an owner, or not able to vouch
+
+
+#: Requests a node may have open on one connection.
+OPEN_REQUESTS_MAX: Final = 65_536
+Fields = list[Any]

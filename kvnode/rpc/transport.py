@@ -1,0 +1,188 @@
+"""Connections to all peers: dialled, accepted, kept, and found by name.
+
+Rules
+-----
+1. One connection per pair of nodes. The node with the smaller id dials, and dials again after
+   a backoff for as long as it runs; a client dials every node and is never dialled.
+2. A newer connection of a peer replaces the older one: the older is a ghost of a restart.
+3. Requests to a peer that is not connected fail at once, as values.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from cluster.ids import NodeId
+from kvnode.ports import Entropy
+from kvnode.rpc.connection import Connection, Lost, OnOutcome
+from kvnode.rpc.frames import Message
+from kvnode.rpc.handshake import NONCE_BYTES, Handshake
+from kvnode.rpc.operations import Fields, Op
+
+DIAL_TIMEOUT_S: Final = 2.0
+DIAL_BACKOFF_MIN_S: Final = 0.05
+DIAL_BACKOFF_MAX_S: Final = 2.0
+#: What a document service's name starts with; a node's id can't.
+CLIENT_PREFIX: Final = "client/"
+
+#: Takes a request and answers it through the connection.
+OnRequest = Callable[[Connection, str, Message], None]
+OnPeerChange = Callable[[NodeId, bool, str], None]
+
+
+class Transport:
+    """This process's side of all its connections.
+
+    Args:
+        name: This node's id, or ``client/...``.
+        ring: Epoch and digest of the ring in use.
+        addresses: (host, RPC port) of every node that may be talked to, itself included or not.
+        on_request: Called for each request; a request with bad fields must raise ValueError.
+        on_peer_change: Called with (peer, connected, reason).
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        cluster_id: str,
+        secret: bytes,
+        ring: tuple[int, bytes],
+        addresses: Mapping[NodeId, tuple[str, int]],
+        entropy: Entropy,
+        on_request: OnRequest,
+        on_peer_change: OnPeerChange,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._name = name
+        self._cluster_id = cluster_id
+        self._secret = secret
+        self._ring = ring
+        self._addresses = {node: at for node, at in addresses.items() if node != name}
+        self._entropy = entropy
+        self._on_request = on_request
+        self._on_peer_change = on_peer_change
+        self._peers: dict[NodeId, Connection] = {}
+        #: Established connections with their peer's name, clients' included.
+        self._names: dict[Connection, str] = {}
+        #: Every connection that is not closed yet, in order of arrival.
+        self._connections: dict[Connection, asyncio.Event] = {}
+        self._dialers: list[asyncio.Task[None]] = []
+        self._server: asyncio.Server | None = None
+        #: Connections ended because the other side broke the protocol.
+        self.protocol_errors = 0
+
+    async def listen(self, host: str, port: int) -> None:
+        """Accept connections of peers with larger ids and of clients."""
+        self._server = await self._loop.create_server(
+            lambda: self._new_connection(dialer=False), host, port
+        )
+
+    def dial_all(self) -> None:
+        """Start to keep a connection to each peer that is this side's to dial."""
+        for node in self._addresses:
+            if self._name.startswith(CLIENT_PREFIX) or self._name < node:
+                task = self._loop.create_task(self._keep_dialled(node), name=f"dial {node}")
+                self._dialers.append(task)
+
+    def connected(self, node: NodeId) -> bool:
+        """Whether requests to ``node`` can be sent now."""
+        return node in self._peers
+
+    def request(
+        self,
+        node: NodeId,
+        op: Op,
+        deadline_s: float,
+        fields: Fields,
+        size_bytes: int,
+        on_outcome: OnOutcome,
+    ) -> None:
+        """See ``Connection.request``; a peer that is not connected gives an outcome as well."""
+        connection = self._peers.get(node)
+        if connection is None:
+            lost = Lost("unreachable", f"{node} is not connected", sent=False)
+            self._loop.call_soon(on_outcome, lost)
+        else:
+            connection.request(op, deadline_s, fields, size_bytes, on_outcome)
+
+    async def close(self) -> None:
+        """Stop accepting and dialling, close every connection."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._dialers:
+            task.cancel()
+        await asyncio.gather(*self._dialers, return_exceptions=True)
+        waiting = list(self._connections.items())
+        for connection, _ in waiting:
+            connection.close("this side stops")
+        for _, gone in waiting:
+            await gone.wait()
+
+    # Listener, see kvnode.rpc.connection
+
+    def established(self, connection: Connection, peer: str) -> None:
+        """Route requests for ``peer`` here from now on."""
+        self._names[connection] = peer
+        if peer.startswith(CLIENT_PREFIX):
+            return
+        node = NodeId(peer)
+        if node not in self._addresses:
+            connection.close(f"{peer} is not in the cluster file")
+            return
+        older = self._peers.get(node)
+        self._peers[node] = connection
+        if older is not None:
+            older.close("replaced by a newer connection")
+        self._on_peer_change(node, True, "connected")
+
+    def request_received(self, connection: Connection, message: Message) -> None:
+        """Hand a request on; one that has bad fields ends its connection."""
+        self._on_request(connection, self._names[connection], message)
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """Forget the connection; its dialer, if it is ours, dials again."""
+        gone = self._connections.pop(connection, None)
+        if gone is not None:
+            gone.set()
+        if reason.startswith("protocol error"):
+            self.protocol_errors += 1
+        peer = self._names.pop(connection, None)
+        if peer is not None and self._peers.get(NodeId(peer)) is connection:
+            del self._peers[NodeId(peer)]
+            self._on_peer_change(NodeId(peer), False, reason)
+
+    # inside
+
+    def _new_connection(self, *, dialer: bool) -> Connection:
+        handshake = Handshake(
+            secret=self._secret,
+            cluster_id=self._cluster_id,
+            name=self._name,
+            ring=self._ring,
+            dialer=dialer,
+            nonce=self._entropy.random_bytes(NONCE_BYTES),
+        )
+        connection = Connection(self._loop, handshake, self)
+        self._connections[connection] = asyncio.Event()
+        return connection
+
+    async def _keep_dialled(self, node: NodeId) -> None:
+        host, port = self._addresses[node]
+        backoff_s = DIAL_BACKOFF_MIN_S
+        while True:
+            connection = self._new_connection(dialer=True)
+            gone = self._connections[connection]
+            dialled_s = self._loop.time()
+            try:
+                async with asyncio.timeout(DIAL_TIMEOUT_S):
+                    await self._loop.create_connection(lambda c=connection: c, host, port)  # type: ignore[misc]
+            except (OSError, TimeoutError):
+                self._connections.pop(connection, None)
+            else:
+                await gone.wait()
+                if self._loop.time() - dialled_s > DIAL_BACKOFF_MAX_S:
+                    backoff_s = DIAL_BACKOFF_MIN_S  # it had worked: a restart is noticed at once
+            # Jitter keeps nodes that lost the same peer from dialling it in step.
+            await asyncio.sleep(self._entropy.uniform(backoff_s / 2, backoff_s))
+            backoff_s = min(DIAL_BACKOFF_MAX_S, backoff_s * 2)

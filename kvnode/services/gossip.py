@@ -1,0 +1,127 @@
+"""Membership on the wire: one exchange of digests with a peer per interval.
+
+The knowledge and its rules are ``cluster.membership``'s; this file moves it and reports changes.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from cluster.ids import NodeId
+from cluster.membership import (
+    MemberChanged,
+    Membership,
+    Status,
+    choose_peers,
+    digest_from_wire,
+    news_from_wire,
+    to_wire,
+)
+from kvnode.log import Log
+from kvnode.ports import Clock, Entropy
+from kvnode.rpc.connection import Lost, Outcome
+from kvnode.rpc.operations import Fields, Op
+from kvnode.rpc.transport import Transport
+
+_EVENTS = {
+    Status.ALIVE: "member.revived",
+    Status.SUSPECT: "member.suspected",
+    Status.DEAD: "member.declared_dead",
+}
+
+
+class Gossip:
+    """A service (``kvnode.services.loop``), and the answers to its peers.
+
+    Args:
+        on_change: Called when a member's status changed.
+    """
+
+    name = "gossip"
+
+    def __init__(
+        self,
+        membership: Membership,
+        *,
+        interval_s: float,
+        ring_epoch: int,
+        clock: Clock,
+        entropy: Entropy,
+        log: Log,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.membership = membership
+        self.interval_s = interval_s
+        self._ring_epoch = ring_epoch
+        self._clock = clock
+        self._entropy = entropy
+        self._log = log
+        self._on_change = on_change
+        self._transport: Transport | None = None
+
+    def attach(self, transport: Transport) -> None:
+        """Transport and gossip need each other: the transport comes second."""
+        self._transport = transport
+
+    async def run_once(self) -> None:
+        """Beat, judge the silent, and gossip with one peer (sometimes also with a doubted one)."""
+        assert self._transport is not None
+        membership = self.membership
+        membership.beat(self._ring_epoch)
+        self._report(membership.judge(self._clock.monotonic_s()))
+        peers = [member for member in membership.members() if member.node != membership.node]
+        deadline_s = self._clock.monotonic_s() + self.interval_s
+        digest = to_wire(membership.digest())
+        for node in choose_peers(peers, self._entropy.uniform(0.0, 1.0)):
+            self._transport.request(
+                node,
+                Op.GOSSIP,
+                deadline_s,
+                [digest],
+                64 * len(digest),
+                partial(self._on_answer, node),
+            )
+
+    def answer(self, digest: object) -> Fields:
+        """[news, own digest] for a peer's digest. Raises ValueError for what is none."""
+        theirs = digest_from_wire(digest)
+        return [to_wire(self.membership.news_for(theirs)), to_wire(self.membership.digest())]
+
+    def receive(self, news: object) -> None:
+        """Join a peer's news. Raises ValueError for what is none."""
+        self._report(self.membership.receive(news_from_wire(news), self._clock.monotonic_s()))
+
+    def _on_answer(self, node: NodeId, outcome: Outcome) -> None:
+        if isinstance(outcome, Lost):
+            return  # its silence is what the detector judges
+        try:
+            news, digest = outcome
+            self.receive(news)
+            theirs = digest_from_wire(digest)
+        except ValueError as error:
+            self._log.warning("gossip.refused", peer=node, reason=str(error))
+            return
+        missing = to_wire(self.membership.news_for(theirs))
+        if missing and self._transport is not None:
+            deadline_s = self._clock.monotonic_s() + self.interval_s
+            self._transport.request(
+                node, Op.NEWS, deadline_s, [missing], 64 * len(missing), _ignore
+            )
+
+    def _report(self, changes: Iterable[MemberChanged]) -> None:
+        changed = False
+        for change in changes:
+            changed = True
+            event = _EVENTS[change.after]
+            level = self._log.info if change.after is Status.ALIVE else self._log.warning
+            level(
+                event,
+                member=change.node,
+                before=change.before.name.lower(),
+                silent_s=round(change.silent_s, 3),
+            )
+        if changed:
+            self._on_change()
+
+
+def _ignore(_: Outcome) -> None:
+    """News that got lost travels again with the next exchange."""

@@ -1,0 +1,139 @@
+"""Hinted handoff: what a node missed is delivered when it is back.
+
+Rules
+-----
+1. A hint is deleted only after its target has acknowledged it as durable, and only if it is still
+   the hint that was sent.
+2. Delivery stays below a rate, and a target that fails is left alone for a while, doubling.
+3. A hint whose window has passed is dropped and counted.
+
+Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.6.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from cluster.ids import DocumentId, NodeId
+from kvnode.errors import CorruptRecord
+from kvnode.hints import decode_hint
+from kvnode.log import Log
+from kvnode.ports import Clock
+from kvnode.replica import Replica
+from kvnode.rpc.connection import Lost, Outcome
+from kvnode.rpc.operations import Op
+from kvnode.rpc.transport import Transport
+
+BATCH_HINTS: Final = 128
+DELIVERY_TIMEOUT_S: Final = 5.0
+BACKOFF_MIN_S: Final = 0.5
+BACKOFF_MAX_S: Final = 60.0
+
+
+class _Backoff(msgspec.Struct):
+    wait_s: float
+    until_s: float
+
+
+class Handoff:
+    """A service (``kvnode.services.loop``)."""
+
+    name = "handoff"
+
+    def __init__(
+        self,
+        replica: Replica,
+        transport: Transport,
+        *,
+        interval_s: float,
+        rate_bytes_per_s: int,
+        is_up: Callable[[NodeId], bool],
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self.interval_s = interval_s
+        self._replica = replica
+        self._transport = transport
+        self._rate_bytes_per_s = rate_bytes_per_s
+        self._is_up = is_up
+        self._clock = clock
+        self._log = log
+        self._backoffs: dict[NodeId, _Backoff] = {}
+
+    def peer_returned(self, node: NodeId) -> None:
+        """A peer connected: what made it fail before is likely over."""
+        self._backoffs.pop(node, None)
+
+    async def run_once(self) -> None:
+        """Deliver to each target that is up, within this interval's share of the rate."""
+        budget_bytes = self._rate_bytes_per_s * self.interval_s
+        for target, _ in self._replica.hints.targets():
+            backoff = self._backoffs.get(target)
+            if backoff is not None and self._clock.monotonic_s() < backoff.until_s:
+                continue
+            while budget_bytes > 0:
+                batch = self._replica.hinted_for(target, BATCH_HINTS)
+                batch = await self._without_expired(target, batch)
+                if not batch or not self._is_up(target):
+                    break
+                sent_bytes = sum(len(value) for _, value in batch)
+                budget_bytes -= sent_bytes
+                if not await self._deliver(target, batch):
+                    break
+
+    async def _without_expired(
+        self, target: NodeId, batch: list[tuple[DocumentId, bytes]]
+    ) -> list[tuple[DocumentId, bytes]]:
+        now_ms = self._clock.wall_ms()
+        kept: list[tuple[DocumentId, bytes]] = []
+        expired_count = 0
+        for document_id, value in batch:
+            if self._replica.hints.expired(decode_hint(value)[0], now_ms):
+                self._replica.release(target, document_id, value, "expired")
+                expired_count += 1
+            else:
+                kept.append((document_id, value))
+        if expired_count:
+            await self._replica.durable()
+            self._log.warning("hint.dropped", reason="expired", target=target, hints=expired_count)
+        return kept
+
+    async def _deliver(self, target: NodeId, batch: list[tuple[DocumentId, bytes]]) -> bool:
+        """Send a batch; release what was acknowledged. False when something was not."""
+        loop = asyncio.get_running_loop()
+        deadline_s = self._clock.monotonic_s() + DELIVERY_TIMEOUT_S
+        sent: list[tuple[DocumentId, bytes, asyncio.Future[Outcome]]] = []
+        for document_id, value in batch:
+            _, record = decode_hint(value)
+            outcome: asyncio.Future[Outcome] = loop.create_future()
+            fields = [document_id, record, None]
+            self._transport.request(
+                target, Op.MERGE, deadline_s, fields, len(record), outcome.set_result
+            )
+            sent.append((document_id, value, outcome))
+        lost: Lost | None = None
+        delivered_count = 0
+        for document_id, value, outcome in sent:
+            found = await outcome
+            if not isinstance(found, Lost):
+                self._replica.release(target, document_id, value, "delivered")
+                delivered_count += 1
+            elif found.code == CorruptRecord.code:  # damaged here: it can't ever be delivered
+                self._replica.release(target, document_id, value, "corrupt")
+                self._log.error("hint.dropped", reason="corrupt", target=target, hints=1)
+            else:
+                lost = found
+        await self._replica.durable()
+        if delivered_count:
+            self._log.info("hint.delivered", target=target, hints=delivered_count)
+        if lost is not None:
+            self._back_off(target, lost)
+        return lost is None
+
+    def _back_off(self, target: NodeId, lost: Lost) -> None:
+        before = self._backoffs.get(target)
+        wait_s = BACKOFF_MIN_S if before is None else min(BACKOFF_MAX_S, before.wait_s * 2)
+        self._backoffs[target] = _Backoff(wait_s, self._clock.monotonic_s() + wait_s)
+        self._log.info("handoff.postponed", target=target, reason=lost.code, wait_s=wait_s)

@@ -1,0 +1,68 @@
+"""Whose database this is. Checked at every start, so that a disk in the wrong place is noticed.
+
+The boot counter goes up, durably, before a node says anything to its peers; it is the node's
+incarnation in membership.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgpack
+import msgspec
+
+from kvnode.errors import CannotStart
+from kvnode.ports import Engine
+from kvnode.storage.keys import IDENTITY_KEY
+
+FORMAT_VERSION: Final = 1
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What ``init`` writes and every start reads."""
+
+    cluster_id: str
+    node: str
+    partitions: int
+    boot_counter: int = 0
+
+    def encode(self) -> bytes:
+        """Msgpack: [format version, cluster id, node, partitions, boot counter]."""
+        fields = [FORMAT_VERSION, self.cluster_id, self.node, self.partitions, self.boot_counter]
+        return bytes(msgpack.packb(fields))
+
+
+def decode_identity(encoded: bytes | None) -> Identity:
+    """The stored identity. Raises CannotStart when it is missing or unreadable."""
+    if encoded is None:
+        msg = "the database has no identity: it was not made by 'python -m kvnode init'"
+        raise CannotStart(msg)
+    try:
+        version, cluster_id, node, partitions, boot_counter = msgpack.unpackb(encoded)
+    except (ValueError, TypeError) as error:
+        msg = f"the database's identity is unreadable: {error}"
+        raise CannotStart(msg) from error
+    if version != FORMAT_VERSION:
+        msg = f"the database has format version {version}, this build reads {FORMAT_VERSION}"
+        raise CannotStart(msg)
+    return Identity(cluster_id, node, partitions, boot_counter)
+
+
+def boot(engine: Engine, expected: Identity, done: Callable[[], None]) -> Identity:
+    """Check the database against what the cluster file says, and count this boot.
+
+    ``done`` is called when the count is durable; nothing may be served before.
+
+    Raises:
+        CannotStart: the database belongs to another cluster or node.
+    """
+    stored = decode_identity(engine.get(IDENTITY_KEY))
+    for name in ("cluster_id", "node", "partitions"):
+        found, wanted = getattr(stored, name), getattr(expected, name)
+        if found != wanted:
+            what = name.replace("_", " ")
+            msg = f"the database has {what} {found!r}, the cluster file says {wanted!r}"
+            raise CannotStart(msg)
+    booted = msgspec.structs.replace(stored, boot_counter=stored.boot_counter + 1)
+    engine.put(IDENTITY_KEY, booted.encode())
+    engine.barrier(done)
+    return booted

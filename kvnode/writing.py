@@ -1,0 +1,203 @@
+"""One write under way: sent to every replica at once, counted, and hinted where it did not arrive.
+
+Rules
+-----
+1. The caller is answered as soon as the tally says REACHED or LOST; replies after that still count:
+   a replica that stays silent becomes a hint.
+2. A primary that is known to be down when the write starts gets its hint in the same batch as the
+   local copy.
+3. A target that fails while the verdict is open is replaced by the next spare, which keeps a hint;
+   otherwise the coordinator keeps the hint itself. A hint counts toward W on a node that has not
+   counted yet, unless the write is strict.
+4. Every hint kept or replica reached makes a lost write "unknown"; only a write that has left
+   nothing anywhere is "unavailable".
+"""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cluster.ids import NodeId
+from cluster.preference import Target
+from kvnode.codec import decode
+from kvnode.errors import CorruptRecord, StoreError, Unavailable, WriteTimeout
+from kvnode.placement import WritePlan
+from kvnode.quorum import Verdict, WriteTally
+from kvnode.record import Record, merge
+from kvnode.results import Stored
+from kvnode.rpc.connection import Lost, Outcome
+from kvnode.rpc.operations import Op
+
+if TYPE_CHECKING:
+    from kvnode.coordinator import Coordinator
+
+
+class Write:
+    """See the module's rules. ``answer`` is what the caller awaits."""
+
+    __slots__ = (
+        "_coordinator",
+        "_document_id",
+        "_encoded",
+        "_joined",
+        "_left_something",
+        "_plan",
+        "_sloppy",
+        "_spares_used",
+        "_sweep_number",
+        "_tally",
+        "answer",
+        "deadline_s",
+    )
+
+    def __init__(
+        self,
+        coordinator: "Coordinator",
+        document_id: bytes,
+        record: Record,
+        encoded: bytes,
+        plan: WritePlan,
+        *,
+        required: int,
+        sloppy: bool,
+        deadline_s: float,
+    ) -> None:
+        self._coordinator = coordinator
+        self._document_id = document_id
+        self._encoded = encoded
+        self._plan = plan
+        self._sloppy = sloppy
+        self._tally = WriteTally(required)
+        self._joined = record
+        self._spares_used = 0
+        self._left_something = False
+        self.deadline_s = deadline_s
+        self.answer: asyncio.Future[Stored] = coordinator.loop.create_future()
+        self._sweep_number = coordinator.sweep.add(self)
+
+    def start(self) -> None:
+        """Send to every target. The local copy and the hints known to be needed share a batch."""
+        for _ in self._plan.targets:  # all before the first: a refusal may come at once
+            self._tally.asked()
+        for target in self._plan.targets:
+            self._send(target)
+        for primary in self._plan.uncovered:
+            self._keep_hint(primary)
+        self._progress()
+
+    def expire(self) -> None:
+        """The deadline has passed and something has not answered (see ``kvnode.sweep``)."""
+        if not self.answer.done():
+            self._lose("no answer in time")
+
+    def _send(self, target: Target) -> None:
+        if target.node == self._coordinator.node:
+            self._store_locally(target)
+            return
+        fields = [self._document_id, self._encoded, target.hint_for]
+        self._coordinator.request(
+            target.node,
+            Op.MERGE,
+            self.deadline_s,
+            fields,
+            len(self._encoded),
+            partial(self._on_outcome, target),
+        )
+
+    def _store_locally(self, target: Target) -> None:
+        replica = self._coordinator.replica
+        try:
+            if target.hint_for is None:
+                replica.merge(
+                    self._document_id,
+                    self._encoded,
+                    done=partial(self._on_merged, target),
+                )
+            else:
+                replica.hold(
+                    target.hint_for,
+                    self._document_id,
+                    self._encoded,
+                    partial(self._on_held, target.node),
+                )
+        except StoreError as error:
+            lost = Lost(error.code, str(error), sent=False)
+            self._coordinator.loop.call_soon(self._on_outcome, target, lost)
+
+    def _on_held(self, node: NodeId, kept: bool) -> None:
+        if kept:
+            self._left_something = True
+            self._tally.acknowledge(node, hint=True)
+        else:
+            self._tally.fail(maybe_stored=False)
+        self._progress()
+
+    def _on_outcome(self, target: Target, outcome: Outcome) -> None:
+        if isinstance(outcome, Lost):
+            self._on_lost(target, outcome)
+        elif target.hint_for is not None:
+            self._tally.acknowledge(target.node, hint=True)
+            self._progress()
+        else:
+            self._on_merged(target, outcome[0])
+
+    def _on_merged(self, target: Target, held: bytes | None) -> None:
+        if held is not None:
+            try:
+                self._joined = merge(self._joined, decode(self._document_id, held))
+            except CorruptRecord as error:
+                self._on_lost(target, Lost(error.code, str(error), sent=True))
+                return
+        self._tally.acknowledge(target.node, hint=False)
+        self._progress()
+
+    def _on_lost(self, target: Target, lost: Lost) -> None:
+        primary = target.hint_for or target.node
+        spares = self._plan.spares
+        if self._tally.verdict is Verdict.PENDING and self._spares_used < len(spares):
+            spare = spares[self._spares_used]
+            self._spares_used += 1
+            self._tally.asked()
+            self._send(Target(spare, hint_for=primary))
+        elif primary != self._coordinator.node:
+            self._keep_hint(primary)
+        # After the replacement was asked, so that the tally does not give up too early.
+        self._tally.fail(maybe_stored=lost.sent)
+        self._progress()
+
+    def _keep_hint(self, primary: NodeId) -> None:
+        """Keep a hint here; it counts only when sloppy, and only if this node has not counted."""
+        node = self._coordinator.node
+        if self._sloppy:
+            self._tally.asked()
+        done = partial(self._on_held, node) if self._sloppy else self._on_uncounted
+        self._coordinator.replica.hold(primary, self._document_id, self._encoded, done)
+
+    def _on_uncounted(self, kept: bool) -> None:
+        self._left_something = self._left_something or kept
+
+    def _progress(self) -> None:
+        tally = self._tally
+        if not self.answer.done():
+            verdict = tally.verdict
+            if verdict is Verdict.REACHED:
+                self.answer.set_result(
+                    Stored(
+                        self._joined,
+                        tally.acked,
+                        tally.required,
+                        self._coordinator.copies,
+                        tally.hints,
+                    )
+                )
+            elif verdict is Verdict.LOST:
+                self._lose("too few replicas could store it")
+        if tally.open_count == 0:
+            self._coordinator.sweep.pop(self._sweep_number)
+
+    def _lose(self, why: str) -> None:
+        tally = self._tally
+        detail = f"{tally.acked} of {tally.required} required replicas have it on disk: {why}"
+        nothing_left = not (tally.acked or tally.unknown or tally.open_count)
+        kind = Unavailable if nothing_left and not self._left_something else WriteTimeout
+        self.answer.set_exception(kind(detail, acked=tally.acked, required=tally.required))

@@ -1,0 +1,81 @@
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+
+# make up VAR=dir PORT_BASE=18000 NODES=5 CONFIG=file.toml: several clusters can run side by side.
+VAR ?= var
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+BIN := .venv/bin
+STELE := $(BIN)/stele
+INSTALLED := .venv/installed
+INSTALLED_DEV := .venv/installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+# What was not typed is not passed on: a running cluster keeps what it was created with.
+UP_OPTIONS := $(if $(NODES),--nodes $(NODES)) $(if $(PORT_BASE),--port-base $(PORT_BASE)) \
+  $(if $(REGIONS),--regions $(REGIONS)) $(if $(CONFIG),--config "$(CONFIG)")
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+	  | awk -F ':.*## ' '{ printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2 }'
+
+.PHONY: up
+up: $(INSTALLED) ## Start a local cluster and return when it is ready: make up NODES=5
+	@$(STELE) up --var "$(VAR)" $(UP_OPTIONS)
+
+.PHONY: down
+down: $(INSTALLED) ## Stop it and keep the documents
+	@$(STELE) down --var "$(VAR)"
+
+.PHONY: clean
+clean: $(INSTALLED) ## Stop it and remove the documents
+	@$(STELE) clean --var "$(VAR)"
+
+.PHONY: status
+status: $(INSTALLED) ## Show every node
+	@$(STELE) status --var "$(VAR)"
+
+.PHONY: load
+load: $(INSTALLED) ## Load JSON lines or fortune files: make load FILE=docs.jsonl
+	@[ -n "$(FILE)" ] || { echo "make load: say what to load, as in make load FILE=docs.jsonl" >&2; exit 2; }
+	@$(BIN)/python -m scripts.load "$(FILE)" --var "$(VAR)"
+
+.PHONY: bench
+bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
+	@$(BIN)/python -m scripts.bench
+
+.PHONY: test
+test: $(INSTALLED_DEV) ## Run every test
+	@$(BIN)/pytest
+
+.PHONY: lint
+lint: $(INSTALLED_DEV) ## ruff and mypy --strict
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+.PHONY: venv
+venv: $(INSTALLED_DEV) ## Make .venv with everything, for development
+
+# The stamps are older than pyproject.toml when what is installed may be out of date.
+$(INSTALLED): pyproject.toml | .venv/bin/pip
+	@echo "installing Stele into .venv ..."
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml | .venv/bin/pip
+	@echo "installing Stele and its development tools into .venv ..."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(INSTALLED)
+
+.venv/bin/pip:
+	@version=$$("$(PYTHON)" -c 'import sys; v = sys.version_info; \
+	  print("%d.%d" % v[:2], "ok" if v >= (3, 11) else "old")' 2>/dev/null || true); \
+	case "$$version" in *ok) ;; *) \
+	  echo "Stele needs Python 3.11 or newer, and $(or $(PYTHON),python3) is" \
+	    "$$([ -n "$$version" ] && echo "$${version% *}" || echo missing); install python3.11, or name one: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1;; esac
+	@echo "making a virtual environment in .venv ..."
+	@"$(PYTHON)" -m venv .venv

@@ -1,0 +1,162 @@
+"""The ``stele`` command.
+
+Exit codes: 0 done; 1 not done, or degraded; 2 what was typed or a file's content is wrong; 3 no
+node can be reached; 130 interrupted. Errors are one sentence on standard error.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cluster import launch, report, status
+from cluster.interrupts import Interrupted
+from cluster.launch import Wanted
+from cluster.startup import LaunchError
+from cluster.topology import TopologyError, read_cluster_file
+from cluster.vardir import DEFAULT_ROOT, VarDirectory, VarError
+
+#: Wide enough for the status table where no terminal says how wide it is.
+_WIDTH_WITHOUT_TERMINAL = 120
+
+
+class Output(StrEnum):
+    """How results are shown."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+VarOption = Annotated[
+    Path,
+    typer.Option("--var", envvar="STELE_VAR", help="Directory of the cluster.", metavar="DIR"),
+]
+NodesArgument = Annotated[list[str], typer.Argument(metavar="NODE...", help="Such as a2.")]
+
+app = typer.Typer(
+    help="Run a local Stele cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="Cluster files.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+
+
+@app.command()
+def up(
+    var: VarOption = DEFAULT_ROOT,
+    nodes: Annotated[int | None, typer.Option(help="How many; 3 for a new cluster.")] = None,
+    port_base: Annotated[int | None, typer.Option(help="8000 for a new cluster.")] = None,
+    regions: Annotated[int | None, typer.Option(help="1 in this version.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file whose settings override a new cluster's.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Start a cluster, creating it if need be; return when it is ready."""
+    wanted = Wanted(nodes=nodes, regions=regions, port_base=port_base, config=config)
+    report.print_welcome(launch.up(VarDirectory(var), wanted, _console()), _console())
+
+
+@app.command()
+def down(var: VarOption = DEFAULT_ROOT) -> None:
+    """Stop every node and keep the documents."""
+    launch.down(VarDirectory(var), _console())
+
+
+@app.command()
+def clean(var: VarOption = DEFAULT_ROOT) -> None:
+    """Stop every node and remove the cluster with its documents."""
+    launch.clean(VarDirectory(var), _console())
+
+
+@app.command("status")
+def show_status(
+    var: VarOption = DEFAULT_ROOT,
+    output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
+) -> None:
+    """Show every node. Exit code 0: all is well, 1: degraded, 3: no node answers."""
+    directory = VarDirectory(var)
+    views = status.look(directory, directory.settings().node)
+    state = status.judge(views)
+    if output is Output.JSON:
+        typer.echo(report.status_json(directory, views, state))
+    else:
+        report.print_status(directory, views, state, _console())
+    raise typer.Exit(state.value)
+
+
+@app.command()
+def start(nodes: NodesArgument, var: VarOption = DEFAULT_ROOT) -> None:
+    """Start nodes of a running or stopped cluster."""
+    _start(VarDirectory(var), nodes)
+
+
+@app.command()
+def stop(
+    nodes: NodesArgument,
+    var: VarOption = DEFAULT_ROOT,
+    kill: Annotated[bool, typer.Option("--kill", help="By SIGKILL, as a crash would.")] = False,
+) -> None:
+    """Stop nodes; the others go on."""
+    launch.stop(VarDirectory(var), nodes, _console(), kill=kill)
+
+
+@app.command()
+def restart(nodes: NodesArgument, var: VarOption = DEFAULT_ROOT) -> None:
+    """Stop nodes and start them again, as after an edit of cluster.toml."""
+    launch.stop(VarDirectory(var), nodes, _console(), kill=False)
+    _start(VarDirectory(var), nodes)
+
+
+@config_app.command("check")
+def check_config(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
+    """Say whether a cluster file is sound."""
+    settings = read_cluster_file(file)
+    typer.echo(
+        f"{file} is sound: {len(settings.node)} nodes, {settings.replication.copies} copies, "
+        f"{settings.replication.partitions} partitions."
+    )
+
+
+def _start(var: VarDirectory, nodes: list[str]) -> None:
+    late = launch.start(var, nodes, _console())
+    for one in late:
+        launch.say(_console(), f"{one.node.id} runs, but is not ready yet: {one.unready}")
+    if late:
+        raise typer.Exit(1)
+    launch.say(_console(), f"{', '.join(nodes)} ready")
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+
+
+def main() -> None:
+    """Entry point of ``stele`` and ``python -m cluster``."""
+    try:
+        app()
+    except (TopologyError, VarError) as error:
+        _fail(str(error), 2)
+    except LaunchError as error:
+        _fail(str(error), 1)
+    except Interrupted:
+        _fail("interrupted; what this command had started was stopped again.", 130)
+    except KeyboardInterrupt:
+        _fail("interrupted.", 130)
+    except OSError as error:
+        _fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"stele: {sentence}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Writing a cluster file that an operator can edit without looking anything up.
+
+Every setting stands in the file, with one line on what it is for, its unit and its default. A test
+holds that no setting lacks its line.
+"""
+
+import json
+import textwrap
+from typing import Final
+
+import msgspec
+
+from cluster.settings import ClusterSettings, NodeSettings
+
+_WIDTH: Final = 96
+
+_HEAD = """\
+# A Stele cluster: every setting and every node. Nodes read this file when they start, so an edit
+# takes effect with the next restart. `stele config check FILE` says whether it is sound.
+# Units are in the names: _s seconds, _ms milliseconds, _bytes bytes.
+
+# Made once. A node whose directory belongs to another cluster refuses to start.
+cluster_id = {cluster_id}
+"""
+
+_TABLES: Final = {
+    "replication": "copies of a document, and how many must answer",
+    "storage": "the engine and its disk",
+    "hints": "writes kept for a node that is down",
+    "lifecycle": "how long what was deleted stays on disk",
+    "gossip": "membership and failure detection",
+    "http": "deadlines and bounds of the data listener",
+}
+
+WHY: Final = {
+    "replication.copies": "Copies of each document, each on its own node (N).",
+    "replication.read_quorum": (
+        'Copies that must answer a read (R): "one", "quorum", "all" or a count. Requests may ask '
+        "for others. R + W above N gives read-your-writes on every node."
+    ),
+    "replication.write_quorum": (
+        'Nodes that must have a write on disk (W): "one", "quorum", "all" or a count.'
+    ),
+    "replication.sloppy": "Whether a hint on a stand-in counts toward W while an owner is down.",
+    "replication.partitions": (
+        "Pieces of the id space, a power of two. Fixed for the life of the cluster."
+    ),
+    "storage.fsync": (
+        '"always": a write is acknowledged after fsync. "interval": fsync each second, which a '
+        'power cut may cost. "os": never; a killed process loses nothing, a power cut may.'
+    ),
+    "storage.ballast_bytes": "Kept allocated, so that deletes still work on a full disk.",
+    "storage.disk_low_bytes": "With less free space than this, creates are refused (507).",
+    "hints.window_s": "A hint older than this is dropped, and repair fills the gap.",
+    "hints.target_bytes_max": "Hints that one node keeps for one other node.",
+    "hints.total_bytes_max": "Hints that one node keeps for all others together.",
+    "hints.rate_bytes_per_s": "Speed of delivering hints. Low enough to leave room for clients.",
+    "lifecycle.tombstone_retention_s": (
+        "How long a deletion is remembered. Longer than any outage a node may come back from."
+    ),
+    "lifecycle.clock_skew_max_s": "How far the clocks of two nodes may differ.",
+    "gossip.interval_s": "Time between two rounds. Shorter notices a dead node sooner.",
+    "http.request_timeout_ms": "A request that names no deadline gets this one, none gets more.",
+    "http.header_timeout_s": "A client must have sent its headers by then (408).",
+    "http.body_timeout_s": "A client must have sent its body by then (408).",
+    "http.idle_timeout_s": "A connection without a request is closed after this.",
+    "http.connections_max": "Connections to one node.",
+    "http.requests_max": "Requests that one node serves at once; more are refused (429).",
+}
+
+_NODES = """\
+
+# The nodes. weight is the share of the documents relative to other nodes (default 1). Copies of a
+# document go to different zones. host must be a loopback address: there is no TLS yet.
+"""
+
+
+def render_cluster_file(settings: ClusterSettings) -> str:
+    """The text of a cluster file that reads back as ``settings``."""
+    defaults = msgspec.to_builtins(ClusterSettings(cluster_id=settings.cluster_id, node=()))
+    parts = [_HEAD.format(cluster_id=_toml(settings.cluster_id))]
+    for table, values in msgspec.to_builtins(settings).items():
+        if table in ("cluster_id", "node"):
+            continue
+        parts.append(f"\n[{table}]  # {_TABLES[table]}\n")
+        for key, value in values.items():
+            default = defaults[table][key]
+            why = f"{WHY[f'{table}.{key}']} Default {_toml(default)}{_in_words(key, default)}."
+            parts += (f"# {line}\n" for line in textwrap.wrap(why, _WIDTH))
+            parts.append(f"{key} = {_toml(value)}\n")
+    parts.append(_NODES)
+    parts += (_node(node) for node in settings.node)
+    return "".join(parts)
+
+
+def _node(node: NodeSettings) -> str:
+    values = msgspec.to_builtins(node)
+    return "\n[[node]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+
+def _toml(value: object) -> str:
+    """A scalar. JSON's string escapes are TOML's as well, once DEL is escaped."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool | str):
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _in_words(key: str, value: object) -> str:
+    """`` (64 MiB)`` or `` (3 h)``, where the bare number is hard to read."""
+    scales: tuple[tuple[int, str], ...] = ()
+    if "bytes" in key:
+        scales = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+    elif key.endswith("_s"):
+        scales = ((86_400, "d"), (3_600, "h"))
+    for size, unit in scales:
+        if isinstance(value, int | float) and value >= size and value % size == 0:
+            return f" ({value / size:.0f} {unit})"
+    return ""

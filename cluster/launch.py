@@ -1,0 +1,224 @@
+"""Starting and stopping a local cluster: what ``up``, ``down`` and their like do.
+
+Rules
+-----
+1. Everything that can be refused is refused before anything is started.
+2. What ``up`` started and could not bring to readiness, it stops: there is no half a start.
+   ``start`` leaves a node running that answers but is not ready, because it may be waiting for
+   peers that are started next.
+3. An interrupt takes effect between two steps (see ``cluster.interrupts``) and counts as a failure.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from cluster import processes, startup
+from cluster.interrupts import Interrupts
+from cluster.ports import busy_port
+from cluster.secret import read_secret
+from cluster.settings import ClusterSettings, NodeSettings
+from cluster.startup import LaunchError, StartingNode
+from cluster.topology import overridden, plan_cluster
+from cluster.vardir import VarDirectory, VarError
+
+NODES_DEFAULT: Final = 3
+PORT_BASE_DEFAULT: Final = 8000
+READY_WITHIN_S: Final = 30.0
+#: How long ``start`` waits for a node that may lack its peers.
+START_WITHIN_S: Final = 10.0
+STOP_WITHIN_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was typed after ``up``; None where nothing was."""
+
+    nodes: int | None = None
+    regions: int | None = None
+    port_base: int | None = None
+    config: Path | None = None
+
+
+def up(var: VarDirectory, wanted: Wanted, console: Console) -> ClusterSettings:
+    """Create the cluster if there is none, start every node that is not running, wait for all.
+
+    Raises:
+        LaunchError, VarError, TopologyError, Interrupted: nothing that this call started runs.
+    """
+    with Interrupts() as interrupts, var.locked(make=True):
+        if var.has_cluster():
+            settings = var.settings()
+            _refuse_another_plan(var, settings, wanted)
+        else:
+            settings = _create(var, wanted, console, interrupts)
+        with _starting(var, settings.node, console, interrupts) as starting:
+            late = startup.wait_until_ready(starting, READY_WITHIN_S, console, interrupts)
+            if late:
+                reasons = "; ".join(f"{one.node.id} {one.unready}" for one in late)
+                raise LaunchError(
+                    f"not ready within {READY_WITHIN_S:g} s: {reasons} (log {late[0].log}); "
+                    "what this command had started was stopped again."
+                )
+    return settings
+
+
+def start(var: VarDirectory, names: Sequence[str], console: Console) -> list[StartingNode]:
+    """Start nodes by name. Returns those that run but are not ready."""
+    with Interrupts() as interrupts, var.locked():
+        nodes = _named(var, var.settings(), names)
+        with _starting(var, nodes, console, interrupts) as starting:
+            return startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
+
+
+def stop(var: VarDirectory, names: Sequence[str], console: Console, *, kill: bool) -> None:
+    """Stop nodes by name; with ``kill`` as a crash would, by SIGKILL."""
+    with var.locked():
+        nodes = _named(var, var.settings(), names)
+        stopped = _stop(var, [node.id for node in nodes], console, kill=kill)
+    what = "killed" if kill else "stopped"
+    say(console, f"{what} {stopped}" if stopped else f"{', '.join(names)}: not running")
+
+
+def down(var: VarDirectory, console: Console) -> None:
+    """Stop every node. Works without a sound cluster file: pid files name what runs."""
+    with var.locked():
+        nodes = var.nodes_with_pid_file()
+        if not nodes:
+            var.settings()  # refuses a directory that holds no cluster
+        stopped = _stop(var, nodes, console, kill=False)
+    what = f"stopped {stopped}; the documents are kept" if stopped else "no node is running"
+    say(console, f"{what} in {var.root}")
+
+
+def clean(var: VarDirectory, console: Console) -> None:
+    """Stop every node and remove the cluster with its documents."""
+    with var.locked():
+        stopped = _stop(var, var.nodes_with_pid_file(), console, kill=False)
+        left = ", ".join(path.name for path in var.remove())
+    stays = f"; {left} is not Stele's and stays" if left else ""
+    before = f"stopped {stopped}; " if stopped else ""
+    say(console, f"{before}removed the cluster in {var.root} and its documents{stays}")
+
+
+def say(console: Console, text: str) -> None:
+    """One line, as it is: no markup, and no breaks that a reader or a script would stumble over."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _create(
+    var: VarDirectory, wanted: Wanted, console: Console, interrupts: Interrupts
+) -> ClusterSettings:
+    settings = plan_cluster(
+        cluster_id=secrets.token_hex(16),
+        nodes=NODES_DEFAULT if wanted.nodes is None else wanted.nodes,
+        regions=1 if wanted.regions is None else wanted.regions,
+        port_base=PORT_BASE_DEFAULT if wanted.port_base is None else wanted.port_base,
+        config=wanted.config,
+    )
+    var.refuse_unless_new()
+    _refuse_busy_ports(settings.node, "choose other ports with PORT_BASE=N")
+
+    def initialise(cluster_file: Path) -> None:
+        startup.initialise_nodes(var, settings.node, cluster_file, interrupts)
+
+    with console.status(f"creating {len(settings.node)} databases"):
+        var.create(settings, initialise)
+    say(console, f"created {var.cluster_file}")
+    return settings
+
+
+def _refuse_another_plan(var: VarDirectory, settings: ClusterSettings, wanted: Wanted) -> None:
+    """Settings of an existing cluster are edited, not retyped: what was typed must agree."""
+    here = f"{var.cluster_file} exists and"
+    otherwise = "leave it out, or create another cluster with VAR=DIR."
+    regions = len(dict.fromkeys(node.region for node in settings.node))
+    if wanted.regions not in (None, regions):
+        raise LaunchError(f"{here} has {regions} region, not REGIONS={wanted.regions}; {otherwise}")
+    if wanted.nodes not in (None, len(settings.node)):
+        raise LaunchError(
+            f"{here} has {len(settings.node)} nodes, not NODES={wanted.nodes}; {otherwise}"
+        )
+    first = settings.node[0].http_port
+    if wanted.port_base not in (None, first - 101):
+        raise LaunchError(
+            f"{here} has ports from {first} on, not PORT_BASE={wanted.port_base}; {otherwise}"
+        )
+    if wanted.config and overridden(settings, wanted.config) != settings:
+        raise LaunchError(
+            f"{here} has other settings than {wanted.config}, which counts only when a cluster is "
+            f"created; edit {var.cluster_file}, or create another cluster with VAR=DIR."
+        )
+
+
+@contextmanager
+def _starting(
+    var: VarDirectory, nodes: Sequence[NodeSettings], console: Console, interrupts: Interrupts
+) -> Iterator[list[StartingNode]]:
+    """Start those of ``nodes`` that are stopped; stop them again when the body raises."""
+    running = [node.id for node in nodes if processes.find_node(var, node.id)]
+    stopped = [node for node in nodes if node.id not in running]
+    if not stopped:
+        raise LaunchError(
+            f"{', '.join(running)} of {var.root} already run{'s' if len(running) == 1 else ''}; "
+            f"{var.command('make status')} shows the state, {var.command('make down')} stops all."
+        )
+    read_secret(var.secret_file)
+    _refuse_busy_ports(stopped, f"change the port in {var.cluster_file}")
+    if running:
+        say(console, f"{', '.join(running)} already run; starting the rest")
+    for node in stopped:
+        if var.pid_file(node.id).exists():
+            say(console, f"{var.pid_file(node.id)} was stale (no such node runs): removed")
+            var.pid_file(node.id).unlink()
+    starting: list[StartingNode] = []
+    try:
+        for node in stopped:
+            interrupts.check()
+            starting.append(startup.start_node(var, node))
+        yield starting
+    except BaseException:
+        processes.stop([one.process for one in starting], STOP_WITHIN_S)
+        for one in starting:
+            var.pid_file(one.node.id).unlink(missing_ok=True)
+        raise
+
+
+def _stop(var: VarDirectory, nodes: Sequence[str], console: Console, *, kill: bool) -> str:
+    """Stop those that run, and return their names."""
+    running = {node: found for node in nodes if (found := processes.find_node(var, node))}
+    names = ", ".join(running)
+    hung = []
+    with console.status(f"stopping {names}"):
+        if kill:
+            processes.kill(running.values())
+        else:
+            hung = processes.stop(running.values(), STOP_WITHIN_S)
+    for node in nodes:
+        var.pid_file(node).unlink(missing_ok=True)
+    for node, process in running.items():
+        if process in hung:
+            say(console, f"{node} did not stop within {STOP_WITHIN_S:g} s and was killed")
+    return names
+
+
+def _named(
+    var: VarDirectory, settings: ClusterSettings, names: Sequence[str]
+) -> list[NodeSettings]:
+    nodes = {node.id: node for node in settings.node}
+    for name in names:
+        if name not in nodes:
+            raise VarError(
+                f"{var.cluster_file} has no node {name}; its nodes are {', '.join(nodes)}."
+            )
+    return [nodes[name] for name in dict.fromkeys(names)]
+
+
+def _refuse_busy_ports(nodes: Sequence[NodeSettings], otherwise: str) -> None:
+    if complaint := busy_port(nodes):
+        raise LaunchError(f"{complaint}; stop that process, or {otherwise}.")

@@ -1,0 +1,136 @@
+"""What a person reads about a cluster: the table of its nodes, the words after a start."""
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cluster.launch import say
+from cluster.settings import ClusterSettings, NodeSettings
+from cluster.status import ClusterState, NodeState, NodeView, doubted, hints_held
+from cluster.vardir import VarDirectory
+
+_COLOURS: Final = {
+    NodeState.READY: "green",
+    NodeState.NOT_READY: "yellow",
+    NodeState.SILENT: "red",
+    NodeState.DOWN: "red",
+}
+
+
+def data_url(node: NodeSettings) -> str:
+    """Where clients reach the node."""
+    return _url(node.host, node.http_port)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def print_welcome(settings: ClusterSettings, console: Console) -> None:
+    """The URLs, and commands to paste."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for heading in ("node", "zone", "documents", "operations"):
+        table.add_column(heading, no_wrap=True)
+    for node in settings.node:
+        table.add_row(node.id, node.zone, data_url(node), _url(node.host, node.ops_port))
+    first, other = data_url(settings.node[0]), data_url(settings.node[-1])
+    console.print(table)
+    say(console, f"\nThe API with a page to try it: {first}/docs\n")
+    say(console, "Create a document, then read it from another node by the id in the answer:")
+    say(
+        console,
+        f"  curl -i {first}/documents -H 'Content-Type: application/json' "
+        """-d '{"content": "Hello, Stele"}'""",
+    )
+    say(console, f"  curl -i {other}/documents/ID")
+
+
+def print_status(
+    var: VarDirectory, views: Sequence[NodeView], state: ClusterState, console: Console
+) -> None:
+    """A table, and below it what needs attention."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for heading in ("node", "zone", "state", "documents at", "pid"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("up", "docs", "ring", "hints", "disk free"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    table.add_column("members")
+    for view in views:
+        table.add_row(
+            view.node.id,
+            view.node.zone,
+            f"[{_COLOURS[view.state]}]{view.state.value}",
+            data_url(view.node),
+            str(view.process.pid) if view.process else "-",
+            _duration(view.process.age_s()) if view.process else "-",
+            *_own_words(view),
+        )
+    console.print(table)
+    ready = sum(view.state is NodeState.READY for view in views)
+    say(console, f"\n{state.name.lower()}: {ready} of {len(views)} nodes are ready")
+    if all(view.state is NodeState.DOWN for view in views):
+        say(console, f"{var.command('make up')} starts them")
+        return
+    for view in views:
+        if view.advice:
+            say(console, f"{view.node.id} {view.advice}")
+
+
+def status_json(var: VarDirectory, views: Sequence[NodeView], state: ClusterState) -> str:
+    """The same for programs."""
+    nodes = [
+        {
+            "id": view.node.id,
+            "zone": view.node.zone,
+            "region": view.node.region,
+            "state": view.state.value,
+            "http_url": data_url(view.node),
+            "ops_url": _url(view.node.host, view.node.ops_port),
+            "pid": view.process.pid if view.process else None,
+            "advice": view.advice,
+            "status": msgspec.to_builtins(view.status),
+        }
+        for view in views
+    ]
+    return json.dumps({"var": str(var.root), "state": state.name.lower(), "nodes": nodes}, indent=2)
+
+
+def _own_words(view: NodeView) -> tuple[str, ...]:
+    """The columns that only the node itself can fill."""
+    status = view.status
+    if status is None:
+        return ("-",) * 4 + ("",)
+    documents, ring = status.documents_estimate, status.ring
+    return (
+        "?" if documents is None else f"{documents:,}",
+        f"{ring.owned / ring.partitions:.0%}",
+        f"{hints_held(status):,}",
+        _size(status.storage.disk_free_bytes),
+        ", ".join(doubted(view)) or f"{len(status.members)} alive",
+    )
+
+
+def _size(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _duration(elapsed_s: float) -> str:
+    """``3h 20m``."""
+    for unit_s, unit, part_s, part in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if elapsed_s >= unit_s:
+            return f"{elapsed_s // unit_s:.0f}{unit} {elapsed_s % unit_s // part_s:.0f}{part}"
+    return f"{elapsed_s:.0f}s"

@@ -1,0 +1,109 @@
+"""Bringing node processes to readiness: made once, started, watched until they serve.
+
+Rules
+-----
+1. A node's directory is made when the cluster is created and never again. A node that finds its
+   directory missing has lost its disk, and must not come back as if it knew that it has nothing.
+2. A node that ends while it is waited for is reported with the last line that it logged.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from cluster import processes
+from cluster.interrupts import Interrupts
+from cluster.operations import NoAnswer, readiness
+from cluster.processes import NodeProcess
+from cluster.settings import NodeSettings
+from cluster.vardir import VarDirectory
+
+_POLL_S: Final = 0.05
+_PROBE_TIMEOUT_S: Final = 1.0
+
+
+class LaunchError(Exception):
+    """The cluster cannot be brought into the wanted state. The message is one whole sentence."""
+
+
+@dataclass(slots=True)
+class StartingNode:
+    """A process on its way to readiness."""
+
+    node: NodeSettings
+    process: NodeProcess
+    log: Path
+    #: Length of the log before this start.
+    logged_bytes: int
+    #: Why the node does not serve yet; None once it does.
+    unready: str | None = "no answer yet"
+
+    def observe(self) -> None:
+        """Ask the node. Raises LaunchError when its process has ended."""
+        if not self.process.is_alive():
+            words = processes.last_words(self.log, self.logged_bytes) or "it said nothing"
+            raise LaunchError(f"node {self.node.id} ended at its start: {words} (log {self.log})")
+        try:
+            answer = readiness(self.node, _PROBE_TIMEOUT_S)
+        except NoAnswer:
+            return
+        self.unready = None if answer.ready else ", ".join(answer.reasons) or "not ready"
+
+
+def initialise_nodes(
+    var: VarDirectory, nodes: Iterable[NodeSettings], cluster_file: Path, interrupts: Interrupts
+) -> None:
+    """Make every node's directory. Raises LaunchError, with the node's own words."""
+    running = {
+        node.id: processes.spawn(
+            processes.node_command("init", var, node.id, cluster_file), var.log_file(node.id)
+        )
+        for node in nodes
+    }
+    try:
+        while any(process.poll() is None for process in running.values()):
+            interrupts.check()
+            time.sleep(_POLL_S)
+    finally:
+        for process in running.values():
+            process.kill()  # does nothing to one that has ended
+            process.wait()
+    for node, process in running.items():
+        if process.returncode:
+            log = var.log_file(node)
+            words = processes.last_words(log, 0) or f"exit code {process.returncode}"
+            raise LaunchError(f"node {node} could not be initialised: {words} (log {log})")
+
+
+def start_node(var: VarDirectory, node: NodeSettings) -> StartingNode:
+    """Start one process."""
+    log = var.log_file(node.id)
+    logged_bytes = log.stat().st_size if log.exists() else 0
+    return StartingNode(node, processes.start_node(var, node.id), log, logged_bytes)
+
+
+def wait_until_ready(
+    starting: Sequence[StartingNode], within_s: float, console: Console, interrupts: Interrupts
+) -> list[StartingNode]:
+    """Watch nodes until all serve or time is up. Returns those that do not.
+
+    Raises:
+        LaunchError: a process has ended.
+        Interrupted: between two looks.
+    """
+    deadline_s = time.monotonic() + within_s
+    with console.status("starting") as line:
+        while late := [one for one in starting if one.unready is not None]:
+            if time.monotonic() >= deadline_s:
+                return late
+            for one in late:
+                interrupts.check()
+                one.observe()
+            states = (f"{one.node.id} {one.unready or 'ready'}" for one in starting)
+            line.update(f"starting: {' · '.join(states)}")
+            time.sleep(_POLL_S)
+    return []

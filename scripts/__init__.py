@@ -1,0 +1,1 @@
+"""Tools that run beside a cluster, as its clients."""

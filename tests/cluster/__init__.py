@@ -1,0 +1,1 @@
+"""Real processes on loopback, driven through the commands that a person types."""

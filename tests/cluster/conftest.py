@@ -1,0 +1,34 @@
+"""Fixtures for tests with real processes; whatever happens, none of them outlives its test."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.local_cluster import LocalCluster
+
+MakeCluster = Callable[..., LocalCluster]
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
+    """``make_cluster(nodes=3, config=TOML)``; call ``up`` on the result."""
+    made: list[LocalCluster] = []
+
+    def make(*, nodes: int = 3, config: str = "") -> LocalCluster:
+        directory = tmp_path / f"cluster{len(made)}"
+        directory.mkdir()
+        made.append(LocalCluster(directory, nodes=nodes, config=config))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(make_cluster: MakeCluster) -> LocalCluster:
+    """Three nodes, ready."""
+    cluster = make_cluster()
+    cluster.up()
+    return cluster

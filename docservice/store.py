@@ -68,5 +68,3 @@ class DocumentStore(Protocol):
         Raises:
             WriteTimeout: fewer than W replicas acknowledged in time; the outcome is unknown.
         """
-
-

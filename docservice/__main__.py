@@ -1,0 +1,125 @@
+"""``python -m docservice``: the document API on its own, a stateless router to the nodes.
+
+Entry points stand above all layers. It reads the cluster file, keeps one connection to every node
+and sends each request to a replica of its document; any number may run, anywhere.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from cluster.secret import read_secret
+from cluster.topology import TopologyError, read_cluster_file
+from docservice.documents import DocumentService
+from docservice.http.server import start_data_listener
+from kvnode.admin import start_admin_listener
+from kvnode.client import ClusterClient
+from kvnode.log import Log, process_log
+from kvnode.metrics import HttpMetrics
+from kvnode.node import ring_of
+from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
+
+DRAIN_S = 5.0
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m docservice", description=__doc__)
+    parser.add_argument("--cluster-file", type=Path, required=True)
+    parser.add_argument("--secret-file", type=Path, required=True)
+    parser.add_argument("--region", help="which region to serve; default: the file's first")
+    parser.add_argument("--host", default="127.0.0.1", choices=("127.0.0.1", "::1", "localhost"))
+    parser.add_argument("--port", type=int, required=True, help="of the document API")
+    parser.add_argument("--ops-port", type=int, required=True, help="of /readyz and /metrics")
+    return parser.parse_args(argv)
+
+
+async def _run(arguments: argparse.Namespace, log: Log) -> None:
+    settings = read_cluster_file(arguments.cluster_file)
+    region = arguments.region or settings.node[0].region
+    nodes = settings.region_nodes(region)
+    if not nodes:
+        msg = f"{arguments.cluster_file}: there is no region {region!r}; check --region."
+        raise TopologyError(msg)
+    clock, entropy = SystemClock(), SystemEntropy()
+    registry = CollectorRegistry()
+    client = ClusterClient(
+        cluster_id=settings.cluster_id,
+        secret=read_secret(arguments.secret_file),
+        ring=ring_of(settings, region),
+        zones={node.node_id: node.zone for node in nodes},
+        addresses={node.node_id: (node.host, node.rpc_port) for node in nodes},
+        clock=clock,
+        entropy=entropy,
+        log=log,
+    )
+
+    def unready_reasons() -> list[str]:
+        return [] if client.ready else ["most of the ring can't be reached"]
+
+    def status() -> dict[str, Any]:
+        reasons = unready_reasons()
+        return {"region": region, "ready": not reasons, "reasons": reasons}
+
+    try:
+        data = await start_data_listener(
+            DocumentService(
+                client,
+                clock=clock,
+                entropy=entropy,
+                cluster_id=bytes.fromhex(settings.cluster_id),
+                replication=settings.replication,
+                lifecycle=settings.lifecycle,
+            ),
+            host=arguments.host,
+            port=arguments.port,
+            region=region,
+            http=settings.http,
+            metrics=HttpMetrics(registry),
+            clock=clock,
+            entropy=entropy,
+        )
+        admin = await start_admin_listener(
+            arguments.host,
+            arguments.ops_port,
+            registry=registry,
+            unready_reasons=unready_reasons,
+            status=status,
+        )
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signal_number, stop.set)
+        tune_garbage_collector()
+        log.info("docservice.started", port=data.port)
+        await stop.wait()
+        await data.stop(DRAIN_S)
+        await admin.cleanup()
+    finally:
+        await client.close()
+    log.info("docservice.stopped")
+
+
+def main() -> int:
+    """Serve until told to stop; the exit code is 0, or 1 with a last line that says why."""
+    arguments = _arguments(sys.argv[1:])
+    log = process_log(docservice=str(arguments.port))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(arguments, log))
+    except TopologyError as error:
+        log.error("docservice.refused", detail=str(error))
+        return 1
+    except OSError as error:
+        log.error("docservice.refused", detail=f"cannot listen: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

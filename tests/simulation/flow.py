@@ -1,0 +1,85 @@
+"""One direction of a connection: what the kernels and the wire hold of it.
+
+Rules
+-----
+1. What is sent arrives once, whole and in order, each part after the link's latency or later.
+2. WINDOW_BYTES bounds what was sent and has not been read. Beyond it the sender must wait, as
+   with TCP; so a reader that stops (paused, or slow) is felt by the writer.
+3. What reaches a cut link or a machine without power is held and sent again once that is over:
+   TCP retransmits. Two things end that: the sender's machine loses power, or its kernel resets
+   the connection (as when the process dies). Then what was held is lost, and so is the reset.
+"""
+
+from collections import deque
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from tests.simulation.processes import ProcessState
+
+if TYPE_CHECKING:
+    from tests.simulation.network import SimNetwork
+    from tests.simulation.transport import SimTransport
+
+WINDOW_BYTES: Final = 64 * 1024
+
+
+class Signal(Enum):
+    """What travels beside bytes."""
+
+    OPEN = auto()  # the end of the handshake: the server may accept
+    FIN = auto()  # no more bytes will follow
+    RESET = auto()  # the connection is gone
+
+
+class Flow:
+    """From ``sender`` to ``receiver``."""
+
+    def __init__(
+        self, network: "SimNetwork", sender: "SimTransport", receiver: "SimTransport"
+    ) -> None:
+        self._network = network
+        self._sender, self._receiver = sender, receiver
+        self._source, self._target = sender.process.name, receiver.process.name
+        self._travelling: deque[bytes | Signal] = deque()
+        self._last_arrival_s = 0.0
+        self._unread_bytes = 0
+        self._held = False
+
+    @property
+    def room_bytes(self) -> int:
+        """How much may be sent now."""
+        return WINDOW_BYTES - self._unread_bytes
+
+    def send(self, part: bytes | Signal) -> None:
+        """Put a part on the way; bytes must fit in the window."""
+        if isinstance(part, bytes):
+            assert 0 < len(part) <= self.room_bytes
+            self._unread_bytes += len(part)
+        self._travelling.append(part)
+        # What overtakes an earlier part on the wire waits for it in the receiver's kernel.
+        arrives_s = self._network.arrival_s(self._source, self._target)
+        self._last_arrival_s = max(self._last_arrival_s, arrives_s)
+        self._network.at(self._last_arrival_s, self._arrive)
+
+    def was_read(self, byte_count: int) -> None:
+        """The receiving process took bytes out of its kernel's buffer."""
+        self._unread_bytes -= byte_count
+        self._sender.window_opened()
+
+    def _arrive(self) -> None:
+        blocked = self._network.blocked(self._source, self._target)
+        if (blocked or self._held) and self._is_not_sent_again():
+            self._travelling.clear()
+        self._held = blocked and len(self._travelling) > 0
+        if self._held:
+            self._network.hold(self._source, self._target, self._arrive)
+        elif self._travelling:
+            part = self._travelling.popleft()
+            size = len(part) if isinstance(part, bytes) else part.name
+            self._network.record(f"{self._source}>{self._target} {size}")
+            self._receiver.arrived(part)
+
+    def _is_not_sent_again(self) -> bool:
+        # The kernel of a killed process goes on sending what was written before a ``close``.
+        powerless = self._sender.process.state is ProcessState.POWERED_OFF
+        return powerless or (len(self._travelling) > 0 and self._travelling[-1] is Signal.RESET)

@@ -1,0 +1,313 @@
+"""An event loop in virtual time that a seed makes repeatable.
+
+It is asyncio's own loop with one method replaced: instead of waiting for the operating system,
+an iteration picks one ready callback, and when there is none the clock jumps to the next timer.
+
+Rules
+-----
+1. Nothing waits. Time passes only when nothing is ready, and then exactly to the next timer.
+2. One callback an iteration, so a fault can land between any two (``at_step``).
+3. UNIFORM picks among the ready callbacks at random. That is every order of a real cluster and
+   more, for a real loop runs its own callbacks in the order of their registration: the code must
+   be right without it. FIFO keeps to that order, for comparison.
+4. All chance comes from named streams of the one seed, so another draw in one part does not
+   reshuffle the others. Nothing that decides depends on addresses, hashes or the real clock.
+5. The digest covers every callback that ran: time, owner, name. Equal seeds, equal digests.
+6. Nothing ready and no timer is a deadlock, and ends the run. So does a run without end.
+7. The garbage collector is off during a run, for it would finalise a dead process's coroutines.
+8. Exceptions that nobody caught, in callbacks and in tasks, fail the run at its end. Those of a
+   dead process don't: it took them with it.
+9. A run ends with its main coroutine. What is pending then stands still, so that a test can look
+   at it, until ``close`` throws it away; only then do ``finally`` blocks run, and reach nothing.
+"""
+
+import asyncio
+import contextlib
+import gc
+import heapq
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context
+from enum import Enum, auto
+from random import Random
+from threading import get_ident
+from typing import Any, Final, NoReturn, TypeVar
+
+from tests.simulation.futures import SimFuture, SimTask
+from tests.simulation.network import SimNetwork
+from tests.simulation.processes import Process, ProcessState, current_process, owner_in, owner_of
+from tests.simulation.server import ProtocolFactory, SimServer
+from tests.simulation.trace import Trace, coroutine_name, name_of
+
+T = TypeVar("T")
+
+#: The process in which ``run`` runs its argument: the test itself, on a machine of its own.
+TEST: Final = "test"
+_TASKS_BEFORE_PRUNING: Final = 1024
+
+
+class Order(Enum):
+    """Which of the ready callbacks runs next."""
+
+    UNIFORM = auto()
+    FIFO = auto()
+
+
+class Deadlock(Exception):
+    """Nothing is ready and no timer is set: a wake-up was lost."""
+
+
+class Livelock(Exception):
+    """The run took more steps than it was allowed."""
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """The world: virtual time, processes, and the network between them.
+
+    Args:
+        seed: Determines everything, together with the code.
+        order: How callbacks that are ready at once are ordered.
+        steps_max: Steps after which the run is taken for endless.
+    """
+
+    def __init__(
+        self, seed: int, *, order: Order = Order.UNIFORM, steps_max: int = 5_000_000
+    ) -> None:
+        super().__init__()
+        self.seed = seed
+        self.steps = 0
+        self.trace = Trace()
+        self.failures: list[BaseException] = []
+        #: The newest incarnation of each process, by name.
+        self.processes: dict[str, Process] = {}
+        self.network = SimNetwork(self, self.processes, self.stream("network"), self.trace.record)
+        self._now_s = 0.0
+        self._order = order
+        self._schedule = self.stream("schedule")
+        self._steps_max = steps_max
+        self._at_step: dict[int, Callable[[], None]] = {}
+        # The base class's queues, with types; popping from anywhere needs a list.
+        self._ready: list[asyncio.Handle] = []
+        self._scheduled: list[asyncio.TimerHandle] = []
+        # asyncio refers to tasks weakly; the coroutines of the dead must outlast the run.
+        self._tasks: dict[SimTask, None] = {}
+        self._prune_at = _TASKS_BEFORE_PRUNING
+        self._serial = 0
+
+    # Running ------------------------------------------------------------------------------
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run ``main`` to its end, in a process named TEST. Once; close the loop after it.
+
+        Raises:
+            Deadlock, Livelock: ``main`` can't or does not end.
+            ExceptionGroup: ``main`` ended well but something in the background did not.
+        """
+        with _without_garbage_collection():
+            try:
+                result = self.run_until_complete(self.spawn(self.start_process(TEST), main))
+                self._raise_failures()
+            except BaseException as error:
+                error.add_note(f"seed {self.seed}, step {self.steps}, {self._now_s:.6f} s")
+                for failure in self.failures:
+                    error.add_note(f"also failed, in the background: {failure!r}")
+                raise
+            return result
+
+    def _raise_failures(self) -> None:
+        self._prune_tasks()
+        # Only now is it known which exceptions nobody can ever look at: asyncio reports a failed
+        # task when it is finalised, and those in reference cycles have not been yet.
+        gc.collect()
+        failures, self.failures = self.failures, []
+        if failures:
+            raise BaseExceptionGroup("failed in the background", failures)
+
+    def close(self) -> None:
+        """Throw the world away: connections vanish, and pending coroutines are closed."""
+        self.network.close()
+        while self._tasks:  # what is closed here can start more
+            task, _ = self._tasks.popitem()
+            task.discard()
+        super().close()
+
+    def at_step(self, step: int, action: Callable[[], None]) -> None:
+        """Call ``action`` right after step ``step`` (from 1; the current one at the earliest)."""
+        assert step >= self.steps
+        assert step not in self._at_step
+        self._at_step[step] = action
+
+    def stream(self, name: str) -> Random:
+        """A new stream of chance that only the seed and the name determine."""
+        return Random(f"{self.seed}/{name}")
+
+    # Processes ----------------------------------------------------------------------------
+
+    def start_process(self, name: str) -> Process:
+        """Start a process on the machine ``name``, switching that on if need be."""
+        last = self.processes.get(name)
+        assert last is None or last.dead, f"{last} still runs"
+        process = self.processes[name] = Process(name, 1 if last is None else last.epoch + 1)
+        self.network.release()
+        return process
+
+    def spawn(self, process: Process, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task of ``process``; any process may await its result.
+
+        If the process dies, the task never ends.
+        """
+        assert not process.dead, f"{process} is dead"
+        return self.create_task(coroutine, context=process.context.copy())
+
+    def kill(self, name: str) -> None:
+        """SIGKILL. Peers get a reset, and new connections are refused."""
+        self.processes[name].end(ProcessState.KILLED)
+        self.network.process_killed(self.processes[name])
+
+    def power_off(self, name: str) -> None:
+        """Cut the machine's power. Peers hear nothing until it is started again."""
+        self.processes[name].end(ProcessState.POWERED_OFF)
+        self.network.process_lost(self.processes[name])
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP. The machine goes on acknowledging what arrives, until its buffers are full."""
+        self.processes[name].pause()
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self._ready += self.processes[name].resume()
+
+    # Scheduling ---------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Virtual seconds since the start; every process reads the same, unlike its Clock."""
+        return self._now_s
+
+    def _run_once(self) -> None:
+        handle = self._next_handle()
+        owner = owner_of(handle)
+        if handle.cancelled() or (owner is not None and owner.withholds(handle)):
+            return
+        self.steps += 1
+        if self.steps > self._steps_max:
+            raise Livelock(f"more than {self._steps_max} steps")
+        self.trace.record(f"{self._now_s!r} {owner} {name_of(handle)}")
+        handle._run()
+        action = self._at_step.pop(self.steps, None)
+        if action is not None:
+            action()
+
+    def _next_handle(self) -> asyncio.Handle:
+        self._drop_void_timers()
+        if not self._ready:
+            if not self._scheduled:
+                raise Deadlock(f"nothing can ever happen again; pending: {self._pending()}")
+            self._now_s = max(self._now_s, self._scheduled[0].when())
+        while self._scheduled and self._scheduled[0].when() <= self._now_s:
+            self._ready.append(heapq.heappop(self._scheduled))
+        uniform = self._order is Order.UNIFORM
+        return self._ready.pop(self._schedule.randrange(len(self._ready)) if uniform else 0)
+
+    def _drop_void_timers(self) -> None:
+        # Above all those of the dead: the clock must not jump to them.
+        while self._scheduled:
+            timer = self._scheduled[0]
+            if not timer.cancelled():
+                owner = owner_of(timer)
+                if owner is None or not owner.dead:
+                    return
+                owner.withholds(timer)
+            heapq.heappop(self._scheduled)
+
+    def _pending(self) -> str:
+        self._prune_tasks()
+        return ", ".join(
+            f"{task.owner}:{coroutine_name(task)}"
+            for task in self._tasks
+            if task.owner is None or not task.owner.dead
+        )
+
+    # Tasks and futures --------------------------------------------------------------------
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Make a future that belongs to the running process."""
+        return SimFuture(self, self._next_serial(), current_process())
+
+    def create_task(
+        self,
+        coro: Any,
+        *,
+        name: object = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[Any]:
+        """Start a task of the running process, or of the context's."""
+        self._check_closed()  # type: ignore[attr-defined]  # the base class's
+        owner = current_process() if context is None else owner_in(context)
+        label = None if name is None else str(name)
+        task = SimTask(coro, self, label, context, self._next_serial(), owner)
+        self._tasks[task] = None
+        if len(self._tasks) >= self._prune_at:
+            self._prune_tasks()
+            self._prune_at = max(_TASKS_BEFORE_PRUNING, 2 * len(self._tasks))
+        return task
+
+    def _next_serial(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _prune_tasks(self) -> None:
+        self._tasks = {task: None for task in self._tasks if not task.done()}
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keep what nobody caught; a handler that a process sets is not asked."""
+        if "handle" in context:
+            owner = owner_of(context["handle"])
+        else:
+            owner = getattr(context.get("task", context.get("future")), "owner", None)
+        if owner is not None and owner.dead:
+            return
+        failure = context.get("exception") or RuntimeError(context["message"])
+        failure.add_note(f"{context['message']} (of {owner})")
+        self.failures.append(failure)
+
+    # The outside world --------------------------------------------------------------------
+
+    async def create_server(  # type: ignore[override]  # asyncio's own class wraps real sockets
+        self,
+        protocol_factory: ProtocolFactory,
+        host: str | None = None,
+        port: int = 0,
+        **options: object,
+    ) -> SimServer:
+        """Listen on the running process's machine, which is ``host``."""
+        return self.network.listen(protocol_factory, host, port, options)
+
+    async def create_connection(  # type: ignore[override]  # fewer options than asyncio's own
+        self,
+        protocol_factory: ProtocolFactory,
+        host: str,
+        port: int,
+        **options: object,
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Connect to a port of the machine ``host``."""
+        return await self.network.connect(protocol_factory, host, port, options)
+
+    def run_in_executor(self, executor: object, func: object, *args: object) -> NoReturn:
+        """Refuse: threads have no seed."""
+        raise RuntimeError(f"{func} wants a thread, and a simulation has none")
+
+    def _write_to_self(self) -> None:
+        # A real loop is woken here by ``call_soon_threadsafe``; this one never sleeps.
+        assert get_ident() == self._thread_id, "a thread escaped the simulation"  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()  # what is older than the run need not be looked at when the run ends
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import uvloop
-from docservice.http.server import start_data_listener
 from prometheus_client import CollectorRegistry
 
 from cluster.secret import read_secret
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.topology import TopologyError, read_cluster_file
 from docservice.documents import DocumentService
+from docservice.http.server import start_data_listener
 from kvnode.admin import start_admin_listener
 from kvnode.errors import CannotStart
 from kvnode.log import Log, process_log
@@ -27,7 +27,7 @@ from kvnode.storage.disk import DiskGuard
 from kvnode.storage.identity import Identity
 from kvnode.storage.keys import IDENTITY_KEY
 from kvnode.storage.leveldb import LevelDBEngine, create_database
-from kvnode.system import SystemClock, SystemEntropy
+from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
 
 DRAIN_S = 5.0
 
@@ -120,6 +120,7 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         )
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, node.request_stop)
+        tune_garbage_collector()
         await node.run()
         await data.stop(DRAIN_S)
         await admin.cleanup()

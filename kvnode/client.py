@@ -27,7 +27,7 @@ from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.record import Record
 from kvnode.results import Fetched, Stored
-from kvnode.rpc.connection import Connection, Lost, Outcome
+from kvnode.rpc.connection import Connection, Lost, Outcome, settle
 from kvnode.rpc.frames import Message, ProtocolError
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import CLIENT_PREFIX, Transport
@@ -67,6 +67,7 @@ class ClusterClient:
             secret=secret,
             ring=(ring.epoch, ring.digest()),
             addresses=addresses,
+            clock=clock,
             entropy=entropy,
             on_request=_refuse_request,
             on_peer_change=self._on_peer_change,
@@ -149,7 +150,7 @@ class ClusterClient:
             try_until_s = now_s + (deadline_s - now_s) * _FIRST_TRY_SHARE
             outcome: asyncio.Future[Outcome] = loop.create_future()
             self._transport.request(
-                target.node, op, try_until_s, fields, size_bytes, outcome.set_result
+                target.node, op, try_until_s, fields, size_bytes, settle(outcome)
             )
             found = await outcome
             if not isinstance(found, Lost):

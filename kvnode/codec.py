@@ -64,7 +64,7 @@ def encode(document_id: bytes, record: Record) -> bytes:
 
 
 def verify(document_id: bytes, encoded: bytes) -> None:
-    """Check length, CRC and version without building the record.
+    """Check length, CRC, version and flags without building the record.
 
     Raises:
         CorruptRecord: the bytes are not a record of this document.
@@ -79,6 +79,9 @@ def verify(document_id: bytes, encoded: bytes) -> None:
         raise CorruptRecord(msg)
     if encoded[4] != VERSION:
         msg = f"record has format version {encoded[4]}, this build reads {VERSION}"
+        raise CorruptRecord(msg)
+    if not _HAS_CREATE <= encoded[5] <= _HAS_CREATE | _HAS_TOMBSTONE:
+        msg = f"record has flags {encoded[5]:#x}: neither a create nor a tombstone"
         raise CorruptRecord(msg)
 
 
@@ -102,9 +105,6 @@ def decode(document_id: bytes, encoded: bytes) -> Record:
     if flags == _HAS_CREATE:
         content = encoded[HEADER_BYTES:]
         return Record(Create(content, created_at_ms, expires_at_ms, checksum, fingerprint))
-    if not _HAS_TOMBSTONE & flags or flags > _HAS_CREATE | _HAS_TOMBSTONE:
-        msg = f"record has flags {flags:#x}: neither a create nor a tombstone"
-        raise CorruptRecord(msg)
     create = None
     if flags & _HAS_CREATE:
         content = encoded[HEADER_BYTES:]

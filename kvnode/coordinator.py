@@ -59,8 +59,8 @@ class Coordinator:
         self.clock = clock
         self.latencies = latencies
         self.copies = copies
-        self.sweep = DeadlineSweep(self.loop, _DEADLINE_TICK_S)
-        self.hedge_sweep = DeadlineSweep(self.loop, _HEDGE_TICK_S)
+        self.sweep = DeadlineSweep(self.loop, clock, _DEADLINE_TICK_S)
+        self.hedge_sweep = DeadlineSweep(self.loop, clock, _HEDGE_TICK_S)
         self._placement = placement
         self._transport = transport
         self._entropy = entropy
@@ -160,7 +160,7 @@ class Coordinator:
     def repair(self, document_id: bytes, encoded: bytes, stale: list[NodeId]) -> None:
         """Give replicas that answered a read with less what the others hold."""
         self.stale_read_count += 1
-        deadline_s = self.loop.time() + 1.0
+        deadline_s = self.clock.monotonic_s() + 1.0
         for node in stale:
             self.read_repair_count += 1
             if node == self.node:

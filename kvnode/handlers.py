@@ -124,7 +124,7 @@ class Handlers:
         timeout_s: float,
         fields: Fields,
     ) -> None:
-        _check_id(fields[0])
+        _check_id(fields[0] if fields else None)
         if len(self._tasks) >= COORDINATED_MAX:
             connection.fail(request_id, "overloaded", f"{COORDINATED_MAX} requests are under way")
             return
@@ -141,7 +141,7 @@ class Handlers:
             document_id,
             decode(document_id, encoded),
             keyed=bool(keyed),
-            write_quorum=int(required),
+            write_quorum=_count(required),
             sloppy=bool(sloppy),
             deadline_s=deadline_s,
         )
@@ -150,7 +150,7 @@ class Handlers:
     async def _read(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
         document_id, required, sloppy = fields
         fetched = await self._coordinator.read(
-            document_id, read_quorum=int(required), sloppy=bool(sloppy), deadline_s=deadline_s
+            document_id, read_quorum=_count(required), sloppy=bool(sloppy), deadline_s=deadline_s
         )
         record = fetched.record
         encoded = encode(document_id, record) if record is not None else None
@@ -162,7 +162,7 @@ class Handlers:
         stored = await self._coordinator.delete(
             document_id,
             decode(document_id, encoded),
-            write_quorum=int(required),
+            write_quorum=_count(required),
             sloppy=bool(sloppy),
             deadline_s=deadline_s,
         )
@@ -191,6 +191,12 @@ def _stored_fields(document_id: bytes, stored: Stored) -> tuple[Fields, int]:
 def _check_id(document_id: object) -> None:
     if not (isinstance(document_id, bytes) and len(document_id) == DOCUMENT_ID_BYTES):
         raise TypeError("document id is not 16 bytes")
+
+
+def _count(required: object) -> int:
+    if not isinstance(required, int):
+        raise TypeError("a quorum is not a count")
+    return required
 
 
 def _fail(connection: Connection, request_id: int, error: StoreError) -> None:

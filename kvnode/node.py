@@ -234,6 +234,7 @@ class Node:
             secret=self._secret,
             ring=(ring.epoch, ring.digest()),
             addresses={node.node_id: (node.host, node.rpc_port) for node in nodes},
+            clock=self.clock,
             entropy=self.entropy,
             on_request=self._on_request,
             on_peer_change=self._on_peer_change,

@@ -90,9 +90,10 @@ class ReadTally:
 
     def find(self, *, tombstone: bool) -> None:
         """A replica (or a hint holder) has a record."""
+        # A tombstone that arrives after LOST settles nothing any more: rule 1.
+        self.settled = self.settled or (tombstone and self.verdict is not Verdict.LOST)
         self.open_count -= 1
         self.found += 1
-        self.settled = self.settled or tombstone
 
     def miss(self) -> None:
         """An owner vouches that it has nothing."""

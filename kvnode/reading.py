@@ -183,7 +183,7 @@ class Read:
             return
         coordinator = self._coordinator
         asked = self._targets[self._asked_count - 1].node
-        self.deadline_s = coordinator.loop.time() + coordinator.latencies.usual_s(asked)
+        self.deadline_s = coordinator.clock.monotonic_s() + coordinator.latencies.usual_s(asked)
         self._hedge_number = coordinator.hedge_sweep.add(self)
 
     def _lose(self) -> None:

@@ -74,7 +74,9 @@ class Replica:
     ) -> tuple[FetchResult, bytes | None]:
         """Answer a coordinator: what this node can say about a document."""
         try:
-            encoded = self._engine.get(record_key(document_id)) or self._hinted(document_id)
+            encoded = self._engine.get(record_key(document_id))
+            if encoded is None:
+                encoded = self._hinted(document_id)
             if encoded is not None:
                 verify(document_id, encoded)
         except CorruptRecord:
@@ -141,18 +143,28 @@ class Replica:
     def hold(
         self, target: NodeId, document_id: bytes, encoded: bytes, done: Callable[[bool], None]
     ) -> None:
-        """Keep a hint for ``target``. ``done(kept)`` is called when it is durable, or not kept."""
+        """Keep a hint for ``target``. ``done(kept)`` is called when it is durable, or not kept.
+
+        A damaged hint that is held already is replaced.
+
+        Raises:
+            CorruptRecord: the engine can't read what is held; nothing was changed.
+        """
         key = hint_key(target, document_id)
         held = self._engine.latest(key)
         held_at_ms, record = self._clock.wall_ms(), encoded
         if held is not None:
-            held_at_ms, earlier = decode_hint(held)
-            ours, theirs = decode(document_id, earlier), decode(document_id, encoded)
-            joined = merge(ours, theirs)
-            if joined is ours:
-                self._engine.barrier(partial(done, True))
-                return
-            record = encode(document_id, joined)
+            earlier_at_ms, earlier = decode_hint(held)
+            try:
+                ours = self._decode_stored(document_id, earlier)
+            except CorruptRecord:
+                pass
+            else:
+                joined = merge(ours, decode(document_id, encoded))
+                if joined is ours:
+                    self._engine.barrier(partial(done, True))
+                    return
+                held_at_ms, record = earlier_at_ms, encode(document_id, joined)
         value = encode_hint(held_at_ms, record)
         if self._engine.full() or not self.hints.has_room(target, len(value)):
             self.hints.refuse()
@@ -179,7 +191,8 @@ class Replica:
     async def durable(self) -> None:
         """Return when everything put so far is durable."""
         done = asyncio.get_running_loop().create_future()
-        self._engine.barrier(partial(done.set_result, None))
+        # Whoever waits may be cancelled before: that must not disturb the barriers behind this one.
+        self._engine.barrier(lambda: None if done.done() else done.set_result(None))
         await done
 
     def restore_hints(self) -> None:

@@ -7,9 +7,11 @@ never reached. Entries expire up to ``tick_s`` late. The timer runs only while s
 import asyncio
 from typing import Protocol
 
+from kvnode.ports import Clock
+
 
 class Expiring(Protocol):
-    """Something with a deadline, a reading of the loop's clock."""
+    """Something with a deadline, a reading of ``Clock.monotonic_s``."""
 
     deadline_s: float
 
@@ -20,10 +22,11 @@ class Expiring(Protocol):
 class DeadlineSweep:
     """Entries in order of arrival, each under a number."""
 
-    __slots__ = ("_entries", "_loop", "_next", "_tick_s", "_timer")
+    __slots__ = ("_clock", "_entries", "_loop", "_next", "_tick_s", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tick_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, tick_s: float) -> None:
         self._loop = loop
+        self._clock = clock
         self._tick_s = tick_s
         self._entries: dict[int, Expiring] = {}
         self._next = 0
@@ -44,14 +47,13 @@ class DeadlineSweep:
         """Stop watching. None when it has expired or was taken before."""
         return self._entries.pop(number, None)
 
-    def expire_all(self) -> None:
-        """Expire everything now: the connection or the node is going."""
+    def drain(self) -> list[Expiring]:
+        """Stop watching everything; what was watched, in order of arrival."""
         entries, self._entries = self._entries, {}
-        for entry in entries.values():
-            entry.expire()
+        return list(entries.values())
 
     def _sweep(self) -> None:
-        now_s = self._loop.time()
+        now_s = self._clock.monotonic_s()
         overdue = [number for number, entry in self._entries.items() if entry.deadline_s <= now_s]
         for number in overdue:
             entry = self._entries.pop(number, None)

@@ -171,7 +171,10 @@ class Write:
         if self._sloppy:
             self._tally.asked()
         done = partial(self._on_held, node) if self._sloppy else self._on_uncounted
-        self._coordinator.replica.hold(primary, self._document_id, self._encoded, done)
+        try:
+            self._coordinator.replica.hold(primary, self._document_id, self._encoded, done)
+        except StoreError:  # what is held there can't be read, so nothing can be added
+            done(False)
 
     def _on_uncounted(self, kept: bool) -> None:
         self._left_something = self._left_something or kept

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
+from kvnode.ports import Clock
 from kvnode.rpc.frames import (
     FRAME_BYTES_MAX,
     FrameDecoder,
@@ -55,6 +56,16 @@ Outcome = Fields | Lost
 OnOutcome = Callable[[Outcome], None]
 
 
+def settle(outcome: "asyncio.Future[Outcome]") -> OnOutcome:
+    """For whoever awaits an outcome, and may have been cancelled when it arrives."""
+
+    def on_outcome(found: Outcome) -> None:
+        if not outcome.done():
+            outcome.set_result(found)
+
+    return on_outcome
+
+
 class Listener(Protocol):
     """What a connection tells its owner."""
 
@@ -85,9 +96,14 @@ class Connection(asyncio.Protocol):
     """See the module's rules. The handshake is made by whoever knows the secret."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, handshake: Handshake, listener: Listener
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        handshake: Handshake,
+        listener: Listener,
     ) -> None:
         self._loop = loop
+        self._clock = clock
         self._handshake = handshake
         self._listener = listener
         self._decoder = FrameDecoder()
@@ -95,10 +111,10 @@ class Connection(asyncio.Protocol):
         self._outgoing: list[Any] = []
         self._outgoing_bytes = 0
         self._flush_scheduled = False
-        self._open = DeadlineSweep(loop, _SWEEP_TICK_S)
+        self._open = DeadlineSweep(loop, clock, _SWEEP_TICK_S)
         self._established = False
         self._close_reason = ""
-        self._heard_s = self._wrote_s = loop.time()
+        self._heard_s = self._wrote_s = clock.monotonic_s()
         self._watch: asyncio.TimerHandle | None = None
 
     @property
@@ -111,17 +127,22 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello at once; both sides do."""
         self._transport = cast("asyncio.Transport", transport)
+        if self._close_reason:  # its owner gave up before it was made
+            self._transport.abort()
+            return
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
         self.send([Op.HELLO, *self._handshake.hello()], 0)
         self._watch = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._watch_handshake)
 
     def data_received(self, data: bytes) -> None:
         """Decode, then act on each message."""
-        self._heard_s = self._loop.time()
+        self._heard_s = self._clock.monotonic_s()
         try:
             self._decoder.feed(data)
             while (messages := self._decoder.next_frame()) is not None:
                 for message in messages:
+                    if self._close_reason:
+                        return  # refused or replaced by what came before
                     if self._established:
                         self._receive(message)
                     else:
@@ -136,7 +157,9 @@ class Connection(asyncio.Protocol):
         self._transport = None
         reason = self._close_reason or (f"connection lost: {exc}" if exc else "closed by peer")
         self._close_reason = reason
-        self._open.expire_all()
+        lost = Lost("unreachable", reason, sent=True)
+        for entry in self._open.drain():
+            cast("_OpenRequest", entry).on_outcome(lost)
         self._listener.closed(self, reason)
 
     # requests and answers
@@ -147,7 +170,7 @@ class Connection(asyncio.Protocol):
         """Send a request; ``on_outcome`` is called once, later.
 
         Args:
-            deadline_s: A reading of the loop's clock; what remains of it travels along.
+            deadline_s: A reading of ``Clock.monotonic_s``; what remains of it travels along.
             size_bytes: About how large the fields are.
         """
         transport = self._transport
@@ -162,7 +185,7 @@ class Connection(asyncio.Protocol):
             lost = Lost("overloaded", "peer does not keep up", sent=False)
             self._loop.call_soon(on_outcome, lost)
             return
-        timeout_ms = max(0, int((deadline_s - self._loop.time()) * 1000))
+        timeout_ms = max(0, int((deadline_s - self._clock.monotonic_s()) * 1000))
         number = self._open.add(_OpenRequest(deadline_s, on_outcome))
         self.send([op, number, timeout_ms, *fields], size_bytes)
 
@@ -188,9 +211,9 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush_tick)
 
     def close(self, reason: str) -> None:
-        """Close; ``closed`` follows."""
+        """Close; ``closed`` follows, if the connection was ever made."""
+        self._close_reason = self._close_reason or reason
         if self._transport is not None:
-            self._close_reason = self._close_reason or reason
             self._flush()
             self._transport.close()
 
@@ -209,7 +232,7 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None:
             self._transport.write(encode_frame(self._outgoing))
-            self._wrote_s = self._loop.time()
+            self._wrote_s = self._clock.monotonic_s()
         self._outgoing = []
         self._outgoing_bytes = 0
 
@@ -217,26 +240,37 @@ class Connection(asyncio.Protocol):
         op = message[0]
         if op > Op.REFUSED:
             self._listener.request_received(self, message)
-        elif op <= Op.FAILED and len(message) >= 2:
-            entry = self._open.pop(message[1])
-            if entry is None:
-                return  # its deadline has passed; the caller was told
-            on_outcome = cast("_OpenRequest", entry).on_outcome
-            if op == Op.REPLY:
-                on_outcome(message[2:])
-            else:
-                code, detail, *extra = message[2:]
-                on_outcome(Lost(str(code), str(detail), sent=False, extra=extra))
+        elif op in (Op.REPLY, Op.FAILED):
+            self._receive_answer(message)
         elif op == Op.REFUSED:
             self.close(f"refused by peer: {message[1:2]}")
         else:
             msg = f"operation {op} after the handshake"
             raise ProtocolError(msg)
 
+    def _receive_answer(self, message: Message) -> None:
+        failed = message[0] == Op.FAILED
+        # All checked before the request is taken out: it must not be left without an outcome.
+        if len(message) < (4 if failed else 2) or not isinstance(message[1], int):
+            msg = "not an answer"
+            raise ProtocolError(msg)
+        entry = self._open.pop(message[1])
+        if entry is None:
+            return  # its deadline has passed; the caller was told
+        on_outcome = cast("_OpenRequest", entry).on_outcome
+        if failed:
+            _, _, code, detail, *extra = message
+            on_outcome(Lost(str(code), str(detail), sent=False, extra=extra))
+        else:
+            on_outcome(message[2:])
+
     def _receive_handshake(self, message: Message) -> None:
         op = message[0]
         if op == Op.HELLO:
             self.send([Op.PROOF, self._handshake.receive_hello(message)], 0)
+            # In a frame of its own: the other side takes only 1 KiB until it has checked it, and
+            # requests may follow within this tick.
+            self._flush()
         elif op == Op.PROOF:
             peer = self._handshake.receive_proof(message)
             self._established = True
@@ -259,7 +293,7 @@ class Connection(asyncio.Protocol):
         self.abort("no handshake in time")
 
     def _watch_silence(self) -> None:
-        now_s = self._loop.time()
+        now_s = self._clock.monotonic_s()
         if now_s - self._heard_s > SILENCE_S:
             self.abort(f"nothing heard for {SILENCE_S:g} s")
             return

@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. The length is checked against the cap before anything is allocated for it.
+1. The length is checked against the cap before anything is allocated for it, and no array may
+   claim more elements than its frame has bytes.
 2. The CRC is checked before msgpack sees a byte.
 3. Everything that one side sends in one tick travels in one frame, so the costs of a frame (CRC,
    packing, a write) are shared by its messages. A frame with no messages is a sign of life.
@@ -88,7 +89,10 @@ def _decode_payload(payload: bytes, crc: int) -> list[Message]:
         raise ProtocolError(msg)
     try:
         messages = msgpack.unpackb(
-            payload, ext_hook=_refuse_extension, max_array_len=MESSAGES_MAX, max_map_len=0
+            payload,
+            ext_hook=_refuse_extension,
+            max_array_len=min(MESSAGES_MAX, len(payload)),
+            max_map_len=0,
         )
     except (ValueError, msgpack.UnpackException) as error:
         msg = f"frame is not msgpack: {type(error).__name__}"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from cluster.ids import NodeId
-from kvnode.ports import Entropy
+from kvnode.ports import Clock, Entropy
 from kvnode.rpc.connection import Connection, Lost, OnOutcome
 from kvnode.rpc.frames import Message
 from kvnode.rpc.handshake import NONCE_BYTES, Handshake
@@ -49,6 +49,7 @@ class Transport:
         secret: bytes,
         ring: tuple[int, bytes],
         addresses: Mapping[NodeId, tuple[str, int]],
+        clock: Clock,
         entropy: Entropy,
         on_request: OnRequest,
         on_peer_change: OnPeerChange,
@@ -59,6 +60,7 @@ class Transport:
         self._secret = secret
         self._ring = ring
         self._addresses = {node: at for node, at in addresses.items() if node != name}
+        self._clock = clock
         self._entropy = entropy
         self._on_request = on_request
         self._on_peer_change = on_peer_change
@@ -163,7 +165,7 @@ class Transport:
             dialer=dialer,
             nonce=self._entropy.random_bytes(NONCE_BYTES),
         )
-        connection = Connection(self._loop, handshake, self)
+        connection = Connection(self._loop, self._clock, handshake, self)
         self._connections[connection] = asyncio.Event()
         return connection
 
@@ -173,15 +175,18 @@ class Transport:
         while True:
             connection = self._new_connection(dialer=True)
             gone = self._connections[connection]
-            dialled_s = self._loop.time()
+            dialled_s = self._clock.monotonic_s()
             try:
                 async with asyncio.timeout(DIAL_TIMEOUT_S):
                     await self._loop.create_connection(lambda c=connection: c, host, port)  # type: ignore[misc]
             except (OSError, TimeoutError):
                 self._connections.pop(connection, None)
+            except asyncio.CancelledError:
+                self._connections.pop(connection, None)  # else ``close`` would wait for it for ever
+                raise
             else:
                 await gone.wait()
-                if self._loop.time() - dialled_s > DIAL_BACKOFF_MAX_S:
+                if self._clock.monotonic_s() - dialled_s > DIAL_BACKOFF_MAX_S:
                     backoff_s = DIAL_BACKOFF_MIN_S  # it had worked: a restart is noticed at once
             # Jitter keeps nodes that lost the same peer from dialling it in step.
             await asyncio.sleep(self._entropy.uniform(backoff_s / 2, backoff_s))

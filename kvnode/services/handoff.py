@@ -22,7 +22,7 @@ from kvnode.hints import decode_hint
 from kvnode.log import Log
 from kvnode.ports import Clock
 from kvnode.replica import Replica
-from kvnode.rpc.connection import Lost, Outcome
+from kvnode.rpc.connection import Lost, Outcome, settle
 from kvnode.rpc.operations import Op
 from kvnode.rpc.transport import Transport
 
@@ -110,7 +110,7 @@ class Handoff:
             outcome: asyncio.Future[Outcome] = loop.create_future()
             fields = [document_id, record, None]
             self._transport.request(
-                target, Op.MERGE, deadline_s, fields, len(record), outcome.set_result
+                target, Op.MERGE, deadline_s, fields, len(record), settle(outcome)
             )
             sent.append((document_id, value, outcome))
         lost: Lost | None = None

@@ -2,13 +2,16 @@
 
 Rules
 -----
-1. One commit is in flight at a time; everything that arrives meanwhile forms the next batch. Under
-   load batches grow by themselves, and an idle engine commits at the end of the tick. An executor
-   call per tick was measured at 80-100 us of CPU a create, this at 60.
-2. ``pending`` shows what has been put and is not durable yet, so read-merge-write builds on it,
+1. One commit is in flight at a time; everything that arrives meanwhile forms the next batch, and
+   an idle engine commits at the end of the tick.
+2. When several callers waited for the last commit, the next one starts PAUSE_S later: a commit of
+   one record costs ten times the CPU per record of one of sixteen, and with company there is
+   more to come. A lone caller never waits. Measured with 32 connections and three nodes: a third
+   less CPU a create, and lower latency for it.
+3. ``pending`` shows what has been put and is not durable yet, so read-merge-write builds on it,
    while reads go to the database and never see what a crash could take away.
-3. A barrier fires when everything put before it is durable, never earlier, in order.
-4. A failed commit is the end: ``failed`` is called, no barrier fires, nothing more is written.
+4. A barrier fires when everything put before it is durable, never earlier, in order.
+5. A failed commit is the end: ``failed`` is called, no barrier fires, nothing more is written.
    After a failed fsync the kernel may have dropped the pages; a retry would "succeed".
    (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
 
@@ -17,11 +20,20 @@ How a batch becomes durable is the engine's (``begin``): a writer thread, or a t
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 #: None deletes the key.
 Changes = dict[bytes, bytes | None]
 
+#: The event loop's timers have whole milliseconds.
+PAUSE_S: Final = 0.001
+#: Callers that waited for a commit, from which on the next one waits for more.
+_COMPANY: Final = 2
+#: How long that lets one expect more.
+_RECENT_S: Final = 0.005
+#: Gathered bytes that are worth a commit of their own.
+_WORTH_BYTES: Final = 256 * 1024
 #: Gathered bytes beyond which the engine reports itself full.
 GATHERED_BYTES_MAX: Final = 16 * 1024 * 1024
 
@@ -49,19 +61,25 @@ class GroupCommit:
         self._in_flight = False
         self._scheduled = False
         self._broken = False
+        #: When the last commit ended that several callers had waited for.
+        self._had_company_s = -inf
 
     @property
     def full(self) -> bool:
         """Whether the disk is so far behind that new writes should be refused."""
         return self._gathered_bytes > GATHERED_BYTES_MAX
 
+    @property
+    def broken(self) -> bool:
+        """Whether a commit has failed: no barrier fires any more."""
+        return self._broken
+
     def put(self, key: bytes, value: bytes | None) -> None:
         """Join the batch being gathered; the last change of a key wins."""
         self._gathered[key] = value
         self._gathered_bytes += len(key) + (len(value) if value is not None else 0)
         if not self._scheduled and not self._in_flight:
-            self._scheduled = True
-            self._loop.call_soon(self._start)
+            self._schedule()
 
     def pending(self, key: bytes) -> tuple[bool, bytes | None]:
         """(True, newest value) when a change of the key is not durable yet, else (False, None)."""
@@ -91,10 +109,19 @@ class GroupCommit:
         barriers = self._committing_barriers
         self._committing, self._committing_barriers = {}, []
         self._in_flight = False
-        # The next batch starts before this one's barriers run: the disk works while they answer.
-        self._start()
+        self._had_company_s = self._loop.time() if len(barriers) >= _COMPANY else -inf
+        if self._gathered:
+            self._schedule()
         for done in barriers:
             done()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        recently = self._loop.time() - self._had_company_s < _RECENT_S
+        if recently and self._gathered_bytes < _WORTH_BYTES:
+            self._loop.call_later(PAUSE_S, self._start)
+        else:
+            self._loop.call_soon(self._start)
 
     def _start(self) -> None:
         self._scheduled = False

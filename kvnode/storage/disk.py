@@ -8,7 +8,8 @@ Rules
 -----
 1. Free space below ``low_bytes``: creates are refused; reads and deletes go on.
 2. Free space below half of the ballast: the ballast is released.
-3. The ballast is taken again only when that leaves more than ``low_bytes`` free.
+3. The ballast is taken again only when that leaves more than ``low_bytes`` free, and enough for
+   rule 2 not to release it at the next check.
 """
 
 import os
@@ -42,7 +43,9 @@ class DiskGuard:
             if held and self.free_bytes < self._ballast_bytes // 2:
                 self._ballast.unlink()
                 self.free_bytes = self._measure()
-            elif not held and self.free_bytes > self._low_bytes + self._ballast_bytes:
+            elif not held and self.free_bytes - self._ballast_bytes > max(
+                self._low_bytes, self._ballast_bytes // 2
+            ):
                 self._allocate()
                 self.free_bytes = self._measure()
         except OSError as error:

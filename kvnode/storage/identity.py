@@ -37,14 +37,14 @@ def decode_identity(encoded: bytes | None) -> Identity:
         msg = "the database has no identity: it was not made by 'python -m kvnode init'"
         raise CannotStart(msg)
     try:
-        version, cluster_id, node, partitions, boot_counter = msgpack.unpackb(encoded)
+        version, *fields = msgpack.unpackb(encoded)
+        if version == FORMAT_VERSION:
+            return Identity(*msgspec.convert(fields, tuple[str, str, int, int]))
     except (ValueError, TypeError) as error:
         msg = f"the database's identity is unreadable: {error}"
         raise CannotStart(msg) from error
-    if version != FORMAT_VERSION:
-        msg = f"the database has format version {version}, this build reads {FORMAT_VERSION}"
-        raise CannotStart(msg)
-    return Identity(cluster_id, node, partitions, boot_counter)
+    msg = f"the database has format version {version}, this build reads {FORMAT_VERSION}"
+    raise CannotStart(msg)
 
 
 def boot(engine: Engine, expected: Identity, done: Callable[[], None]) -> Identity:

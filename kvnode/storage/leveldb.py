@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -131,17 +132,12 @@ class LevelDBEngine:
 
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """See ``kvnode.ports.Engine``. Raises CorruptRecord when a block fails its checksum."""
-        pairs: list[tuple[bytes, bytes]] = []
         try:
             with self._database.iterator(start=start, stop=stop, verify_checksums=True) as found:
-                for pair in found:
-                    pairs.append(pair)
-                    if len(pairs) == limit:
-                        break
+                return list(islice(found, limit))
         except plyvel.Error as error:
             msg = f"LevelDB cannot scan {start.hex()}..{stop.hex()}: {error}"
             raise CorruptRecord(msg) from error
-        return pairs
 
     def approximate_bytes(self) -> int:
         """Size of the records' tables on disk, as LevelDB estimates it (the log not included)."""
@@ -152,9 +148,10 @@ class LevelDBEngine:
         if self._closed:
             return
         self._closed = True
-        durable = self._loop.create_future()
-        self._commit.barrier(lambda: durable.set_result(None))
-        await durable
+        if not self._commit.broken:
+            durable = self._loop.create_future()
+            self._commit.barrier(lambda: durable.set_result(None))
+            await durable
         self._batches.put(None)
         self._writer.join()
         self._database.close()
@@ -186,14 +183,14 @@ class LevelDBEngine:
             self._loop.call_soon_threadsafe(self._commit.finished, error)
 
     def _write(self, changes: Changes, *, sync: bool) -> BaseException | None:
-        batch = self._database.write_batch(sync=sync)
         try:
+            batch = self._database.write_batch(sync=sync)
             for key, value in changes.items():
                 if value is None:
                     batch.delete(key)
                 else:
                     batch.put(key, value)
             batch.write()
-        except (plyvel.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001, whatever it was, the writer must say so
             return error
         return None

@@ -147,8 +147,6 @@ def main() -> None:
         _fail(str(error), 1)
     except Interrupted:
         _fail("interrupted; what this command had started was stopped again.", 130)
-    except KeyboardInterrupt:
-        _fail("interrupted.", 130)
     except OSError as error:
         _fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1)
 

@@ -276,7 +276,7 @@ class _Shares:
         labels: dict[_Source, tuple[int, int]] = {_EMPTY: (0, 0)}
         came: dict[NodeId, tuple[_Source, _Partitions]] = {}
         turn: list[_Source] = [_EMPTY]
-        while turn:
+        for _ in self._steps:  # as many rounds as places: a cheapest path visits none twice
             improved: dict[_Source, None] = {}
             for source in turn:
                 cost, steps = labels[source]
@@ -287,6 +287,7 @@ class _Shares:
                             labels[node], came[node] = label, (source, partitions)
                             improved[node] = None
             turn = list(improved)
+        assert not turn, "moving in a circle gains something: the paths so far were not cheapest"
         return labels, came
 
     def _follow(self, came: Mapping[NodeId, tuple[_Source, _Partitions]], end: NodeId) -> None:

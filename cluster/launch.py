@@ -97,7 +97,10 @@ def down(var: VarDirectory, console: Console) -> None:
 
 
 def clean(var: VarDirectory, console: Console) -> None:
-    """Stop every node and remove the cluster with its documents."""
+    """Stop every node and remove the cluster with its documents; fine if there is no VAR."""
+    if not var.root.exists():
+        say(console, f"there is no {var.root}, so there is nothing to remove")
+        return
     with var.locked():
         stopped = _stop(var, var.nodes_with_pid_file(), console, kill=False)
         left = ", ".join(path.name for path in var.remove())

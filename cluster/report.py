@@ -41,7 +41,7 @@ def print_welcome(settings: ClusterSettings, console: Console) -> None:
     first, other = data_url(settings.node[0]), data_url(settings.node[-1])
     console.print(table)
     say(console, f"\nThe API with a page to try it: {first}/docs\n")
-    say(console, "Create a document, then read it from another node by the id in the answer:")
+    say(console, "Create a document, then read it, from any node, by the id in the answer:")
     say(
         console,
         f"  curl -i {first}/documents -H 'Content-Type: application/json' "

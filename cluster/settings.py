@@ -16,7 +16,7 @@ PARTITIONS_MAX: Final = 4096
 _PositiveSeconds = Annotated[float, Meta(gt=0)]
 _Bytes = Annotated[int, Meta(ge=0)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
-_Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+_Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
 #: A count of replicas, or its name.
 Quorum = Literal["one", "quorum", "all"] | Annotated[int, Meta(ge=1)]
 
@@ -113,7 +113,7 @@ class ClusterSettings(_Table, frozen=True, kw_only=True):
     """The whole cluster file."""
 
     #: 32 hexadecimal digits, made once; nodes and directories of another cluster are refused.
-    cluster_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    cluster_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     replication: ReplicationSettings = ReplicationSettings()
     storage: StorageSettings = StorageSettings()
     hints: HintSettings = HintSettings()

@@ -118,7 +118,7 @@ class Node:
         identity = await self._boot()
         self._disk.check()
         self._assemble(identity)
-        self.replica.restore_hints()
+        self.replica.restore_counts()
         await self.transport.listen(self.own.host, self.own.rpc_port)
         self.transport.dial_all()
         services: list[Service] = [
@@ -194,6 +194,7 @@ class Node:
                 target: {"count": held.count, "bytes": held.size_bytes}
                 for target, held in hints.targets()
             },
+            "documents_estimate": self.replica.record_count,
             "storage": {"disk_free_bytes": self._disk.free_bytes, "disk_low": self._disk.low},
         }
 

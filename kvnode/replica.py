@@ -23,6 +23,7 @@ from kvnode.record import Record, merge
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.keys import (
     HINT_PREFIX,
+    RECORD_COUNT_KEY,
     document_id_of,
     hint_key,
     hint_prefix,
@@ -57,6 +58,8 @@ class Replica:
         self._owned = owned
         self._partitions = partitions
         self.hints = hints
+        #: Records in the database, deleted and expired ones included; kept in each write's batch.
+        self.record_count = 0
         #: Damaged records met; each was answered as "unknown".
         self.corrupt_count = 0
         #: Keyed creates that lost to an earlier one with another body.
@@ -104,6 +107,8 @@ class Replica:
         held: bytes | None = None
         if stored is None:
             self._engine.put(key, encoded)
+            self.record_count += 1
+            self._engine.put(RECORD_COUNT_KEY, self.record_count.to_bytes(8, "big"))
         elif stored != encoded:
             ours, theirs = self._decode_stored(document_id, stored), decode(document_id, encoded)
             self.conflict_count += _bodies_differ(ours, theirs)
@@ -195,8 +200,9 @@ class Replica:
         self._engine.barrier(lambda: None if done.done() else done.set_result(None))
         await done
 
-    def restore_hints(self) -> None:
-        """Count the hints in the database; once, at start."""
+    def restore_counts(self) -> None:
+        """Take up the counts of what is in the database; once, at start."""
+        self.record_count = int.from_bytes(self._engine.get(RECORD_COUNT_KEY) or b"", "big")
         for key, value in self._scan_all(HINT_PREFIX, prefix_stop(HINT_PREFIX)):
             self.hints.restore(hint_target_of(key), len(value))
 

@@ -136,6 +136,7 @@ class Connection(BaseProtocol):
             self._closing = True
         shared.connections[self] = None
         self.task = self._loop.create_task(self._live())
+        self.task.add_done_callback(_surface)
 
     def data_received(self, data: bytes) -> None:
         """Parse; ``data`` is empty when a pause ends and what was held back is parsed."""
@@ -382,3 +383,9 @@ class Connection(BaseProtocol):
     def _wake(self) -> None:
         if self._wake_up is not None and not self._wake_up.done():
             self._wake_up.set_result(None)
+
+
+def _surface(task: asyncio.Task[None]) -> None:
+    """Let the event loop report a bug at once, not when the task happens to be collected."""
+    if not task.cancelled():
+        task.result()

@@ -1,4 +1,4 @@
-"""Real processes and the levels of consistency; and the document service as a process of its own."""
+"""Real processes and the levels of consistency; and the document service on its own."""
 
 import signal
 import subprocess

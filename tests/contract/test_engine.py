@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from kvnode.storage.commit import GATHERED_BYTES_MAX, Changes, GroupCommit
+from kvnode.storage.commit import GATHERED_BYTES_MAX, PAUSE_S, Changes, GroupCommit
 from tests.contract.engines import BENCHES, Bench, LevelDBBench, MemoryBench
 from tests.support.handcranked import HandCrankedLoop
 
@@ -327,7 +327,7 @@ class Committed:
 
 
 def test_one_commit_is_in_flight_and_all_that_arrives_meanwhile_is_the_next() -> None:
-    """Rule 1 of group commit: under load the batches grow by themselves."""
+    """Under load the batches grow by themselves."""
     disk = Committed()
     for key in (b"a", b"b"):
         disk.put(key)
@@ -339,28 +339,47 @@ def test_one_commit_is_in_flight_and_all_that_arrives_meanwhile_is_the_next() ->
         disk.loop.run_all()
     assert len(disk.begun) == 1
     disk.commit.finished(None)
-    assert disk.begun[1:] == [{b"c": b"v", b"d": b"v", b"e": b"v"}]
     assert disk.fired == ["a", "b"]
+    disk.loop.run_all()
+    assert disk.begun[1:] == [{b"c": b"v", b"d": b"v", b"e": b"v"}]
     disk.commit.finished(None)
+    disk.loop.run_all()
     assert disk.fired == ["a", "b", "c", "d", "e"]
     assert len(disk.begun) == 2
 
 
-def test_the_next_batch_starts_before_the_acknowledgements_of_the_last_one() -> None:
-    """The disk works while they are sent."""
+def test_a_lone_caller_never_waits_for_company() -> None:
+    """A pause would be all of its latency."""
     disk = Committed()
-    disk.put(b"a")
+    for key in (b"a", b"b", b"c"):
+        disk.put(key)
+        disk.loop.run_until(disk.loop.now_s)
+        disk.commit.finished(None)
+    assert len(disk.begun) == 3
+    assert disk.loop.now_s == 0.0
+
+
+def test_callers_who_had_company_wait_for_more_of_it() -> None:
+    """A commit costs much more than a record in it; but enough bytes are worth one at once."""
+    disk = Committed()
+    for key in (b"a", b"b"):
+        disk.put(key)
     disk.loop.run_all()
-    disk.commit.put(b"b", b"v")
-    begun_when_fired: list[int] = []
-    disk.commit.barrier(lambda: None)
-    disk.commit._committing_barriers.append(lambda: begun_when_fired.append(len(disk.begun)))
+    disk.put(b"c")
     disk.commit.finished(None)
-    assert begun_when_fired == [2]
+    disk.loop.run_until(PAUSE_S / 2)
+    disk.put(b"d")
+    assert len(disk.begun) == 1
+    disk.loop.run_until(PAUSE_S)
+    assert disk.begun[1:] == [{b"c": b"v", b"d": b"v"}]
+    disk.commit.finished(None)
+    disk.commit.put(b"large", bytes(1 << 20))
+    disk.loop.run_until(PAUSE_S)
+    assert len(disk.begun) == 3
 
 
 def test_after_a_failed_commit_nothing_is_confirmed_and_nothing_more_is_written() -> None:
-    """Rule 4: a retry of a failed fsync would "succeed"."""
+    """A retry of a failed fsync would "succeed"."""
     disk = Committed()
     disk.put(b"a")
     disk.loop.run_all()

@@ -43,7 +43,7 @@ def streams(draw: st.DrawFn) -> bytes:
 
 
 @settings(
-    max_examples=4000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(stream=streams(), cuts=st.lists(st.integers(0, 400), max_size=3))
 async def test_any_bytes_get_answers_of_the_catalogue_and_an_end(

@@ -8,7 +8,7 @@ import gzip
 
 import pytest
 
-from tests.support.http import Served, Wire, request
+from tests.support.http import Served, Wire, one_loop, request
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 TARGET = f"/documents/{ID}"
@@ -195,6 +195,7 @@ async def test_what_cannot_be_read_is_answered_once_and_ends_the_connection(
     assert served.store.writes == []
 
 
+@one_loop
 @pytest.mark.parametrize(
     ("raw", "status", "code"),
     [

@@ -20,7 +20,7 @@ from docservice.http.bodies import (
     GetOperation,
 )
 from docservice.http.problems import RequestRefused
-from tests.support.http import Served
+from tests.support.http import Served, one_loop
 
 READER = BodyReader()
 
@@ -123,7 +123,7 @@ def object_texts(draw: st.DrawFn) -> bytes:
     return f"{draw(spaces)}{{{text}}}{draw(spaces)}".encode("utf-8", "surrogatepass")
 
 
-@settings(max_examples=1000)
+@settings(max_examples=400)
 @given(object_texts())
 @example(b'{"content":"a","content":"a"}')
 @example(rb'{"content":"a","c\u006fntent":"a"}')
@@ -137,7 +137,7 @@ def test_a_body_is_read_as_the_reference_reads_it(body: bytes) -> None:
     assert verdict(body) == verdict_of_reference(body)
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_body_is_read_as_the_reference_reads_it(data: st.DataObject) -> None:
     """Any byte of a valid body replaced, removed or repeated."""
@@ -205,6 +205,7 @@ MISTYPED = {
 }  # fmt: skip
 
 
+@one_loop
 @pytest.mark.parametrize("body", [pytest.param(body, id=name) for name, body in MALFORMED.items()])
 @pytest.mark.parametrize("target", ["/documents", "/documents/_bulk"])
 async def test_malformed_json_is_a_bad_request(served: Served, target: str, body: bytes) -> None:
@@ -216,6 +217,7 @@ async def test_malformed_json_is_a_bad_request(served: Served, target: str, body
     assert served.store.writes == []
 
 
+@one_loop
 @pytest.mark.parametrize("body", [pytest.param(body, id=name) for name, body in MISTYPED.items()])
 async def test_json_that_is_no_document_cannot_be_processed(served: Served, body: bytes) -> None:
     """422: understood, and not what this call takes."""

@@ -18,12 +18,13 @@ from kvnode.errors import (
     Unavailable,
     WriteTimeout,
 )
-from tests.support.http import Served, serving
+from tests.support.http import Served, one_loop, serving
 
 TARGET = "/documents/01890a5d-ac96-774b-bcce-b302099a8057"
 BODY = b'{"content":"x"}'
 
 
+@one_loop
 @pytest.mark.parametrize(
     ("query", "read", "write", "sloppy"),
     [
@@ -56,6 +57,7 @@ async def test_a_request_asks_for_the_replicas_it_names(
         await served.call("POST", "/documents/_bulk" + query, b'{"operations":[]}')
 
 
+@one_loop
 @pytest.mark.parametrize(
     "query",
     [

@@ -12,7 +12,7 @@ from cluster.ids import parse_document_id, uuid8_of_key
 from docservice.documents import TTL_SECONDS_MAX
 from docservice.http.representation import CreatedDocument, Document
 from kvnode.record import CONTENT_BYTES_MAX
-from tests.support.http import CLUSTER_ID, NOW_MS, RETENTION_S, Served
+from tests.support.http import CLUSTER_ID, NOW_MS, RETENTION_S, Served, one_loop
 
 UNKNOWN = "/documents/01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -218,6 +218,7 @@ async def test_a_key_whose_document_has_expired_makes_no_new_one(served: Served)
 ETAG = f'"{hashlib.sha256(b"hello").hexdigest()}"'
 
 
+@one_loop
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
     ("if_none_match", "status"),

@@ -12,7 +12,7 @@ from docservice.http.openapi import openapi_json
 from docservice.http.problems import CATALOGUE
 from kvnode import errors
 from kvnode.errors import StoreError
-from tests.support.http import Served
+from tests.support.http import Served, one_loop
 
 OPENAPI = json.loads(openapi_json())
 METHODS = ("get", "head", "post", "delete", "put", "patch", "options", "trace")
@@ -135,6 +135,7 @@ async def test_the_page_lists_every_problem(served: Served) -> None:
     assert set(re.findall(r'href="/problems/([a-z0-9-]+)"', text)) == set(CATALOGUE)
 
 
+@one_loop
 @pytest.mark.parametrize("code", sorted(CATALOGUE))
 async def test_the_type_of_a_problem_leads_to_its_explanation(served: Served, code: str) -> None:
     """For a person as a page, for a terminal as text."""

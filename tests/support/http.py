@@ -1,13 +1,13 @@
 """A data listener on loopback over an in-memory store, and a client that sends any bytes."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
 import msgspec
+import pytest
 
 from cluster.settings import HttpSettings, LifecycleSettings, ReplicationSettings
 from docservice.documents import DocumentService
@@ -18,6 +18,9 @@ from kvnode.system import SystemEntropy
 from tests.support.stores import MemoryStore
 
 T = TypeVar("T")
+
+#: For long tables of cases that are no different on the other event loop.
+one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 #: Longest wait for what should come at once; only a failing test ever waits as long.
 PATIENCE_S = 10.0
@@ -252,5 +255,4 @@ async def serving(
     finally:
         await listener.stop(grace_s=PATIENCE_S)
     assert listener.connection_count == 0
-    gc.collect()
     assert unheard == []

@@ -275,6 +275,18 @@ def test_in_n_zones_a_leave_or_join_moves_one_nodes_replicas_only(
     assert moves(without, joined) == loads_of(joined)[changed.node]
 
 
+def test_a_price_that_happens_to_be_the_same_in_another_zone_makes_no_tie() -> None:
+    """It did: a zone's last replica was left open, and setting it right later cost moves."""
+    candidates = [
+        Candidate(NodeId(f"n{zone}{i}"), f"z{zone}", f"h{i}", weight)
+        for zone, zone_weights in enumerate([(0.5, 1.0, 3.0), (3.0, 0.5, 0.5), (0.5, 3.0)])
+        for i, weight in enumerate(zone_weights)
+    ]
+    before = claim(candidates, 64, 3)
+    without = claim(candidates[1:], 64, 3, before)
+    assert moves(before, without) == loads_of(before)[candidates[0].node]
+
+
 @pytest.mark.parametrize(("node_count", "zone_count"), [(9, 4), (9, 9), (10, 5), (12, 4), (7, 1)])
 def test_in_more_zones_a_leave_or_join_moves_at_most_5_percent_more(
     node_count: int, zone_count: int

@@ -63,7 +63,7 @@ class Life:
             owned=lambda partition: partition == 0,
             partitions=PARTITIONS,
         )
-        self.replica.restore_hints()
+        self.replica.restore_counts()
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write to the disk behind the replica's back."""

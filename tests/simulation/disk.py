@@ -1,0 +1,47 @@
+"""What a simulated machine keeps when its processes die, and how much room there is for it."""
+
+from collections.abc import Callable
+from typing import Final
+
+from kvnode.storage.commit import Changes
+from kvnode.storage.memory import MemoryDisk
+
+_FREE_BYTES: Final = 1 << 30
+
+#: Called before each commit reaches the disk, with what it changes.
+OnCommit = Callable[["SimDisk", Changes], None]
+
+
+class SimDisk(MemoryDisk):
+    """Durable bytes of one node; every commit is shown to whoever watches the cluster."""
+
+    def __init__(self, name: str, on_commit: OnCommit) -> None:
+        super().__init__()
+        self.name = name
+        self._on_commit = on_commit
+
+    def apply(self, changes: Changes) -> None:
+        """Make one batch durable, all of it."""
+        self._on_commit(self, changes)
+        super().apply(changes)
+
+    def lose(self, key: bytes) -> None:
+        """Forget a value, as a disk that failed and was replaced has."""
+        super().apply({key: None})
+
+    def flip(self, key: bytes, position: int) -> None:
+        """Invert one byte of a value, unseen by the engine."""
+        damaged = bytearray(self.values[key])
+        damaged[position] ^= 0xFF
+        self.values[key] = bytes(damaged)
+
+
+class SimSpace:
+    """``kvnode.node.Disk``: free space as a test sets it."""
+
+    def __init__(self) -> None:
+        self.free_bytes = _FREE_BYTES
+        self.low = False
+
+    def check(self) -> None:
+        """Nothing to measure."""

@@ -1,0 +1,104 @@
+"""What clients asked and heard: the only thing that a cluster can be judged by.
+
+Rules
+-----
+1. An operation that nobody answered, or that failed with an unknown outcome, may have taken effect
+   and may yet do so. One that failed definitely must never have any effect.
+2. Every content is used by one operation only, so whoever meets it knows where it is from.
+"""
+
+from enum import Enum
+
+import msgspec
+
+from cluster.ids import DocumentId
+from docservice.documents import Created, Found, Quorums
+from kvnode.errors import StoreError
+from kvnode.results import Stored
+
+
+class NoAnswer(Exception):
+    """The process that was asked died, or did not answer for long after the deadline."""
+
+
+class Refused(NoAnswer):
+    """Nobody listens: the request can't have had an effect."""
+
+
+class Kind(Enum):
+    """What was asked for."""
+
+    CREATE = "create"
+    READ = "read"
+    DELETE = "delete"
+
+
+#: What the client heard; None: nothing (yet).
+Answer = Created | Found | Stored | StoreError | NoAnswer | None
+
+
+class Operation(msgspec.Struct, eq=False):
+    """One request and what became of it. Times are true ones, in virtual seconds."""
+
+    number: int
+    kind: Kind
+    #: The machine that was asked.
+    via: str
+    quorums: Quorums
+    invoked_s: float
+    deadline_s: float
+    #: Of a create that was not answered it is known only with a key.
+    document_id: DocumentId | None = None
+    content: str | None = None
+    key: str | None = None
+    answered_s: float | None = None
+    answer: Answer = None
+    #: Whether the machine that was asked was paused or died meanwhile.
+    disturbed: bool = False
+
+    @property
+    def acknowledged(self) -> bool:
+        """It succeeded, and the client knows."""
+        return isinstance(self.answer, Created | Found | Stored)
+
+    @property
+    def refused(self) -> bool:
+        """It failed, and the client knows that it had no effect."""
+        answer = self.answer
+        if isinstance(answer, StoreError):
+            return answer.outcome == "not_applied"
+        return isinstance(answer, Refused)
+
+    @property
+    def replicas(self) -> int:
+        """Primaries that had an acknowledged write on disk when it was answered."""
+        stored = self.answer.stored if isinstance(self.answer, Created) else self.answer
+        return stored.acked - stored.hints if isinstance(stored, Stored) else 0
+
+    def __str__(self) -> str:
+        until = f"{self.answered_s:.4f}" if self.answered_s is not None else "open"
+        wanted = self.quorums.read if self.kind is Kind.READ else self.quorums.write
+        asked = f"{self.kind.value} via {self.via} {wanted}"
+        if not self.quorums.sloppy:
+            asked += " strict"
+        if self.key is not None:
+            asked += f" key={self.key!r}"
+        if self.content is not None:
+            asked += f" {self.content!r}"
+        disturbed = " (disturbed)" if self.disturbed else ""
+        return f"{self.invoked_s:.4f}..{until} #{self.number} {asked}: {self._heard}{disturbed}"
+
+    @property
+    def _heard(self) -> str:
+        match self.answer:
+            case Created(stored=stored, replayed=replayed):
+                again = "again, " if replayed else ""
+                return f"created, {again}{stored.acked} acked, {stored.hints} of them hints"
+            case Found(create=create, fetched=fetched):
+                return f"found {create.content!r}, {fetched.answered} answered"
+            case Stored(acked=acked, hints=hints):
+                return f"deleted, {acked} acked, {hints} of them hints"
+            case None:
+                return "?"
+            case error:
+                return f"{type(error).__name__}: {error}"

@@ -1,0 +1,155 @@
+"""What must hold at every commit of every disk, whatever happens around it.
+
+Rules
+-----
+1. A replica's record only grows (I5): what it says after a commit is the join with what it said
+   before. None disappears.
+2. A hint that leaves a disk is covered by what its target has on disk (I15), unless it was given
+   up for its age or its damage.
+3. A vote never changes, or two bodies could both be elected (I9).
+4. A record is stored only by owners of its partition.
+
+What is found is kept, not raised: the process that commits would be the one to stumble.
+"""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from cluster.ids import DocumentId, partition_of
+from cluster.ring import Ring
+from cluster.settings import HintSettings
+from kvnode.codec import decode
+from kvnode.errors import CorruptRecord
+from kvnode.hints import decode_hint
+from kvnode.record import Record, merge
+from kvnode.storage.commit import Changes
+from kvnode.storage.keys import document_id_of, hint_target_of, record_key
+from tests.simulation.disk import SimDisk
+
+_SHORTEST_OUTAGE_MS = 1
+
+
+class Violation(AssertionError):
+    """An invariant does not hold. ``document_id`` names the document it does not hold for."""
+
+    def __init__(self, invariant: str, what: str, document_id: bytes | None = None) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.document_id = document_id
+
+
+class Commit(msgspec.Struct):
+    """What one commit did to one document on one machine."""
+
+    at_s: float
+    machine: str
+    what: str
+
+
+class DiskWatch:
+    """Looks at every commit.
+
+    Args:
+        disks: Of every node, by name.
+        wall_ms: The wall clock of every node, by name.
+        true_s: Virtual time.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        hints: HintSettings,
+        disks: Mapping[str, SimDisk],
+        wall_ms: Mapping[str, Callable[[], int]],
+        true_s: Callable[[], float],
+    ) -> None:
+        self.violations: list[Violation] = []
+        #: Contents that were ever durable anywhere.
+        self.contents: dict[bytes, None] = {}
+        #: Commits by document, oldest first.
+        self.commits: dict[DocumentId, list[Commit]] = {}
+        self._ring = ring
+        self._window_ms = int(hints.window_s * 1000)
+        self._disks = disks
+        self._wall_ms = wall_ms
+        self._true_s = true_s
+
+    def committed(self, disk: SimDisk, changes: Changes) -> None:
+        """Judge a commit just before it reaches the disk."""
+        for key, value in changes.items():
+            before = disk.values.get(key)
+            match key[:1]:
+                case b"r":
+                    self._record_changed(disk, document_id_of(key), before, value)
+                case b"h":
+                    self._hint_changed(disk, key, before, value)
+                case b"v" if before is not None and before != value:
+                    self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
+
+    def _record_changed(
+        self, disk: SimDisk, document_id: DocumentId, before: bytes | None, after: bytes | None
+    ) -> None:
+        new = readable(document_id, after)
+        self._note(disk, document_id, f"record {describe(new)}", new)
+        if new is None:
+            self._violated("I5", f"{disk.name} lost its record", document_id)
+            return
+        if disk.name not in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
+            self._violated("I18", f"{disk.name} stores what it does not own", document_id)
+        old = readable(document_id, before)
+        if old is not None and merge(new, old) is not new:
+            self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)
+
+    def _hint_changed(
+        self, disk: SimDisk, key: bytes, before: bytes | None, after: bytes | None
+    ) -> None:
+        target, document_id = hint_target_of(key), document_id_of(key)
+        new = readable(document_id, after and decode_hint(after)[1])
+        self._note(disk, document_id, f"hint for {target} {describe(new)}", new)
+        if before is None:
+            return
+        held_at_ms, encoded = decode_hint(before)
+        old = readable(document_id, encoded)
+        if old is None or covers(new, old):
+            return
+        stored = readable(document_id, self._disks[target].values.get(record_key(document_id)))
+        too_old = self._wall_ms[disk.name]() - held_at_ms > self._window_ms
+        if not (covers(stored, old) or too_old):
+            what = f"{disk.name} dropped its hint {describe(old)}, but {target} has"
+            self._violated("I15", f"{what} {describe(stored)}", document_id)
+
+    def _note(
+        self, disk: SimDisk, document_id: DocumentId, what: str, record: Record | None
+    ) -> None:
+        self.commits.setdefault(document_id, []).append(Commit(self._true_s(), disk.name, what))
+        if record is not None and record.create is not None:
+            self.contents[record.create.content] = None
+
+    def _violated(self, invariant: str, what: str, document_id: bytes) -> None:
+        at = f"{self._true_s():.4f} s: "
+        self.violations.append(Violation(invariant, at + what, document_id))
+
+
+def readable(document_id: bytes, encoded: bytes | None) -> Record | None:
+    """The record, or None when there is none or it is damaged."""
+    try:
+        return decode(document_id, encoded) if encoded else None
+    except CorruptRecord:
+        return None
+
+
+def covers(held: Record | None, wanted: Record) -> bool:
+    """Whether ``wanted`` would add nothing to ``held``."""
+    return held is not None and merge(held, wanted) is held
+
+
+def describe(record: Record | None) -> str:
+    """A record in a few words."""
+    if record is None:
+        return "nothing"
+    parts = []
+    if record.create is not None:
+        parts.append(f"{record.create.content!r} of {record.create.created_at_ms}")
+    if record.tombstone is not None:
+        parts.append(f"tombstone of {record.tombstone.deleted_at_ms}")
+    return " + ".join(parts)

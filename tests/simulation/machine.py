@@ -1,0 +1,206 @@
+"""One machine of a simulated cluster: what ``python -m kvnode`` starts, on simulated ports.
+
+Rules
+-----
+1. The node, the document service and the cluster client are production code, unmodified. Clock,
+   entropy, engine and disk space are simulated; the network is the loop's.
+2. Disk, clock and log belong to the machine and outlive its processes. Engine, entropy, node and
+   service are made anew at every start.
+"""
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any, Final, NoReturn
+
+import msgspec
+import structlog
+
+from cluster.ids import NodeId
+from cluster.settings import ClusterSettings, NodeSettings
+from docservice.documents import DocumentService
+from kvnode.client import ClusterClient
+from kvnode.log import Log
+from kvnode.node import Node, ring_of
+from kvnode.ports import Entropy
+from kvnode.record import Record
+from kvnode.storage.identity import Identity
+from kvnode.storage.keys import IDENTITY_KEY, record_key
+from kvnode.storage.memory import MemoryEngine
+from kvnode.codec import decode
+from tests.simulation.disk import OnCommit, SimDisk, SimSpace
+from tests.simulation.loop import SimLoop
+from tests.simulation.ports import SimClock, SimEntropy
+from tests.simulation.processes import Process
+
+SECRET: Final = b"a secret of thirty-two bytes, no"
+#: A commit of the simulated disk (uniform between the two).
+COMMIT_LATENCY_S: Final = (0.000_1, 0.003)
+#: Clocks of two machines differ by at most twice this, within the default bound on skew.
+WALL_AHEAD_S: Final = 2.0
+DRIFT: Final = 0.000_5
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One event that a node logged."""
+
+    at_s: float
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+class Machine:
+    """A machine on which a document service runs, next to a node or alone.
+
+    Args:
+        loop: The world.
+        settings: The cluster file.
+        name: Of the machine and its process.
+    """
+
+    def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str) -> None:
+        self.name = name
+        chance = loop.stream(f"clock/{name}")
+        self.clock = SimClock(
+            loop.time,
+            rate=chance.uniform(1 - DRIFT, 1 + DRIFT),
+            wall_ahead_s=chance.uniform(-WALL_AHEAD_S, WALL_AHEAD_S),
+            monotonic_start_s=chance.uniform(0, 1e6),
+        )
+        self.log: list[LogLine] = []
+        #: What the running process offers; None while it starts, and before.
+        self.documents: DocumentService | None = None
+        #: Done when clients can hear that the process is gone.
+        self.gone: asyncio.Future[None] = asyncio.Future(loop=loop)
+        self.loop = loop
+        self.settings = settings
+
+    def start(self) -> None:
+        """Start the machine's process, which must not run; it needs some time."""
+        process = self.loop.start_process(self.name)
+        self.documents = None
+        self.gone = asyncio.Future(loop=self.loop)
+        self.loop.spawn(process, self.main(SimEntropy(self.loop.seed, process)))
+
+    async def main(self, entropy: Entropy) -> None:
+        """What the process does."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """Let clients hear that the process is gone."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    @property
+    def process(self) -> Process:
+        """The newest one."""
+        return self.loop.processes[self.name]
+
+    def events(self, event: str) -> list[LogLine]:
+        """The lines of this event, oldest first."""
+        return [line for line in self.log if line.event == event]
+
+    def _new_log(self) -> Log:
+        def collect(_: object, level: str, fields: MutableMapping[str, Any]) -> NoReturn:
+            event = fields.pop("event")
+            self.log.append(LogLine(self.loop.time(), level, event, dict(fields)))
+            raise structlog.DropEvent
+
+        log: Log = structlog.wrap_logger(
+            None,
+            processors=[collect],
+            wrapper_class=structlog.make_filtering_bound_logger("info"),
+        )
+        return log
+
+
+class NodeMachine(Machine):
+    """A machine with a storage node, its disk, and the document service in the same process."""
+
+    def __init__(
+        self, loop: SimLoop, settings: ClusterSettings, own: NodeSettings, on_commit: OnCommit
+    ) -> None:
+        super().__init__(loop, settings, own.id)
+        self.own = own
+        self.disk = SimDisk(own.id, on_commit)
+        self.space = SimSpace()
+        #: Seconds (least, most) that a commit takes.
+        self.commit_latency_s = COMMIT_LATENCY_S
+        #: The newest process's, also after it died; None until it answers requests.
+        self.node: Node | None = None
+        self._latencies = loop.stream(f"disk/{own.id}")
+        identity = Identity(settings.cluster_id, own.id, settings.replication.partitions)
+        self.disk.apply({IDENTITY_KEY: identity.encode()})
+
+    async def main(self, entropy: Entropy) -> None:
+        """As ``kvnode.__main__`` does, without HTTP."""
+        self.node = None
+        engine = MemoryEngine(
+            self.disk,
+            self.loop,
+            commit_latency_s=lambda: self._latencies.uniform(*self.commit_latency_s),
+            failed=_engine_failed,
+        )
+        node = Node(
+            self.settings,
+            self.own,
+            SECRET,
+            engine=engine,
+            disk=self.space,
+            clock=self.clock,
+            entropy=entropy,
+            log=self._new_log(),
+        )
+        await node.start()
+        self.node = node
+        self.documents = DocumentService(
+            node.coordinator,
+            clock=self.clock,
+            entropy=entropy,
+            cluster_id=bytes.fromhex(self.settings.cluster_id),
+            replication=self.settings.replication,
+            lifecycle=self.settings.lifecycle,
+        )
+        await node.run()
+
+    @property
+    def serving(self) -> Node:
+        """The node, which must have started."""
+        assert self.node is not None, f"{self.name} has not started"
+        return self.node
+
+    def stored(self, document_id: bytes) -> Record | None:
+        """What the disk holds of a document, as its replica."""
+        encoded = self.disk.values.get(record_key(document_id))
+        return decode(document_id, encoded) if encoded is not None else None
+
+
+class ServiceMachine(Machine):
+    """A machine with a document service alone, a client of the cluster."""
+
+    async def main(self, entropy: Entropy) -> None:
+        """As ``docservice.__main__`` does, without HTTP."""
+        region = self.settings.node[0].region
+        nodes = self.settings.region_nodes(region)
+        client = ClusterClient(
+            cluster_id=self.settings.cluster_id,
+            secret=SECRET,
+            ring=ring_of(self.settings, region),
+            zones={node.node_id: node.zone for node in nodes},
+            addresses={NodeId(node.id): (node.host, node.rpc_port) for node in nodes},
+            clock=self.clock,
+            entropy=entropy,
+            log=self._new_log(),
+        )
+        self.documents = DocumentService(
+            client,
+            clock=self.clock,
+            entropy=entropy,
+            cluster_id=bytes.fromhex(self.settings.cluster_id),
+            replication=self.settings.replication,
+            lifecycle=self.settings.lifecycle,
+        )
+
+
+def _engine_failed(error: BaseException) -> None:
+    raise AssertionError("the simulated engine has no failures") from error

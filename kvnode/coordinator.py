@@ -9,6 +9,7 @@ import asyncio
 from typing import Final
 
 from cluster.ids import NodeId, partition_of
+from cluster.preference import Target
 from kvnode.codec import encode
 from kvnode.errors import (
     CorruptRecord,
@@ -19,13 +20,14 @@ from kvnode.errors import (
     Unavailable,
 )
 from kvnode.latency import Latencies
+from kvnode.merging import MergeSender
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.reading import Read
 from kvnode.record import Record, Status
 from kvnode.replica import Replica
 from kvnode.results import Fetched, Stored
-from kvnode.rpc.connection import OnOutcome, Outcome
+from kvnode.rpc.connection import Lost, OnOutcome
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
 from kvnode.sweep import DeadlineSweep
@@ -59,8 +61,10 @@ class Coordinator:
         self.clock = clock
         self.latencies = latencies
         self.copies = copies
+        #: For kvnode.writing and kvnode.reading, which act for this object.
         self.sweep = DeadlineSweep(self.loop, clock, _DEADLINE_TICK_S)
         self.hedge_sweep = DeadlineSweep(self.loop, clock, _HEDGE_TICK_S)
+        self.merges = MergeSender(self.loop, transport)
         self._placement = placement
         self._transport = transport
         self._entropy = entropy
@@ -169,14 +173,7 @@ class Coordinator:
                 except (Overloaded, CorruptRecord):
                     self.read_repair_count -= 1  # the next read finds it again
             else:
-                self.request(
-                    node,
-                    Op.MERGE,
-                    deadline_s,
-                    [document_id, encoded, None],
-                    len(encoded),
-                    _ignore,
-                )
+                self.merges.send(Target(node), document_id, encoded, deadline_s, _UNWATCHED)
 
     # inside
 
@@ -260,5 +257,11 @@ class Coordinator:
             raise KeyReused(msg)
 
 
-def _ignore(_: Outcome) -> None:
-    """The outcome of a read repair: if it failed, the next read or anti-entropy tries again."""
+class _Unwatched:
+    """Sender of read repairs: one that fails is repeated by the next read or anti-entropy."""
+
+    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:
+        """See ``kvnode.merging.Sender``."""
+
+
+_UNWATCHED: Final = _Unwatched()

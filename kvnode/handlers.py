@@ -10,7 +10,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -79,16 +79,45 @@ class Handlers:
     # Between replicas
 
     def _merge(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
-        document_id, encoded, hint_for = fields
-        _check_id(document_id)
-        verify(document_id, encoded)
+        hint_for, flat = fields
+        if not (hint_for is None or isinstance(hint_for, str)) or not isinstance(flat, list):
+            raise TypeError("not a hint's target and a list of records")
         if hint_for is None:
-            self._replica.merge(document_id, encoded, partial(_merged, connection, request_id))
-        elif isinstance(hint_for, str):
-            held = partial(_held, connection, request_id)
-            self._replica.hold(NodeId(hint_for), document_id, encoded, held)
+            self._merge_all(connection, request_id, flat)
         else:
-            raise TypeError("hint_for is not a node id")
+            self._hold_all(connection, request_id, NodeId(hint_for), flat)
+
+    def _merge_all(self, connection: Connection, request_id: int, flat: Fields) -> None:
+        exceptions: list[Fields] = []
+        join = self._replica.join
+        for index, (document_id, encoded) in enumerate(_pairs(flat)):
+            try:
+                verify(document_id, encoded)
+                held = join(document_id, encoded)
+            except StoreError as error:
+                exceptions.append([index, None, error.code, str(error)])
+            else:
+                if held is not None:
+                    exceptions.append([index, held, None, None])
+        self._replica.when_durable(partial(_merged, connection, request_id, exceptions))
+
+    def _hold_all(
+        self, connection: Connection, request_id: int, target: NodeId, flat: Fields
+    ) -> None:
+        exceptions: list[Fields] = []
+
+        def held(index: int, kept: bool) -> None:
+            if not kept:
+                exceptions.append([index, None, "hints-full", "no room for a hint"])
+
+        for index, (document_id, encoded) in enumerate(_pairs(flat)):
+            try:
+                verify(document_id, encoded)
+                self._replica.hold(target, document_id, encoded, partial(held, index))
+            except StoreError as error:
+                exceptions.append([index, None, error.code, str(error)])
+        # Barriers fire in order: when this one does, every hint before it has had its word.
+        self._replica.when_durable(partial(_merged, connection, request_id, exceptions))
 
     def _fetch(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         document_id, known_header = fields
@@ -204,15 +233,21 @@ def _fail(connection: Connection, request_id: int, error: StoreError) -> None:
     connection.fail(request_id, error.code, str(error), *counts)
 
 
-def _merged(connection: Connection, request_id: int, held: bytes | None) -> None:
-    connection.reply(request_id, [held], len(held) if held else 0)
+def _merged(connection: Connection, request_id: int, exceptions: list[Fields]) -> None:
+    size_bytes = sum(len(row[1]) for row in exceptions if row[1] is not None)
+    connection.reply(request_id, [exceptions or None], size_bytes)
 
 
-def _held(connection: Connection, request_id: int, kept: bool) -> None:
-    if kept:
-        connection.reply(request_id, [None], 0)
-    else:
-        connection.fail(request_id, "hints-full", "no room for a hint")
+def _pairs(flat: Fields) -> Iterator[tuple[bytes, bytes]]:
+    """(document id, encoded record) of a flat list. Raises TypeError for what is none."""
+    if len(flat) % 2:
+        raise TypeError("an id without a record")
+    rest = iter(flat)
+    for document_id, encoded in zip(rest, rest, strict=True):
+        _check_id(document_id)
+        if not isinstance(encoded, bytes):
+            raise TypeError("record is not bytes")
+        yield document_id, encoded
 
 
 def _voted(connection: Connection, request_id: int, voted: bytes, held: bytes | None) -> None:

@@ -260,7 +260,7 @@ class Node:
         )
         self.handoff = Handoff(
             self.replica,
-            self.transport,
+            self.coordinator.merges,
             interval_s=HANDOFF_INTERVAL_S,
             rate_bytes_per_s=settings.hints.rate_bytes_per_s,
             is_up=self.is_up,

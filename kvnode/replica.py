@@ -93,7 +93,16 @@ class Replica:
         return FetchResult.FOUND, encoded
 
     def merge(self, document_id: bytes, encoded: bytes, done: OnMerged) -> None:
-        """Join a verified record into what is stored; ``done`` is called when that is durable.
+        """``join`` one record; ``done`` is called when that is durable."""
+        self._engine.barrier(partial(done, self.join(document_id, encoded)))
+
+    def join(self, document_id: bytes, encoded: bytes) -> bytes | None:
+        """Join a verified record into what is stored.
+
+        The answer must not leave this node before ``when_durable`` has called.
+
+        Returns:
+            What is held now, if that is not what was given.
 
         Raises:
             Overloaded: too much is waiting for the disk; nothing was changed.
@@ -119,7 +128,11 @@ class Replica:
                 self._engine.put(key, held)
             if held == encoded:
                 held = None
-        self._engine.barrier(partial(done, held))
+        return held
+
+    def when_durable(self, done: Callable[[], None]) -> None:
+        """Call ``done`` once, later, when everything put so far is durable."""
+        self._engine.barrier(done)
 
     def vote(
         self, document_id: bytes, fingerprint: bytes, done: Callable[[bytes, bytes | None], None]

@@ -25,8 +25,7 @@ from kvnode.placement import WritePlan
 from kvnode.quorum import Verdict, WriteTally
 from kvnode.record import Record, merge
 from kvnode.results import Stored
-from kvnode.rpc.connection import Lost, Outcome
-from kvnode.rpc.operations import Op
+from kvnode.rpc.connection import Lost
 
 if TYPE_CHECKING:
     from kvnode.coordinator import Coordinator
@@ -94,14 +93,8 @@ class Write:
         if target.node == self._coordinator.node:
             self._store_locally(target)
             return
-        fields = [self._document_id, self._encoded, target.hint_for]
-        self._coordinator.request(
-            target.node,
-            Op.MERGE,
-            self.deadline_s,
-            fields,
-            len(self._encoded),
-            partial(self._on_outcome, target),
+        self._coordinator.merges.send(
+            target, self._document_id, self._encoded, self.deadline_s, self
         )
 
     def _store_locally(self, target: Target) -> None:
@@ -122,7 +115,7 @@ class Write:
                 )
         except StoreError as error:
             lost = Lost(error.code, str(error), sent=False)
-            self._coordinator.loop.call_soon(self._on_outcome, target, lost)
+            self._coordinator.loop.call_soon(self._on_lost, target, lost)
 
     def _on_held(self, node: NodeId, kept: bool) -> None:
         if kept:
@@ -132,14 +125,15 @@ class Write:
             self._tally.fail(maybe_stored=False)
         self._progress()
 
-    def _on_outcome(self, target: Target, outcome: Outcome) -> None:
-        if isinstance(outcome, Lost):
-            self._on_lost(target, outcome)
+    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:
+        """A peer answered, or will not (see ``kvnode.merging``)."""
+        if isinstance(held, Lost):
+            self._on_lost(target, held)
         elif target.hint_for is not None:
             self._tally.acknowledge(target.node, hint=True)
             self._progress()
         else:
-            self._on_merged(target, outcome[0])
+            self._on_merged(target, held)
 
     def _on_merged(self, target: Target, held: bytes | None) -> None:
         if held is not None:

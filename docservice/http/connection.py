@@ -39,6 +39,7 @@ from docservice.http.protocol import (
     HEADER_LINE_BYTES_MAX,
     HEADER_LINES_MAX,
     TARGET_BYTES_MAX,
+    read_at_most,
     refusal_of,
     refusal_of_message,
 )
@@ -231,22 +232,9 @@ class Connection(BaseProtocol):
         declared = headers.get(hdrs.CONTENT_LENGTH)
         if declared is not None and int(declared) > bytes_max:
             raise RequestRefused("body-too-large")
-        if payload.is_eof():
-            body = payload.read_nowait()
-        else:
-            if hdrs.EXPECT in headers and self.transport is not None:
-                self.transport.write(_CONTINUE)
-            chunks = []
-            length = 0
-            while chunk := await payload.readany():
-                chunks.append(chunk)
-                length += len(chunk)
-                if length > bytes_max:
-                    break
-            body = b"".join(chunks)
-        if len(body) > bytes_max:
-            raise RequestRefused("body-too-large")
-        return body
+        if hdrs.EXPECT in headers and not payload.is_eof() and self.transport is not None:
+            self.transport.write(_CONTINUE)
+        return await read_at_most(payload, bytes_max)
 
     # The task.
 

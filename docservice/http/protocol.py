@@ -9,7 +9,7 @@ import re
 from http import HTTPMethod
 from typing import Final
 
-from aiohttp import hdrs
+from aiohttp import StreamReader, hdrs
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, LineTooLong
 
@@ -62,6 +62,26 @@ def refusal_of_message(message: RawRequestMessage) -> RequestRefused | None:
     if hdrs.EXPECT in headers and headers[hdrs.EXPECT].lower() != "100-continue":
         return RequestRefused("expectation-failed")
     return _refusal_of_coding(message) if message.chunked else None
+
+
+async def read_at_most(payload: StreamReader, bytes_max: int) -> bytes:
+    """A whole body, counted while it arrives.
+
+    Raises:
+        RequestRefused: it is longer; the rest is left unread.
+    """
+    if payload.is_eof():
+        body = payload.read_nowait()
+    else:
+        chunks: list[bytes] = []
+        length = 0
+        while length <= bytes_max and (chunk := await payload.readany()):
+            chunks.append(chunk)
+            length += len(chunk)
+        body = b"".join(chunks)
+    if len(body) > bytes_max:
+        raise RequestRefused("body-too-large")
+    return body
 
 
 def _refusal_of_coding(message: RawRequestMessage) -> RequestRefused | None:

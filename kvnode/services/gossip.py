@@ -1,4 +1,4 @@
-"""Membership on the wire: one exchange of digests with a peer per interval.
+"""Membership on the wire: an exchange of digests with a few peers per interval.
 
 The knowledge and its rules are ``cluster.membership``'s; this file moves it and reports changes.
 """
@@ -63,7 +63,7 @@ class Gossip:
         self._transport = transport
 
     async def run_once(self) -> None:
-        """Beat, judge the silent, and gossip with one peer (sometimes also with a doubted one)."""
+        """Beat, judge the silent, and gossip with a few peers, now and then also a doubted one."""
         assert self._transport is not None
         membership = self.membership
         membership.beat(self._ring_epoch)

@@ -17,14 +17,14 @@ from typing import Final
 import msgspec
 
 from cluster.ids import DocumentId, NodeId
+from cluster.preference import Target
 from kvnode.errors import CorruptRecord
 from kvnode.hints import decode_hint
 from kvnode.log import Log
+from kvnode.merging import MergeSender
 from kvnode.ports import Clock
 from kvnode.replica import Replica
-from kvnode.rpc.connection import Lost, Outcome, settle
-from kvnode.rpc.operations import Op
-from kvnode.rpc.transport import Transport
+from kvnode.rpc.connection import Lost
 
 BATCH_HINTS: Final = 128
 DELIVERY_TIMEOUT_S: Final = 5.0
@@ -37,6 +37,22 @@ class _Backoff(msgspec.Struct):
     until_s: float
 
 
+class _Delivery:
+    """One hint on its way (``kvnode.merging.Sender``)."""
+
+    def __init__(self, document_id: DocumentId, value: bytes) -> None:
+        self.document_id = document_id
+        self.value = value
+        self.outcome: asyncio.Future[bytes | Lost | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:  # noqa: ARG002
+        """Whoever waits may have been cancelled."""
+        if not self.outcome.done():
+            self.outcome.set_result(held)
+
+
 class Handoff:
     """A service (``kvnode.services.loop``)."""
 
@@ -45,7 +61,7 @@ class Handoff:
     def __init__(
         self,
         replica: Replica,
-        transport: Transport,
+        merges: MergeSender,
         *,
         interval_s: float,
         rate_bytes_per_s: int,
@@ -55,7 +71,7 @@ class Handoff:
     ) -> None:
         self.interval_s = interval_s
         self._replica = replica
-        self._transport = transport
+        self._merges = merges
         self._rate_bytes_per_s = rate_bytes_per_s
         self._is_up = is_up
         self._clock = clock
@@ -102,26 +118,22 @@ class Handoff:
 
     async def _deliver(self, target: NodeId, batch: list[tuple[DocumentId, bytes]]) -> bool:
         """Send a batch; release what was acknowledged. False when something was not."""
-        loop = asyncio.get_running_loop()
         deadline_s = self._clock.monotonic_s() + DELIVERY_TIMEOUT_S
-        sent: list[tuple[DocumentId, bytes, asyncio.Future[Outcome]]] = []
+        sent: list[_Delivery] = []
         for document_id, value in batch:
+            delivery = _Delivery(document_id, value)
+            sent.append(delivery)
             _, record = decode_hint(value)
-            outcome: asyncio.Future[Outcome] = loop.create_future()
-            fields = [document_id, record, None]
-            self._transport.request(
-                target, Op.MERGE, deadline_s, fields, len(record), settle(outcome)
-            )
-            sent.append((document_id, value, outcome))
+            self._merges.send(Target(target), document_id, record, deadline_s, delivery)
         lost: Lost | None = None
         delivered_count = 0
-        for document_id, value, outcome in sent:
-            found = await outcome
+        for delivery in sent:
+            found = await delivery.outcome
             if not isinstance(found, Lost):
-                self._replica.release(target, document_id, value, "delivered")
+                self._replica.release(target, delivery.document_id, delivery.value, "delivered")
                 delivered_count += 1
             elif found.code == CorruptRecord.code:  # damaged here: it can't ever be delivered
-                self._replica.release(target, document_id, value, "corrupt")
+                self._replica.release(target, delivery.document_id, delivery.value, "corrupt")
                 self._log.error("hint.dropped", reason="corrupt", target=target, hints=1)
             else:
                 lost = found

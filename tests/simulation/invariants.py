@@ -8,6 +8,8 @@ Rules
    up for its age or its damage.
 3. A vote never changes, or two bodies could both be elected (I9).
 4. A record is stored only by owners of its partition.
+5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
+   many of them as replicas (I18).
 
 What is found is kept, not raised: the process that commits would be the one to stumble.
 """
@@ -16,18 +18,19 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from cluster.ids import DocumentId, partition_of
+from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.ring import Ring
 from cluster.settings import HintSettings
+from docservice.documents import Created
 from kvnode.codec import decode
 from kvnode.errors import CorruptRecord
 from kvnode.hints import decode_hint
 from kvnode.record import Record, merge
+from kvnode.results import Stored
 from kvnode.storage.commit import Changes
-from kvnode.storage.keys import document_id_of, hint_target_of, record_key
+from kvnode.storage.keys import document_id_of, hint_key, hint_target_of, record_key
 from tests.simulation.disk import SimDisk
-
-_SHORTEST_OUTAGE_MS = 1
+from tests.simulation.history import Kind, Operation
 
 
 class Violation(AssertionError):
@@ -64,8 +67,9 @@ class DiskWatch:
         true_s: Callable[[], float],
     ) -> None:
         self.violations: list[Violation] = []
-        #: Contents that were ever durable anywhere.
+        #: Contents that were ever durable anywhere, and documents with a tombstone.
         self.contents: dict[bytes, None] = {}
+        self.deleted: dict[DocumentId, None] = {}
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
         self._ring = ring
@@ -124,6 +128,34 @@ class DiskWatch:
         self.commits.setdefault(document_id, []).append(Commit(self._true_s(), disk.name, what))
         if record is not None and record.create is not None:
             self.contents[record.create.content] = None
+        if record is not None and record.tombstone is not None:
+            self.deleted[document_id] = None
+
+    def acknowledged(self, operation: Operation) -> None:
+        """Judge a write just when its client hears that it succeeded."""
+        answer, document_id = operation.answer, operation.document_id
+        stored = answer.stored if isinstance(answer, Created) else answer
+        if not isinstance(stored, Stored):
+            return
+        assert document_id is not None
+        deleted = operation.kind is Kind.DELETE
+        replicas = [
+            name
+            for name, disk in self._disks.items()
+            if _has(document_id, disk.values.get(record_key(document_id)), deleted=deleted)
+        ]
+        holders = [
+            name
+            for name, disk in self._disks.items()
+            for target in self._disks
+            if (value := disk.values.get(hint_key(NodeId(target), document_id))) is not None
+            and _has(document_id, decode_hint(value)[1], deleted=deleted)
+        ]
+        found = f"on disk at {replicas}, hints at {holders}: {operation}"
+        if len(replicas) < operation.replicas:
+            self._violated("I18", f"fewer replicas than said, {found}", document_id)
+        if len({*replicas, *holders}) < stored.acked:
+            self._violated("I18", f"fewer nodes than said, {found}", document_id)
 
     def _violated(self, invariant: str, what: str, document_id: bytes) -> None:
         at = f"{self._true_s():.4f} s: "
@@ -136,6 +168,11 @@ def readable(document_id: bytes, encoded: bytes | None) -> Record | None:
         return decode(document_id, encoded) if encoded else None
     except CorruptRecord:
         return None
+
+
+def _has(document_id: bytes, encoded: bytes | None, *, deleted: bool) -> bool:
+    record = readable(document_id, encoded)
+    return record is not None and (record.tombstone is not None or not deleted)
 
 
 def covers(held: Record | None, wanted: Record) -> bool:

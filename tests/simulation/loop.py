@@ -7,9 +7,10 @@ Rules
 -----
 1. Nothing waits. Time passes only when nothing is ready, and then exactly to the next timer.
 2. One callback an iteration, so a fault can land between any two (``at_step``).
-3. UNIFORM picks among the ready callbacks at random. That is every order of a real cluster and
-   more, for a real loop runs its own callbacks in the order of their registration: the code must
-   be right without it. FIFO keeps to that order, for comparison.
+3. UNIFORM picks among the ready callbacks at random: every order of a real cluster and more, for
+   it breaks asyncio's promise that callbacks of one loop run in the order of their registration.
+   PROCESSES keeps that promise within each process and takes turns between them at random, as
+   a real cluster does. FIFO keeps one order for all, for comparison.
 4. All chance comes from named streams of the one seed, so another draw in one part does not
    reshuffle the others. Nothing that decides depends on addresses, hashes or the real clock.
 5. The digest covers every callback that ran: time, owner, name. Equal seeds, equal digests.
@@ -48,7 +49,11 @@ _TASKS_BEFORE_PRUNING: Final = 1024
 class Order(Enum):
     """Which of the ready callbacks runs next."""
 
+    #: Any of them.
     UNIFORM = auto()
+    #: The oldest of any process; the world (the wire, the faults) counts as one.
+    PROCESSES = auto()
+    #: The oldest.
     FIFO = auto()
 
 
@@ -204,8 +209,17 @@ class SimLoop(asyncio.BaseEventLoop):
             self._now_s = max(self._now_s, self._scheduled[0].when())
         while self._scheduled and self._scheduled[0].when() <= self._now_s:
             self._ready.append(heapq.heappop(self._scheduled))
-        uniform = self._order is Order.UNIFORM
-        return self._ready.pop(self._schedule.randrange(len(self._ready)) if uniform else 0)
+        return self._ready.pop(self._place_of_next())
+
+    def _place_of_next(self) -> int:
+        if self._order is Order.FIFO or len(self._ready) == 1:
+            return 0
+        if self._order is Order.UNIFORM:
+            return self._schedule.randrange(len(self._ready))
+        oldest: dict[Process | None, int] = {}
+        for place, handle in enumerate(self._ready):
+            oldest.setdefault(owner_of(handle), place)
+        return self._schedule.choice(list(oldest.values()))
 
     def _drop_void_timers(self) -> None:
         # Above all those of the dead: the clock must not jump to them.

@@ -1,0 +1,116 @@
+"""Sending records to peers: all that goes to one peer in one tick is one request with one answer.
+
+Under load most of a merge's cost is that of a message: a request to remember, a deadline, a header,
+an answer. A batch has these once. Its receiver puts every record in one stretch, so they are also
+in one group commit, and answers when all of them are durable.
+
+    MERGE  [hint_for | nil, [id, record, id, record, ...]]
+        -> nil | [[index, held | nil, code | nil, detail | nil], ...]
+
+The answer names only what is out of the ordinary: the receiver holds something else than was sent,
+or could not merge.
+"""
+
+import asyncio
+from typing import Any, Final, Protocol
+
+from cluster.ids import NodeId
+from cluster.preference import Target
+from kvnode.rpc.connection import Lost, Outcome
+from kvnode.rpc.operations import Fields, Op
+from kvnode.rpc.transport import Transport
+
+#: A batch that has grown to this leaves before the tick ends.
+BATCH_BYTES_MAX: Final = 192 * 1024
+_RECORD_OVERHEAD_BYTES: Final = 32
+
+
+class Sender(Protocol):
+    """Whoever sent a record."""
+
+    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:
+        """The record is durable at the target, or lost.
+
+        Args:
+            held: What the target holds, if that is not what was sent; or why there is no answer.
+        """
+
+
+class _Batch:
+    __slots__ = ("deadline_s", "fields", "senders", "size_bytes")
+
+    def __init__(self) -> None:
+        self.fields: Fields = []
+        self.senders: list[tuple[Sender, Target]] = []
+        self.size_bytes = 0
+        self.deadline_s = 0.0
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Tell every sender how its record went."""
+        exceptions: dict[int, bytes | Lost | None] = {}
+        if not isinstance(outcome, Lost):
+            try:
+                exceptions = _parse(outcome)
+            except (TypeError, ValueError):
+                outcome = Lost("bad-answer", "the answer is not one to a merge", sent=True)
+        if isinstance(outcome, Lost):
+            for sender, target in self.senders:
+                sender.on_sent(target, outcome)
+        elif not exceptions:
+            for sender, target in self.senders:
+                sender.on_sent(target, None)
+        else:
+            for index, (sender, target) in enumerate(self.senders):
+                sender.on_sent(target, exceptions.get(index))
+
+
+class MergeSender:
+    """Batches of one process, by target and by whom they are hints for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: Transport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._batches: dict[tuple[NodeId, NodeId | None], _Batch] = {}
+
+    def send(
+        self, target: Target, document_id: bytes, encoded: bytes, deadline_s: float, sender: Sender
+    ) -> None:
+        """Send one record; ``sender.on_sent`` is called once, later.
+
+        A batch waits for its answer until the latest deadline of its records.
+        """
+        key = (target.node, target.hint_for)
+        batch = self._batches.get(key)
+        if batch is None:
+            if not self._batches:
+                self._loop.call_soon(self._flush)
+            batch = self._batches[key] = _Batch()
+        elif batch.size_bytes + len(encoded) > BATCH_BYTES_MAX:
+            self._request(key, batch)
+            batch = self._batches[key] = _Batch()
+        batch.fields.append(document_id)
+        batch.fields.append(encoded)
+        batch.senders.append((sender, target))
+        batch.size_bytes += len(encoded) + _RECORD_OVERHEAD_BYTES
+        batch.deadline_s = max(batch.deadline_s, deadline_s)
+
+    def _flush(self) -> None:
+        batches, self._batches = self._batches, {}
+        for key, batch in batches.items():
+            self._request(key, batch)
+
+    def _request(self, key: tuple[NodeId, NodeId | None], batch: _Batch) -> None:
+        node, hint_for = key
+        fields: list[Any] = [hint_for, batch.fields]
+        self._transport.request(
+            node, Op.MERGE, batch.deadline_s, fields, batch.size_bytes, batch.on_outcome
+        )
+
+
+def _parse(answer: Fields) -> dict[int, bytes | Lost | None]:
+    """By index, what was out of the ordinary. Raises TypeError, ValueError for a bad answer."""
+    (rows,) = answer
+    found: dict[int, bytes | Lost | None] = {}
+    for index, held, code, detail in rows or ():
+        found[index] = held if code is None else Lost(str(code), str(detail), sent=False)
+    return found

@@ -1,0 +1,162 @@
+"""Judging a history: what no sequence of faults may let a client see.
+
+The invariants are those of the design, by their numbers; N is the number of copies. A write was
+taken by w replicas when it was acknowledged (hints left out), a read heard r owners.
+
+Rules
+-----
+I1   An acknowledged create is never absent for a read with w + r > N, and never deleted by itself.
+I3   An acknowledged delete is never undone for a strict read with w + r > N.
+I8   All reads of an id give the same bytes.
+I9   Of a key's bodies at most one is ever acknowledged, in the strong mode (W > N / 2).
+I10  A create under the key of a deleted document, with w + w' > N, is refused.
+I11  What is read was created under that id, before.
+I12  A create that was refused leaves no content on any disk, a refused delete no tombstone.
+I27  A machine that runs undisturbed answers by the deadline, whatever befalls the others.
+
+"Absent" counts only from owners, so it needs no strictness; "found" counts from hint holders too.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
+from kvnode.errors import KeyDeleted, KeyReused
+from tests.simulation.history import Kind, NoAnswer, Operation, Refused
+from tests.simulation.invariants import DiskWatch, Violation
+
+COPIES = 3
+#: Deadlines are looked at every 50 ms, by the coordinator and by the client's own process.
+LATE_S = 0.12
+
+
+def judge(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
+    """Everything in a finished history that must not be."""
+    documents: dict[bytes, list[Operation]] = {}
+    for operation in history:
+        yield from _in_time(operation)
+        if operation.document_id is not None:
+            documents.setdefault(operation.document_id, []).append(operation)
+    yield from _refusals_without_effect(history, watch)
+    origins = _origins(history)
+    for document_id, operations in documents.items():
+        for what in _document(operations, origins):
+            yield Violation(*what, document_id)
+
+
+def _document(
+    operations: list[Operation], origins: dict[str, list[Operation]]
+) -> Iterator[tuple[str, str]]:
+    creates = [op for op in operations if op.kind is Kind.CREATE]
+    deletes = [op for op in operations if op.kind is Kind.DELETE]
+    found = [op for op in operations if isinstance(op.answer, Found)]
+    yield from _absences(creates, deletes, operations)
+    yield from _deletes(deletes, creates, found)
+    yield from _bodies(creates, found)
+    for op in found:
+        assert isinstance(op.answer, Found)
+        content = op.answer.create.content.decode()
+        tried = [
+            origin
+            for origin in origins.get(content, [])
+            if origin.document_id in (op.document_id, None) and not _after(origin, op)
+        ]
+        if not tried:
+            yield "I11", f"nobody had created {content!r}: {op}"
+
+
+def _absences(
+    creates: list[Operation], deletes: list[Operation], operations: list[Operation]
+) -> Iterator[tuple[str, str]]:
+    acknowledged = [op for op in creates if op.acknowledged]
+    for op in operations:
+        if isinstance(op.answer, DocumentNotFound):
+            for create in acknowledged:
+                if _after(op, create) and create.replicas + op.answer.acked > COPIES:
+                    yield "I1", f"absent: {op}, after {create}"
+        elif isinstance(op.answer, DocumentDeleted | KeyDeleted):
+            if all(_after(delete, op) for delete in deletes):
+                yield "I1", f"nobody had deleted it: {op}"
+
+
+def _deletes(
+    deletes: list[Operation], creates: list[Operation], found: list[Operation]
+) -> Iterator[tuple[str, str]]:
+    for delete in deletes:
+        if not delete.acknowledged:
+            continue
+        for op in found:
+            assert isinstance(op.answer, Found)
+            answered = op.answer.fetched.answered
+            strict = not op.quorums.sloppy and delete.replicas + answered > COPIES
+            if strict and _after(op, delete):
+                yield "I3", f"still there: {op}, after {delete}"
+        for op in creates:
+            if op.acknowledged and _after(op, delete) and delete.replicas + op.replicas > COPIES:
+                yield "I10", f"created again: {op}, after {delete}"
+
+
+def _bodies(creates: list[Operation], found: list[Operation]) -> Iterator[tuple[str, str]]:
+    if not strong(creates):
+        return
+    acknowledged = [op for op in creates if op.acknowledged]
+    contents = {op.content for op in acknowledged}
+    if len(contents) > 1:
+        yield "I9", f"several bodies: {'; '.join(map(str, acknowledged))}"
+    for op in found:
+        assert isinstance(op.answer, Found)
+        contents.add(op.answer.create.content.decode())
+        if len(contents) > 1:
+            yield "I8", f"another body: {op}"
+            return
+
+
+def strong(creates: Iterable[Operation]) -> bool:
+    """Whether one body is promised: there is no key, or all W under it are a majority."""
+    return all(op.key is None or op.quorums.write > COPIES // 2 for op in creates)
+
+
+def _in_time(operation: Operation) -> Iterator[Violation]:
+    if operation.disturbed or isinstance(operation.answer, Refused):
+        return
+    answered_s = operation.answered_s
+    late = answered_s is None or answered_s > operation.deadline_s + LATE_S
+    if late or isinstance(operation.answer, NoAnswer):
+        yield Violation("I27", f"not in time: {operation}", operation.document_id)
+
+
+def _refusals_without_effect(
+    history: list[Operation], watch: DiskWatch
+) -> Iterator[Violation]:
+    creates = [op for op in history if op.kind is Kind.CREATE]
+    by_key: dict[str, list[Operation]] = {}
+    for op in creates:
+        if op.key is not None:
+            by_key.setdefault(op.key, []).append(op)
+    tries = Counter(op.content for op in creates if not op.refused)
+    for op in creates:
+        assert op.content is not None
+        # In the weak mode a body is stored before anyone knows of another one. And what a
+        # tombstone hides is no effect.
+        weak = isinstance(op.answer, KeyReused) and not strong(by_key.get(op.key or "", []))
+        excused = weak or isinstance(op.answer, KeyDeleted) or tries[op.content]
+        if op.refused and not excused and op.content.encode() in watch.contents:
+            yield Violation("I12", f"refused and stored: {op}", op.document_id)
+    deletes = [op for op in history if op.kind is Kind.DELETE]
+    effective = {op.document_id for op in deletes if not op.refused}
+    for op in deletes:
+        if op.document_id in watch.deleted and op.document_id not in effective:
+            yield Violation("I12", f"refused and deleted: {op}", op.document_id)
+
+
+def _origins(history: list[Operation]) -> dict[str, list[Operation]]:
+    origins: dict[str, list[Operation]] = {}
+    for op in history:
+        if op.content is not None:
+            origins.setdefault(op.content, []).append(op)
+    return origins
+
+
+def _after(later: Operation, earlier: Operation) -> bool:
+    """Whether ``later`` was invoked when ``earlier`` was over."""
+    return earlier.answered_s is not None and later.invoked_s >= earlier.answered_s

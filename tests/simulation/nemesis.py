@@ -1,0 +1,130 @@
+"""Random faults, each undone after a while.
+
+Rules
+-----
+1. Any number of machines may be struck at once, all of them included: no disk is ever lost, so
+   nothing that was acknowledged may be.
+2. Every fault is noted in the cluster's timeline.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+
+from tests.simulation.cluster import SimCluster
+from tests.simulation.machine import COMMIT_LATENCY_S
+from tests.simulation.processes import ProcessState
+
+_QUIET_S: Final = (0.1, 2.0)
+_LASTS_S: Final = (0.05, 8.0)
+_SLOW_COMMIT_S: Final = (0.05, 0.8)
+_JUMP_S: Final = 1.0
+
+
+class Nemesis:
+    """One line of faults, one after the other; several may run side by side."""
+
+    def __init__(self, cluster: SimCluster, chance: Random) -> None:
+        self._cluster = cluster
+        self._chance = chance
+        self._stopped = False
+        self._faults: list[Callable[[], Awaitable[None]]] = [
+            self._kill,
+            self._power_off,
+            self._pause,
+            self._cut,
+            self._isolate,
+            self._partition,
+            self._reset,
+            self._slow_disk,
+            self._jump,
+        ]
+
+    async def run(self) -> None:
+        """Return when ``stop`` was called and the last fault was undone."""
+        while not self._stopped:
+            await asyncio.sleep(self._chance.uniform(*_QUIET_S))
+            await self._chance.choice(self._faults)()
+
+    def stop(self) -> None:
+        """Undo what is under way, and strike no more."""
+        self._stopped = True
+
+    async def _kill(self) -> None:
+        name = self._any()
+        if not self._cluster.machines[name].process.dead:
+            self._cluster.kill(name)
+        await self._revive(name)
+
+    async def _power_off(self) -> None:
+        name = self._any()
+        if not self._cluster.machines[name].process.dead:
+            self._cluster.power_off(name)
+        await self._revive(name)
+
+    async def _revive(self, name: str) -> None:
+        await self._last()
+        machine = self._cluster.machines[name]
+        if machine.process.dead:
+            self._cluster.note(f"{name} starts")
+            machine.start()
+
+    async def _pause(self) -> None:
+        name = self._any()
+        process = self._cluster.machines[name].process
+        if process.running:
+            self._cluster.pause(name)
+            await self._last()
+            if process.state is ProcessState.PAUSED:
+                self._cluster.resume(name)
+
+    async def _cut(self) -> None:
+        source, target = self._chance.sample(list(self._cluster.machines), 2)
+        await self._separate([(source, target)])
+
+    async def _isolate(self) -> None:
+        name = self._any()
+        others = [other for other in self._cluster.machines if other != name]
+        await self._separate([(name, other) for other in others] + [(o, name) for o in others])
+
+    async def _partition(self) -> None:
+        names = self._chance.sample(list(self._cluster.machines), len(self._cluster.machines))
+        split = self._chance.randrange(1, len(names))
+        one, other = names[:split], names[split:]
+        await self._separate([(a, b) for a in one for b in other])
+        await self._separate([(b, a) for a in one for b in other])
+
+    async def _separate(self, links: list[tuple[str, str]]) -> None:
+        network = self._cluster.loop.network
+        self._cluster.note(f"cut {links}")
+        for source, target in links:
+            network.cut(source, target)
+        await self._last()
+        self._cluster.note(f"heal {links}")
+        for source, target in links:
+            network.heal(source, target)
+
+    async def _reset(self) -> None:
+        one, other = self._chance.sample(list(self._cluster.machines), 2)
+        self._cluster.note(f"reset {one} {other}")
+        self._cluster.loop.network.reset(one, other)
+
+    async def _slow_disk(self) -> None:
+        machine = self._chance.choice(list(self._cluster.nodes.values()))
+        self._cluster.note(f"{machine.name} has a slow disk")
+        machine.commit_latency_s = _SLOW_COMMIT_S
+        await self._last()
+        machine.commit_latency_s = COMMIT_LATENCY_S
+        self._cluster.note(f"{machine.name} has a fast disk")
+
+    async def _jump(self) -> None:
+        name, seconds = self._any(), self._chance.uniform(-_JUMP_S, _JUMP_S)
+        self._cluster.note(f"the wall clock of {name} jumps {seconds:+.3f} s")
+        self._cluster.machines[name].clock.jump(seconds)
+
+    def _any(self) -> str:
+        return self._chance.choice(list(self._cluster.machines))
+
+    async def _last(self) -> None:
+        await asyncio.sleep(self._chance.uniform(*_LASTS_S))

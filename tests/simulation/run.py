@@ -1,0 +1,102 @@
+"""Running scenarios over seeds, and saying how to see a failure again.
+
+STELE_SEED=17 runs only that seed, STELE_SEEDS=200 runs 200 of them instead of each test's own few.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import pytest
+
+from cluster.settings import ClusterSettings
+from tests.simulation.checks import judge
+from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.invariants import Violation
+from tests.simulation.loop import Order, SimLoop
+
+Scenario = Callable[[SimCluster], Coroutine[Any, Any, None]]
+
+_EVENTS_SHOWN: Final = 40
+
+
+def seeds(count: int) -> pytest.MarkDecorator:
+    """Run a test with seeds 0..count-1, or with those that the environment names."""
+    only, many = os.environ.get("STELE_SEED"), os.environ.get("STELE_SEEDS")
+    chosen = [int(only)] if only else list(range(int(many) if many else count))
+    return pytest.mark.parametrize("seed", chosen)
+
+
+def simulate(
+    scenario: Scenario,
+    seed: int,
+    settings: ClusterSettings | None = None,
+    *,
+    order: Order = Order.PROCESSES,
+) -> SimCluster:
+    """Run a scenario on a started cluster, then judge its history.
+
+    Returns:
+        The cluster as the scenario left it; its loop is closed.
+
+    Raises:
+        Violation: an invariant was broken; its notes hold the document's timeline.
+    """
+    loop = SimLoop(seed, order=order)
+    cluster = SimCluster(loop, settings or settings_of())
+
+    async def main() -> None:
+        await cluster.start()
+        await scenario(cluster)
+
+    with contextlib.closing(loop):
+        try:
+            try:
+                loop.run(main())
+            finally:
+                # A broken invariant is the cause of whatever else went wrong after it.
+                violations = cluster.watch.violations
+            violations += judge(cluster.history, cluster.watch)
+            if violations:
+                raise violations[0]
+        except BaseException as error:
+            for note in report(cluster, error):
+                error.add_note(note)
+            raise
+    return cluster
+
+
+def report(cluster: SimCluster, error: BaseException) -> list[str]:
+    """What to read when a run failed."""
+    loop = cluster.loop
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0].split("[")[0]
+    settings = cluster.settings
+    notes = [
+        f"replay: STELE_SEED={loop.seed} .venv/bin/pytest '{test}'",
+        f"cluster: {[(node.id, node.zone) for node in settings.node]}, {settings.hints}",
+        "\n".join(["last events:", *list(loop.trace.recent)[-_EVENTS_SHOWN:]]),
+    ]
+    violations = cluster.watch.violations
+    notes += [f"broken: {violation}" for violation in violations]
+    for violation in [error, *violations]:
+        if isinstance(violation, Violation) and violation.document_id is not None:
+            notes.append(timeline(cluster, violation.document_id))
+            break
+    return notes
+
+
+def timeline(cluster: SimCluster, document_id: bytes) -> str:
+    """All that was asked about a document, and all that reached a disk of it, in order."""
+    lines = [
+        (op.invoked_s, str(op)) for op in cluster.history if op.document_id in (document_id, None)
+    ]
+    for found, commits in cluster.watch.commits.items():
+        if found == document_id:
+            lines += [(at.at_s, f"{at.at_s:.4f} {at.machine} commits {at.what}") for at in commits]
+    lines += [(fault.at_s, f"{fault.at_s:.4f} {fault.what}") for fault in cluster.faults]
+    owners = ", ".join(cluster.owners(document_id))
+    return "\n".join(
+        [f"timeline of {document_id.hex()}, owned by {owners}:"]
+        + [line for _, line in sorted(lines)]
+    )

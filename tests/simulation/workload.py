@@ -1,0 +1,91 @@
+"""Random requests of several clients at once.
+
+Rules
+-----
+1. Clients are of no help to the cluster: any machine, any level, repeated keys with the same and
+   with other bodies, reads and deletes of ids whose create nobody answered.
+2. A key is used in the strong mode only or in the weak mode only: they promise different things.
+3. Every content belongs to one create without a key, or to one body of one key.
+"""
+
+import asyncio
+import contextlib
+from random import Random
+from typing import Final
+
+from cluster.ids import DocumentId
+from kvnode.errors import StoreError
+from tests.simulation.cluster import SimCluster
+from tests.simulation.history import NoAnswer
+
+_CLIENTS: Final = 4
+_KEYS_PER_MODE: Final = 5
+_BODIES: Final = 2
+_THINK_S: Final = (0.0, 0.25)
+_KNOWN_MAX: Final = 40
+#: Relative frequencies.
+_MIX: Final = {"create": 6, "strong": 4, "weak": 2, "read": 9, "delete": 2, "stranger": 1}
+
+
+class Workload:
+    """Clients that go on until they are told to stop."""
+
+    def __init__(self, cluster: SimCluster, chance: Random) -> None:
+        self._cluster = cluster
+        self._chance = chance
+        self._contents = 0
+        self._stopped = False
+
+    async def run(self) -> None:
+        """Return when ``stop`` was called and every client has heard its last answer."""
+        await asyncio.gather(*(self._client() for _ in range(_CLIENTS)))
+
+    def stop(self) -> None:
+        """Let every client finish what it waits for."""
+        self._stopped = True
+
+    async def _client(self) -> None:
+        kinds, weights = list(_MIX), list(_MIX.values())
+        while not self._stopped:
+            (kind,) = self._chance.choices(kinds, weights)
+            with contextlib.suppress(StoreError, NoAnswer):  # the history has them
+                await self._request(kind)
+            await asyncio.sleep(self._chance.uniform(*_THINK_S))
+
+    async def _request(self, kind: str) -> None:
+        cluster, chance = self._cluster, self._chance
+        via = chance.choice(list(cluster.machines))
+        level, sloppy = chance.randint(1, 3), chance.random() < 0.6
+        timeout_s = chance.choice([0.3, 1.0, 2.0])
+        if kind == "create":
+            self._contents += 1
+            content = f"document {self._contents}"
+            await cluster.create(via, content, write=level, sloppy=sloppy, timeout_s=timeout_s)
+        elif kind in ("strong", "weak"):
+            key = f"{kind} {chance.randrange(_KEYS_PER_MODE)}"
+            content = f"{key}, body {chance.randrange(_BODIES)}"
+            write = max(level, 2) if kind == "strong" else 1
+            await cluster.create(
+                via, content, key=key, write=write, sloppy=sloppy, timeout_s=timeout_s
+            )
+        elif kind == "delete":
+            document_id = self._known()
+            if document_id is not None:
+                await cluster.delete(
+                    via, document_id, write=level, sloppy=sloppy, timeout_s=timeout_s
+                )
+        else:
+            document_id = self._known() if kind == "read" else None
+            await cluster.read(
+                via,
+                document_id or DocumentId(chance.randbytes(16)),
+                read=level,
+                sloppy=sloppy,
+                timeout_s=timeout_s,
+            )
+
+    def _known(self) -> DocumentId | None:
+        """An id that a client has heard of, more likely a recent one."""
+        ids = [op.document_id for op in self._cluster.history[-_KNOWN_MAX:]]
+        known = [document_id for document_id in ids if document_id is not None]
+        return self._chance.choice(known) if known else None

@@ -1,0 +1,295 @@
+"""The architecture as a test. To move a module, move it in ORDER first.
+
+What can't be seen by reading one file stands here: who may import whom, who may touch the world,
+and how long a file may become.
+"""
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("cluster", "kvnode", "docservice")
+
+#: Lowest first: a module imports what stands before it, or beside it within one package.
+#: Entry points (``__main__``) are not listed: they stand on top of everything.
+ORDER = """
+    cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.preference
+    cluster.detector  cluster.membership
+
+    kvnode.errors  kvnode.record  kvnode.results  kvnode.codec
+    kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement
+
+    kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep
+
+    kvnode.rpc.operations  kvnode.rpc.frames  kvnode.rpc.handshake
+    kvnode.rpc.connection  kvnode.rpc.transport
+
+    kvnode.storage
+    kvnode.replica
+
+    kvnode.merging  kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
+    kvnode.services
+    kvnode.handlers  kvnode.node  kvnode.metrics  kvnode.admin  kvnode.client
+
+    docservice.store  docservice.documents  docservice.http
+
+    cluster.interrupts  cluster.refusal  cluster.topology  cluster.secret  cluster.clusterfile
+    cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.startup
+    cluster.status  cluster.launch  cluster.report
+"""
+LAYERS = ORDER.split()
+
+#: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
+_PURE = """
+    cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
+    cluster.membership cluster.refusal cluster.clusterfile
+    kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.quorum kvnode.hints
+    kvnode.latency kvnode.placement kvnode.ports
+    kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
+    kvnode.storage.identity docservice.store docservice.documents
+""".split()
+IM_PURE = """
+    aiohttp asyncio concurrent fcntl http io logging multiprocessing os pathlib plyvel random
+    secrets select selectors shutil signal socket ssl structlog subprocess sys tempfile threading
+    time uuid uvloop
+"""
+IMPURE = _IMPURE.split()
+
+#: All of the store that the document service may know: an engine or a protocol can change unseen.
+OPEN_TO_DOCSERVICE = {"kvnode.errors", "kvnode.ports", "kvnode.record", "kvnode.results"}
+
+#: The tools of an operator's machine. They wait for processes and write files; no node runs them.
+TOOLS = LAYERS[LAYERS.index("cluster.interrupts") :]
+#: Who may ask the world, and for what. Everybody else gets a Clock, an Entropy or an Engine.
+ADAPTERS = {
+    "time": ["kvnode.system", "kvnode.storage.leveldb", *TOOLS],
+    "random": ["kvnode.system"],
+    "secrets": TOOLS,
+    "uuid": [],
+    "os": ["kvnode.system", "kvnode.storage.disk", "kvnode.__main__", *TOOLS],
+    "threading": ["kvnode.storage.leveldb"],
+    "subprocess": TOOLS,
+    "socket": TOOLS,
+    "plyvel": ["kvnode.storage.leveldb"],
+    "uvloop": ["kvnode.__main__", "docservice.__main__"],
+    "aiohttp": ["kvnode.admin", "docservice.http"],
+    "structlog": ["kvnode.log", "docservice.http.replies"],
+}
+
+FILE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 70
+
+
+def _parse(package: str) -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        yield name, ast.parse(path.read_text(), filename=str(path))
+
+
+#: By name, each of the project's modules.
+MODULES = dict(module for package in PACKAGES for module in _parse(package))
+
+
+def within(module: str, names: list[str] | set[str]) -> bool:
+    """Whether a module is one of these, or in one of these packages."""
+    return any(f"{module}.".startswith(f"{name}.") for name in names)
+
+
+def layer(module: str) -> int:
+    """Position in ORDER; the packages themselves, which are only names, are at the bottom."""
+    if module.endswith(".__main__"):
+        return len(LAYERS)
+    found = [i for i, name in enumerate(LAYERS) if within(module, {name})]
+    assert found or MODULES[module].body[1:] == [], f"{module} has no place in ORDER"
+    return found[0] if found else -1
+
+
+def _only_for_types(tree: ast.Module) -> list[ast.stmt]:
+    """What stands under ``if TYPE_CHECKING``: it imports nothing when the program runs."""
+    return [
+        inner
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in node.body
+    ]
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module that a module imports when the program runs, wherever the import stands."""
+    tree = MODULES[module]
+    skipped = _only_for_types(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node not in skipped:
+            assert node.level == 0, f"{module}: relative imports hide a layer"
+            origin = node.module or ""
+            submodules = {f"{origin}.{alias.name}" for alias in node.names} & MODULES.keys()
+            yield from sorted(submodules) or [origin]
+
+
+PAIRS = [(importer, imported) for importer in MODULES for imported in imports(importer)]
+OUR_PAIRS = [(a, b) for a, b in PAIRS if within(b, set(PACKAGES))]
+
+
+def offenders(breaks: Callable[[ast.AST], bool]) -> list[str]:
+    """module:line of every node that breaks a rule."""
+    return [
+        f"{module}:{node.lineno}"
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.expr | ast.stmt) and breaks(node)
+    ]
+
+
+def test_the_order_names_what_exists() -> None:
+    """A module that is gone must go from the map as well."""
+    assert [name for name in [*LAYERS, *PURE] if name not in MODULES] == []
+
+
+def test_no_import_points_up() -> None:
+    """A cycle between modules needs an upward import, so this rules out both."""
+    assert [(a, b) for a, b in OUR_PAIRS if layer(b) > layer(a)] == []
+
+
+def test_docservice_stands_on_kvnode_and_kvnode_on_cluster() -> None:
+    """The other way round only entry points reach, and the tools start processes by name."""
+    seen = {(a.split(".")[0], b.split(".")[0]) for a, b in OUR_PAIRS if not a.endswith(".__main__")}
+    assert {pair for pair in seen if pair[0] != pair[1]} == {
+        ("docservice", "kvnode"),
+        ("docservice", "cluster"),
+        ("kvnode", "cluster"),
+    }
+
+
+def test_pure_modules_do_no_io_and_read_no_clock() -> None:
+    """What a decision cannot import, a property test never has to fake."""
+    assert [(a, b) for a, b in PAIRS if a in PURE and within(b, set(IMPURE))] == []
+
+
+def test_pure_modules_build_on_pure_modules_only() -> None:
+    """A clock at second hand is a clock."""
+    assert [(a, b) for a, b in OUR_PAIRS if a in PURE and b not in PURE] == []
+
+
+def test_docservice_knows_the_store_only_by_its_values() -> None:
+    """Otherwise a change of storage or protocol would reach the HTTP edge."""
+    seen = {b for a, b in OUR_PAIRS if a.startswith("docservice") and b.startswith("kvnode")}
+    entry = set(imports("docservice.__main__"))
+    assert seen - entry <= OPEN_TO_DOCSERVICE
+
+
+def test_no_part_of_a_node_knows_the_operators_tools() -> None:
+    """A node must run where nobody can start processes or see a directory of all nodes."""
+    nodes = [pair for pair in OUR_PAIRS if not pair[0].endswith(".__main__")]
+    assert [(a, b) for a, b in nodes if b in TOOLS and a not in TOOLS] == []
+
+
+def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
+    """One door: whatever changes a stored record goes through ``Replica.join``."""
+    doors = {"kvnode.replica", "kvnode.node", "kvnode.storage", "kvnode.__main__", "kvnode.ports"}
+    engines = {"Engine", "LevelDBEngine", "MemoryEngine", "GroupCommit"}
+
+    def names_an_engine(node: ast.AST) -> bool:
+        return (isinstance(node, ast.Name) and node.id in engines) or (
+            isinstance(node, ast.Attribute) and node.attr in {"engine", "_engine"}
+        )
+
+    seen = {place.split(":")[0] for place in offenders(names_an_engine)}
+    assert {module for module in seen if not within(module, doors)} == set()
+
+
+def test_the_node_itself_only_boots_and_closes_the_engine() -> None:
+    """It is handed the engine to pass it on."""
+    calls = [
+        ast.unparse(node.func)
+        for node in ast.walk(MODULES["kvnode.node"])
+        if isinstance(node, ast.Call) and "_engine" in ast.unparse(node.func)
+    ]
+    assert calls == ["self._engine.close"]
+
+
+def test_services_never_import_the_coordinator() -> None:
+    """Background work must not compete with clients through their own door."""
+    seen = {b for a, b in OUR_PAIRS if a.startswith("kvnode.services")}
+    assert seen & {"kvnode.coordinator", "kvnode.writing", "kvnode.reading"} == set()
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_the_world_is_asked_only_by_adapters(name: str) -> None:
+    """The simulation has its own clock, entropy, disk and network: nobody may go around them."""
+    importers = [a for a, b in PAIRS if within(b, {name})]
+    assert [module for module in importers if not within(module, ADAPTERS[name])] == []
+
+
+def test_nobody_opens_files_or_asks_the_date_besides_adapters() -> None:
+    """``open`` and ``datetime.now`` need no telling import."""
+    banned = {"open", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+
+    def asks(node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and ast.unparse(node.func) in banned
+
+    assert [place for place in offenders(asks) if not within(place.split(":")[0], TOOLS)] == []
+
+
+def test_no_state_lives_in_a_module() -> None:
+    """A whole cluster runs in one interpreter: what nodes shared would be seen by all of them."""
+
+    def is_shared(node: ast.AST) -> bool:
+        return isinstance(node, ast.Global)
+
+    assert offenders(is_shared) == []
+    empty = [
+        f"{module}: {ast.unparse(node)}"
+        for module, tree in MODULES.items()
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and node.value is not None
+        and ast.unparse(node.value) in {"[]", "{}", "set()", "dict()", "list()", "deque()"}
+    ]
+    assert empty == []
+
+
+def test_no_order_depends_on_hashing() -> None:
+    """Iterating over a set is another order in every process, and another history of every seed."""
+
+    def iterates_over_a_set(node: ast.AST) -> bool:
+        loops = [node] if isinstance(node, ast.For) else getattr(node, "generators", [])
+        over = [loop.iter for loop in loops]
+        return any(
+            isinstance(one, ast.Set | ast.SetComp)
+            or (isinstance(one, ast.Call) and ast.unparse(one.func) in {"set", "frozenset"})
+            for one in over
+        )
+
+    assert offenders(iterates_over_a_set) == []
+
+
+def test_files_stay_short_enough_to_be_read() -> None:
+    """One file, one mechanism; beyond this it is two."""
+    lines = {
+        path.relative_to(ROOT): path.read_text().count("\n")
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+    assert {path: count for path, count in lines.items() if count > FILE_LINES_MAX} == {}
+
+
+def test_functions_stay_short_enough_to_be_seen_whole() -> None:
+    """On one screen."""
+    too_long = [
+        f"{module}.{node.name}"
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or node.lineno) - node.lineno >= FUNCTION_LINES_MAX
+    ]
+    assert too_long == []
+
+
+def test_every_module_opens_with_what_it_is_for() -> None:
+    """The docstring is where its theory and its rules stand."""
+    assert [module for module, tree in MODULES.items() if not ast.get_docstring(tree)] == []

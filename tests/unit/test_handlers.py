@@ -1,0 +1,204 @@
+"""Requests from the wire: right ones are answered, wrong ones end the connection, none crashes."""
+
+import asyncio
+from math import inf, nan
+from typing import Any, cast
+
+import pytest
+import structlog
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cluster.ids import NodeId
+from cluster.membership import Membership
+from cluster.settings import HintSettings
+from kvnode.codec import encode
+from kvnode.coordinator import Coordinator
+from kvnode.errors import KeyReused, Unavailable
+from kvnode.handlers import Handlers
+from kvnode.hints import HintBook
+from kvnode.record import Create, Record, Tombstone
+from kvnode.replica import Replica
+from kvnode.results import Fetched, Stored
+from kvnode.rpc.connection import Connection
+from kvnode.rpc.frames import Message, ProtocolError
+from kvnode.rpc.operations import FetchResult, Op
+from kvnode.services.gossip import Gossip
+from kvnode.storage.memory import MemoryDisk, MemoryEngine
+from kvnode.system import SystemClock, SystemEntropy
+
+ID = bytes(16)
+RECORD = Record(Create(b"x", 1, 0, b"c" * 32, b"f" * 16))
+ENCODED = encode(ID, RECORD)
+TOMBSTONE = encode(ID, Record(tombstone=Tombstone(1, 2)))
+FINGERPRINT = b"f" * 16
+
+
+class Answers:
+    """A connection that notes what is sent on it."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[Any]] = []
+        self.aborted: list[str] = []
+
+    def reply(self, request_id: int, fields: list[Any], size_bytes: int) -> None:
+        """See ``Connection``."""
+        assert size_bytes >= 0
+        self.sent.append([Op.REPLY, request_id, *fields])
+
+    def fail(self, request_id: int, code: str, detail: str, *extra: object) -> None:
+        """See ``Connection``."""
+        self.sent.append([Op.FAILED, request_id, code, detail, *extra])
+
+    def abort(self, reason: str) -> None:
+        """See ``Connection``."""
+        self.aborted.append(reason)
+
+
+class StubCoordinator:
+    """Answers as if all had gone well, or raises."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.clock = SystemClock()
+        self._error = error
+
+    async def create(self, _: bytes, record: Record, **asked: object) -> Stored:
+        """See ``DocumentStore``."""
+        self._fail(asked)
+        return Stored(record, 2, 2, 3, 1)
+
+    async def read(self, _: bytes, **asked: object) -> Fetched:
+        """See ``DocumentStore``."""
+        self._fail(asked)
+        return Fetched(RECORD, 1, 1, 3)
+
+    delete = create
+
+    def _fail(self, asked: dict[str, object]) -> None:
+        assert isinstance(asked.get("write_quorum", asked.get("read_quorum")), int)
+        assert isinstance(asked["sloppy"], bool)
+        if self._error is not None:
+            raise self._error
+
+
+def serve(
+    *messages: Message, error: Exception | None = None, hint_bytes_max: int = 10_000
+) -> Answers:
+    """What one node sends for these requests. Raises what would end the connection."""
+
+    async def run() -> Answers:
+        loop, clock = asyncio.get_running_loop(), SystemClock()
+        hints = HintSettings(target_bytes_max=hint_bytes_max, total_bytes_max=hint_bytes_max)
+        engine = MemoryEngine(MemoryDisk(), loop, commit_latency_s=lambda: 0.0, failed=_raise)
+        gossip = Gossip(
+            Membership(
+                NodeId("a1"), 1, [NodeId("a1"), NodeId("a2")], interval_s=1, now_s=0, ring_epoch=1
+            ),
+            interval_s=1,
+            ring_epoch=1,
+            clock=clock,
+            entropy=SystemEntropy(),
+            log=structlog.get_logger(),
+            on_change=lambda: None,
+        )
+        coordinator = cast("Coordinator", StubCoordinator(error))
+        replica = Replica(engine, clock, HintBook(hints), lambda _: True, 1)
+        handlers = Handlers(replica, coordinator, gossip)
+        answers = Answers()
+        for message in messages:
+            handlers(cast("Connection", answers), "a2", message)
+        await engine.close()
+        await asyncio.gather(*handlers._tasks)
+        await handlers.close()
+        return answers
+
+    return asyncio.run(run())
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+_fields = st.lists(
+    st.sampled_from([ID, ENCODED, TOMBSTONE, FINGERPRINT, b"", None, True, -1, 0, 1, 1 << 63])
+    | st.sampled_from([inf, nan, 0.5, "", "a2", "x" * 300, [], [[]], {}])
+    | st.lists(st.integers() | st.text(max_size=2), max_size=3)
+    | st.binary(max_size=20),
+    max_size=6,
+)
+_operations = st.sampled_from([*(int(op) for op in Op if op > Op.REFUSED), 5, 99])
+
+
+@given(_operations, _fields)
+@example(int(Op.READ), [])
+@example(int(Op.READ), [ID, inf, True])
+@example(int(Op.CREATE), [ID, ENCODED, True, "2", True])
+@settings(max_examples=300, deadline=None)
+def test_any_fields_are_answered_or_end_the_connection(operation: int, fields: list[Any]) -> None:
+    """Rule 1. Regression: no fields at all, or an infinite quorum, ended in a traceback."""
+    try:
+        answers = serve([operation, 7, 1000, *fields])
+    except ProtocolError:
+        return
+    assert len(answers.sent) + len(answers.aborted) == 1
+    assert all(sent[1] == 7 for sent in answers.sent)
+    assert all(reason.startswith("protocol error") for reason in answers.aborted)
+
+
+@pytest.mark.parametrize(
+    "header", [[Op.FETCH], [Op.FETCH, 1], [Op.FETCH, "1", 1000], [Op.FETCH, 1, None], [77, 1, 1]]
+)
+def test_a_request_without_its_header_ends_the_connection(header: Message) -> None:
+    """There is nobody to answer to."""
+    with pytest.raises(ProtocolError):
+        serve(header)
+
+
+def test_replicas_merge_fetch_and_vote() -> None:
+    """The three that a write or a read is made of."""
+    merge = [Op.MERGE, 1, 1000, ID, ENCODED, None]
+    assert serve(merge).sent == [[Op.REPLY, 1, None]]
+    later = [Op.MERGE, 2, 1000, ID, TOMBSTONE, None]
+    both = encode(ID, Record(RECORD.create, Tombstone(1, 2)))
+    assert serve(merge, later).sent == [[Op.REPLY, 1, None], [Op.REPLY, 2, both]]
+    assert serve([Op.FETCH, 3, 1000, ID, None]).sent == [[Op.REPLY, 3, FetchResult.ABSENT, None]]
+    vote = [Op.VOTE, 4, 1000, ID, FINGERPRINT]
+    assert serve(vote).sent == [[Op.REPLY, 4, FINGERPRINT, None]]
+
+
+def test_a_hint_is_acknowledged_or_refused_for_want_of_room() -> None:
+    """The coordinator counts the one and not the other."""
+    hint = [Op.MERGE, 1, 1000, ID, ENCODED, "a3"]
+    assert serve(hint).sent == [[Op.REPLY, 1, None]]
+    (failed,) = serve(hint, hint_bytes_max=1).sent
+    assert failed[:3] == [Op.FAILED, 1, "hints-full"]
+
+
+def test_a_damaged_record_is_answered_and_not_stored() -> None:
+    """Its sender drops it: what the wire's CRC let through was damaged before it was sent."""
+    damaged = ENCODED[:-1] + b"y"
+    merge, fetch = [Op.MERGE, 1, 1000, ID, damaged, None], [Op.FETCH, 2, 1000, ID, None]
+    failed, fetched = serve(merge, fetch).sent
+    assert failed[:3] == [Op.FAILED, 1, "corrupt-record"]
+    assert fetched[2] == FetchResult.ABSENT
+
+
+def test_a_client_gets_what_the_coordinator_says() -> None:
+    """The record as it is now, and honestly what happened."""
+    create = [Op.CREATE, 1, 1000, ID, ENCODED, True, 2, False]
+    read = [Op.READ, 2, 1000, ID, 1, True]
+    delete = [Op.DELETE, 3, 1000, ID, TOMBSTONE, 1, True]
+    assert serve(create, read, delete).sent == [
+        [Op.REPLY, 1, ENCODED, 2, 2, 3, 1],
+        [Op.REPLY, 2, ENCODED, 1, 1, 3],
+        [Op.REPLY, 3, TOMBSTONE, 2, 2, 3, 1],
+    ]
+
+
+def test_a_client_gets_the_coordinators_error_with_its_counts() -> None:
+    """As values: code, detail, acknowledged, required."""
+    read = [Op.READ, 1, 1000, ID, 1, True]
+    (failed,) = serve(read, error=Unavailable("why", acked=1, required=2)).sent
+    assert failed == [Op.FAILED, 1, "unavailable", "why", 1, 2]
+    (failed,) = serve(read, error=KeyReused("other")).sent
+    assert failed == [Op.FAILED, 1, "key-reused", "other", 0, 0]

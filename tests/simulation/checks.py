@@ -140,8 +140,9 @@ def _refusals_without_effect(
         # tombstone hides is no effect.
         weak = isinstance(op.answer, KeyReused) and not strong(by_key.get(op.key or "", []))
         excused = weak or isinstance(op.answer, KeyDeleted) or tries[op.content]
-        if op.refused and not excused and op.content.encode() in watch.contents:
-            yield Violation("I12", f"refused and stored: {op}", op.document_id)
+        stored_as = watch.contents.get(op.content.encode())
+        if op.refused and not excused and stored_as is not None:
+            yield Violation("I12", f"refused and stored: {op}", stored_as)
     deletes = [op for op in history if op.kind is Kind.DELETE]
     effective = {op.document_id for op in deletes if not op.refused}
     for op in deletes:

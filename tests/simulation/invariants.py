@@ -67,8 +67,8 @@ class DiskWatch:
         true_s: Callable[[], float],
     ) -> None:
         self.violations: list[Violation] = []
-        #: Contents that were ever durable anywhere, and documents with a tombstone.
-        self.contents: dict[bytes, None] = {}
+        #: Contents that were ever durable anywhere, and documents that had a tombstone.
+        self.contents: dict[bytes, DocumentId] = {}
         self.deleted: dict[DocumentId, None] = {}
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
@@ -127,7 +127,7 @@ class DiskWatch:
     ) -> None:
         self.commits.setdefault(document_id, []).append(Commit(self._true_s(), disk.name, what))
         if record is not None and record.create is not None:
-            self.contents[record.create.content] = None
+            self.contents[record.create.content] = document_id
         if record is not None and record.tombstone is not None:
             self.deleted[document_id] = None
 

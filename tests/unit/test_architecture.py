@@ -43,20 +43,21 @@ ORDER = """
 LAYERS = ORDER.split()
 
 #: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
-_PURE = """
+PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.refusal cluster.clusterfile
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.quorum kvnode.hints
     kvnode.latency kvnode.placement kvnode.ports
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity docservice.store docservice.documents
-""".split()
-IM_PURE = """
+"""
+PURE = PURITY.split()
+WORLD = """
     aiohttp asyncio concurrent fcntl http io logging multiprocessing os pathlib plyvel random
     secrets select selectors shutil signal socket ssl structlog subprocess sys tempfile threading
     time uuid uvloop
 """
-IMPURE = _IMPURE.split()
+IMPURE = WORLD.split()
 
 #: All of the store that the document service may know: an engine or a protocol can change unseen.
 OPEN_TO_DOCSERVICE = {"kvnode.errors", "kvnode.ports", "kvnode.record", "kvnode.results"}

@@ -81,6 +81,7 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             region=region,
             http=settings.http,
             metrics=HttpMetrics(registry),
+            log=log,
             clock=clock,
             entropy=entropy,
         )

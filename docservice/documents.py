@@ -16,7 +16,7 @@ Rules
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -31,7 +31,8 @@ from cluster.ids import (
 )
 from cluster.settings import LifecycleSettings, Quorum, ReplicationSettings, resolve_quorum
 from docservice.store import DocumentStore
-from kvnode.errors import KeyDeleted, KeyReused, StoreError
+from kvnode.errors import StoreError
+from kvnode.idempotency import first_create
 from kvnode.ports import Clock, Entropy
 from kvnode.record import (
     CONTENT_BYTES_MAX,
@@ -127,6 +128,14 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     fetched: Fetched
 
 
+class Creation(msgspec.Struct, frozen=True, gc=False):
+    """A create under way."""
+
+    document_id: DocumentId
+    create: Create
+    answer: Awaitable[Stored]
+
+
 class DocumentService:
     """The use cases over one store. Holds settings and ports, no state of its own."""
 
@@ -176,7 +185,28 @@ class DocumentService:
         quorums: Quorums,
         deadline_s: float,
     ) -> Created:
-        """Store a new document.
+        """Store a new document: ``begin_create``, and what came of it."""
+        creation = self.begin_create(
+            content,
+            ttl_s=ttl_s,
+            idempotency_key=idempotency_key,
+            quorums=quorums,
+            deadline_s=deadline_s,
+        )
+        return self.finish_create(creation, await creation.answer)
+
+    def begin_create(
+        self,
+        content: str,
+        *,
+        ttl_s: int | None,
+        idempotency_key: str | None,
+        quorums: Quorums,
+        deadline_s: float,
+    ) -> "Creation":
+        """Start to store a new document; the caller awaits ``Creation.answer``.
+
+        Many can be under way without a task each.
 
         Args:
             content: Any text of at most CONTENT_BYTES_MAX bytes in UTF-8.
@@ -187,8 +217,9 @@ class DocumentService:
 
         Raises:
             ContentTooLarge: before anything is written.
-            KeyReused, KeyDeleted: see their docstrings (only with a key).
-            WriteTimeout: the outcome is unknown; and what else every store call may raise.
+            KeyReused, KeyDeleted: see their docstrings (only with a key; also by the answer and by
+                ``finish_create``).
+            WriteTimeout: by the answer, the outcome is unknown; and what else the store may raise.
         """
         encoded = content.encode()
         if len(encoded) > CONTENT_BYTES_MAX:
@@ -202,7 +233,7 @@ class DocumentService:
             document_id = uuid8_of_key(self._cluster_id, TENANT, idempotency_key)
             fingerprint = _fingerprint(checksum, ttl_s)
         create = Create(encoded, now_ms, expires_at_ms, checksum, fingerprint)
-        stored = await self._store.create(
+        answer = self._store.create(
             document_id,
             Record(create),
             keyed=idempotency_key is not None,
@@ -210,10 +241,20 @@ class DocumentService:
             sloppy=quorums.sloppy,
             deadline_s=deadline_s,
         )
-        if idempotency_key is None:
-            return Created(document_id, create, stored, replayed=False)
-        first = self._first_create(stored.record, fingerprint)
-        return Created(document_id, first, stored, first.created_at_ms != now_ms)
+        return Creation(document_id, create, answer)
+
+    def finish_create(self, creation: "Creation", stored: Stored) -> Created:
+        """What became of a create whose answer has come.
+
+        Raises:
+            KeyReused, KeyDeleted: see their docstrings (only with a key).
+        """
+        create = creation.create
+        if create.fingerprint == _UNKEYED:
+            return Created(creation.document_id, create, stored, replayed=False)
+        first = first_create(stored.record, create.fingerprint, self._clock.wall_ms())
+        replayed = first.created_at_ms != create.created_at_ms
+        return Created(creation.document_id, first, stored, replayed)
 
     async def read(self, document_id: DocumentId, *, quorums: Quorums, deadline_s: float) -> Found:
         """The document, if it is ACTIVE now.
@@ -259,20 +300,6 @@ class DocumentService:
         return uuid7_in_partition(
             now_ms, random, PartitionId(partition), self._replication.partitions
         )
-
-    def _first_create(self, record: Record, fingerprint: bytes) -> Create:
-        """What the key's document was created as, if it lives and came from the same body.
-
-        The tombstone is looked at first: a replica that knows only it must give the same answer as
-        one that knows the create too.
-        """
-        if record.create is None or record.tombstone is not None:
-            raise KeyDeleted("the key's document was deleted")
-        if record.create.fingerprint != fingerprint:
-            raise KeyReused("the key's document has another body")
-        if record.status(self._clock.wall_ms()) is not Status.ACTIVE:
-            raise KeyDeleted("the key's document has expired")
-        return record.create
 
 
 def _fingerprint(checksum: bytes, ttl_s: int | None) -> bytes:

@@ -4,6 +4,7 @@ Two adapters: ``kvnode.coordinator.Coordinator`` inside a node, and ``kvnode.cli
 in a separate document service. Another distributed engine would be a third.
 """
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from kvnode.record import Record
@@ -21,7 +22,7 @@ class DocumentStore(Protocol):
     def mint_partition(self) -> int | None:
         """A partition that this process can write without a network hop; None: any will do."""
 
-    async def create(
+    def create(
         self,
         document_id: bytes,
         record: Record,
@@ -30,14 +31,17 @@ class DocumentStore(Protocol):
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
-    ) -> Stored:
+    ) -> Awaitable[Stored]:
         """Store ``record`` on ``write_quorum`` distinct nodes, durably.
 
         With ``keyed``, one local read comes first: a record that is there already is stored
         again in place of ``record`` (if it came from the same body) so that a retry ends on W
         replicas. ``Stored.record`` is the join of what the answering replicas hold.
 
-        Raises:
+        An adapter that can start at once does so and returns a future, so that a caller can have
+        many creates under way without a task each.
+
+        Raises (here, or by the answer):
             KeyReused: the key's document has another body (only with ``keyed``).
             KeyDeleted: the key's document is deleted or expired (only with ``keyed``).
             WriteTimeout: fewer than W replicas acknowledged in time; the outcome is unknown.

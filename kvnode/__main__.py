@@ -108,6 +108,7 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             region=own.region,
             http=settings.http,
             metrics=HttpMetrics(registry),
+            log=log,
             clock=clock,
             entropy=entropy,
         )

@@ -138,7 +138,8 @@ class ClusterClient:
         """Ask the owners, one after the other, until one answers.
 
         An answer that says how the request went, also that it failed, ends the search; only a node
-        that can't be reached or stays silent is passed over.
+        that can't be reached or stays silent is passed over. If such a one may have carried out a
+        write, a later one's "nothing was written" is no longer the whole truth.
         """
         loop = asyncio.get_running_loop()
         partition = partition_of(document_id, self._partitions)
@@ -156,7 +157,10 @@ class ClusterClient:
             if not isinstance(found, Lost):
                 return found
             if found.code not in ("unreachable", "timeout", "overloaded"):
-                raise _error_from(found)
+                error = _error_from(found)
+                if maybe_applied and error.retryable and op != Op.READ:
+                    raise WriteTimeout(f"another node may have stored it, but here: {error}")
+                raise error
             maybe_applied = maybe_applied or found.sent
         detail = "no owner of this document's partition answered"
         if op == Op.READ:

@@ -6,6 +6,7 @@ at once -> ``WriteTally`` -> the future that the caller awaits. The way of a rea
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final
 
 from cluster.ids import NodeId, partition_of
@@ -14,17 +15,17 @@ from kvnode.codec import encode
 from kvnode.errors import (
     CorruptRecord,
     DiskLow,
-    KeyDeleted,
     KeyReused,
     Overloaded,
     Unavailable,
 )
+from kvnode.idempotency import first_create
 from kvnode.latency import Latencies
 from kvnode.merging import MergeSender
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.reading import Read
-from kvnode.record import Record, Status
+from kvnode.record import Record
 from kvnode.replica import Replica
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Lost, OnOutcome
@@ -84,7 +85,7 @@ class Coordinator:
             return None
         return owned[int.from_bytes(self._entropy.random_bytes(2), "big") % len(owned)]
 
-    async def create(
+    def create(
         self,
         document_id: bytes,
         record: Record,
@@ -93,24 +94,14 @@ class Coordinator:
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
-    ) -> Stored:
+    ) -> Awaitable[Stored]:
         """See ``docservice.store.DocumentStore``."""
         if self.disk_low:
             msg = "the disk is below its low mark: delete documents or add space"
             raise DiskLow(msg)
-        if not keyed:
-            return await self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
-        existing = await self._peek(document_id, deadline_s)
-        replay = existing is not None
-        if existing is not None:
-            self._check_key(existing, record)
-            record = existing
-        elif write_quorum > self.copies // 2:
-            record = await self._elect(document_id, record, deadline_s)
-        stored = await self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
-        self._check_key(stored.record, record)
-        self.replay_count += replay
-        return stored
+        if keyed:
+            return self._create_keyed(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
+        return self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
 
     async def read(
         self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
@@ -177,15 +168,24 @@ class Coordinator:
 
     # inside
 
-    async def _write(
-        self,
-        document_id: bytes,
-        record: Record,
-        required: int,
-        deadline_s: float,
-        *,
-        sloppy: bool,
+    async def _create_keyed(
+        self, document_id: bytes, record: Record, required: int, deadline_s: float, *, sloppy: bool
     ) -> Stored:
+        existing = await self._peek(document_id, deadline_s)
+        if existing is not None:
+            # Stored again, so that a retry of a write whose outcome was unknown ends on W replicas.
+            self._check_key(existing, record)
+            self.replay_count += 1
+            record = existing
+        elif required > self.copies // 2:
+            record = await self._elect(document_id, record, deadline_s)
+        stored = await self._write(document_id, record, required, deadline_s, sloppy=sloppy)
+        self._check_key(stored.record, record)
+        return stored
+
+    def _write(
+        self, document_id: bytes, record: Record, required: int, deadline_s: float, *, sloppy: bool
+    ) -> "asyncio.Future[Stored]":
         if len(self.sweep) >= WRITES_MAX:
             msg = f"{WRITES_MAX} writes are under way on this node"
             raise Overloaded(msg)
@@ -205,7 +205,7 @@ class Coordinator:
             deadline_s=deadline_s,
         )
         write.start()
-        return await write.answer
+        return write.answer
 
     async def _peek(self, document_id: bytes, deadline_s: float) -> Record | None:
         """What one replica knows about a key's document; None when it can't be told."""
@@ -246,15 +246,12 @@ class Coordinator:
 
     def _check_key(self, held: Record, wanted: Record) -> None:
         """Raise when a key's document is not the one that the caller wants to create."""
-        if held.status(self.clock.wall_ms()) is Status.DELETED:
-            msg = "this key's document was deleted or has expired"
-            raise KeyDeleted(msg)
-        assert held.create is not None
         assert wanted.create is not None
-        if held.create.fingerprint != wanted.create.fingerprint:
+        try:
+            first_create(held, wanted.create.fingerprint, self.clock.wall_ms())
+        except KeyReused:
             self.key_conflict_count += 1
-            msg = "this key was used with another body"
-            raise KeyReused(msg)
+            raise
 
 
 class _Unwatched:

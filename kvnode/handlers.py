@@ -10,7 +10,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from kvnode.replica import Replica
 from kvnode.results import Stored
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message, ProtocolError
-from kvnode.rpc.operations import Fields, Op
+from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op
 from kvnode.services.gossip import Gossip
 
 #: Requests of document services under way at once.
@@ -238,16 +238,21 @@ def _merged(connection: Connection, request_id: int, exceptions: list[Fields]) -
     connection.reply(request_id, [exceptions or None], size_bytes)
 
 
-def _pairs(flat: Fields) -> Iterator[tuple[bytes, bytes]]:
-    """(document id, encoded record) of a flat list. Raises TypeError for what is none."""
-    if len(flat) % 2:
-        raise TypeError("an id without a record")
+def _pairs(flat: Fields) -> list[tuple[bytes, bytes]]:
+    """(document id, encoded record) of a flat list, all checked before the first is used.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if len(flat) > 2 * MERGE_RECORDS_MAX:
+        raise TypeError("more records than an answer has room for")
     rest = iter(flat)
-    for document_id, encoded in zip(rest, rest, strict=True):
+    pairs = list(zip(rest, rest, strict=True))
+    for document_id, encoded in pairs:
         _check_id(document_id)
         if not isinstance(encoded, bytes):
             raise TypeError("record is not bytes")
-        yield document_id, encoded
+    return pairs
 
 
 def _voted(connection: Connection, request_id: int, voted: bytes, held: bytes | None) -> None:

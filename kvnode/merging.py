@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from cluster.ids import NodeId
 from cluster.preference import Target
 from kvnode.rpc.connection import Lost, Outcome
-from kvnode.rpc.operations import Fields, Op
+from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op
 from kvnode.rpc.transport import Transport
 
 #: A batch that has grown to this leaves before the tick ends.
@@ -85,7 +85,10 @@ class MergeSender:
             if not self._batches:
                 self._loop.call_soon(self._flush)
             batch = self._batches[key] = _Batch()
-        elif batch.size_bytes + len(encoded) > BATCH_BYTES_MAX:
+        elif (
+            batch.size_bytes + len(encoded) > BATCH_BYTES_MAX
+            or len(batch.senders) >= MERGE_RECORDS_MAX
+        ):
             self._request(key, batch)
             batch = self._batches[key] = _Batch()
         batch.fields.append(document_id)

@@ -34,6 +34,7 @@ class Read:
         "_coordinator",
         "_deadline_s",
         "_document_id",
+        "_first",
         "_header",
         "_hedge_number",
         "_joined",
@@ -61,7 +62,9 @@ class Read:
         self._tally = ReadTally(required, coordinator.copies, len(targets))
         self._deadline_s = deadline_s
         self._joined: Record | None = None
-        #: Header of the first record found; sent along so that equal copies stay where they are.
+        #: The first record found, and its header: sent along so that equal copies stay where they
+        #: are. What is joined meanwhile may be more than this.
+        self._first: Record | None = None
         self._header: bytes | None = None
         #: What each owner that answered holds; None: nothing.
         self._seen: list[tuple[NodeId, Record | None]] = []
@@ -152,7 +155,7 @@ class Read:
             return
         result, encoded = outcome[0], outcome[1]
         if result == FetchResult.SAME:
-            self._take(target, self._joined, None)
+            self._take(target, self._first, None)
         elif result == FetchResult.ABSENT:
             self._take(target, None, None)
         elif result == FetchResult.FOUND:
@@ -171,7 +174,7 @@ class Read:
             self._tally.miss()
             return
         if self._joined is None:
-            self._joined = record
+            self._joined = self._first = record
             self._header = header_of(encoded) if encoded is not None else None
         else:
             self._joined = merge(self._joined, record)

@@ -38,6 +38,7 @@ class Write:
         "_coordinator",
         "_document_id",
         "_encoded",
+        "_hints_uncounted",
         "_joined",
         "_left_something",
         "_plan",
@@ -70,6 +71,8 @@ class Write:
         self._joined = record
         self._spares_used = 0
         self._left_something = False
+        #: Hints on their way to the disk that don't count toward W, and so aren't in the tally.
+        self._hints_uncounted = 0
         self.deadline_s = deadline_s
         self.answer: asyncio.Future[Stored] = coordinator.loop.create_future()
         self._sweep_number = coordinator.sweep.add(self)
@@ -164,6 +167,8 @@ class Write:
         node = self._coordinator.node
         if self._sloppy:
             self._tally.asked()
+        else:
+            self._hints_uncounted += 1
         done = partial(self._on_held, node) if self._sloppy else self._on_uncounted
         try:
             self._coordinator.replica.hold(primary, self._document_id, self._encoded, done)
@@ -171,6 +176,7 @@ class Write:
             done(False)
 
     def _on_uncounted(self, kept: bool) -> None:
+        self._hints_uncounted -= 1
         self._left_something = self._left_something or kept
 
     def _progress(self) -> None:
@@ -195,6 +201,7 @@ class Write:
     def _lose(self, why: str) -> None:
         tally = self._tally
         detail = f"{tally.acked} of {tally.required} required replicas have it on disk: {why}"
-        nothing_left = not (tally.acked or tally.unknown or tally.open_count)
-        kind = Unavailable if nothing_left and not self._left_something else WriteTimeout
+        under_way = tally.open_count or self._hints_uncounted
+        left_something = self._left_something or tally.acked or tally.unknown or under_way
+        kind = WriteTimeout if left_something else Unavailable
         self.answer.set_exception(kind(detail, acked=tally.acked, required=tally.required))

@@ -5,23 +5,29 @@ Rules
 1. Operations run side by side, so that what they write can share a group commit. Their effects are
    in no order among themselves; their results are in the order of the request.
 2. Each succeeds or fails alone. There is no transaction.
-3. A bounded number of tasks takes operations one after the other: a task for each would cost more
-   than many of the operations.
+3. A bounded number is under way. A create takes no task: one is started after the other, and the
+   answers are awaited in order; a task for each would cost more than the create.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 from cluster.ids import DocumentId, format_document_id, parse_document_id
-from docservice.documents import DocumentService, Quorums
+from docservice.documents import Creation, DocumentService, Found, Quorums
 from docservice.http.bodies import CreateOperation, DeleteOperation, GetOperation, Operation
 from docservice.http.headers import Headers
 from docservice.http.problems import RequestRefused
 from docservice.http.replies import ReplyWriter
+from kvnode.results import Stored
 
 #: Operations of one request that are under way at once.
 CONCURRENT_MAX: Final = 256
+
+#: The answer of an operation that was started, and what makes its result of it.
+_UnderWay = tuple["asyncio.Future[Any]", Callable[[Any], bytes]]
 
 
 class BulkRunner:
@@ -44,55 +50,83 @@ class BulkRunner:
 
         ``deadline_s`` is one for all; ``headers`` are the request's.
         """
-        results = [b""] * len(operations)
+        results: list[bytes] = []
         failures = 0
-        pending = iter(enumerate(operations))
+        under_way: deque[_UnderWay] = deque()
 
-        async def work(pending: Iterator[tuple[int, Operation | RequestRefused]]) -> None:
+        async def finish_oldest() -> None:
             nonlocal failures
-            for index, operation in pending:
-                try:
-                    results[index] = await self._run_one(operation, quorums, deadline_s)
-                except Exception as error:  # noqa: BLE001 - one operation fails alone; see answer
-                    failures += 1
-                    problem = self._replies.problem(error, headers)
-                    results[index] = self._representation.bulk_failed(problem)
+            answer, result_of = under_way.popleft()
+            try:
+                results.append(result_of(await answer))
+            except Exception as error:  # noqa: BLE001 - one operation fails alone; see answer
+                failures += 1
+                problem = self._replies.problem(error, headers)
+                results.append(self._representation.bulk_failed(problem))
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(len(operations), CONCURRENT_MAX)):
-                tasks.create_task(work(pending))
+        try:
+            for operation in operations:
+                if len(under_way) == CONCURRENT_MAX:
+                    await finish_oldest()
+                under_way.append(self._start(operation, quorums, deadline_s))
+            while under_way:
+                await finish_oldest()
+        finally:  # nobody waits any more for what a cancellation left here
+            for answer, _ in under_way:
+                answer.cancel()
         return b'{"errors":%b,"results":[%b]}' % (
             b"true" if failures else b"false",
             b",".join(results),
         )
 
-    async def _run_one(
+    def _start(
         self, operation: Operation | RequestRefused, quorums: Quorums, deadline_s: float
-    ) -> bytes:
-        match operation:
-            case RequestRefused():
-                raise operation
-            case CreateOperation():
-                created = await self._service.create(
-                    operation.content,
-                    ttl_s=operation.ttl_seconds or None,
-                    idempotency_key=operation.idempotency_key or None,
-                    quorums=quorums,
-                    deadline_s=deadline_s,
-                )
-                return self._representation.bulk_created(
-                    format_document_id(created.document_id), created
-                )
-            case GetOperation():
-                found = await self._service.read(
-                    _parse_id(operation.id), quorums=quorums, deadline_s=deadline_s
-                )
-                return self._representation.bulk_got(operation.id, found.create)
-            case DeleteOperation():
-                await self._service.delete(
-                    _parse_id(operation.id), quorums=quorums, deadline_s=deadline_s
-                )
-                return b'{"status":204}'
+    ) -> _UnderWay:
+        """Start one operation; one that can't be started has its answer already."""
+        service = self._service
+        answer: Awaitable[Any]
+        result_of: Callable[[Any], bytes]
+        if isinstance(operation, RequestRefused):
+            return _failed(operation), _deleted
+        try:
+            match operation:
+                case CreateOperation():
+                    creation = service.begin_create(
+                        operation.content,
+                        ttl_s=operation.ttl_seconds or None,
+                        idempotency_key=operation.idempotency_key or None,
+                        quorums=quorums,
+                        deadline_s=deadline_s,
+                    )
+                    answer, result_of = creation.answer, partial(self._created, creation)
+                case GetOperation():
+                    document_id = _parse_id(operation.id)
+                    answer = service.read(document_id, quorums=quorums, deadline_s=deadline_s)
+                    result_of = partial(self._got, operation.id)
+                case DeleteOperation():
+                    document_id = _parse_id(operation.id)
+                    answer = service.delete(document_id, quorums=quorums, deadline_s=deadline_s)
+                    result_of = _deleted
+        except Exception as error:  # noqa: BLE001 - one operation fails alone; see answer
+            return _failed(error), _deleted
+        return asyncio.ensure_future(answer), result_of
+
+    def _created(self, creation: Creation, stored: Stored) -> bytes:
+        created = self._service.finish_create(creation, stored)
+        return self._representation.bulk_created(format_document_id(created.document_id), created)
+
+    def _got(self, id_text: str, found: Found) -> bytes:
+        return self._representation.bulk_got(id_text, found.create)
+
+
+def _failed(error: Exception) -> "asyncio.Future[Any]":
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    answer.set_exception(error)
+    return answer
+
+
+def _deleted(_: Stored) -> bytes:
+    return b'{"status":204}'
 
 
 def _parse_id(text: str) -> DocumentId:

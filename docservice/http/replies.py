@@ -14,16 +14,14 @@ from http import HTTPStatus
 from typing import Final
 
 import msgspec
-import structlog
 
 from docservice.documents import Created, Found
 from docservice.http.headers import Headers, trace_id
 from docservice.http.problems import MEDIA_TYPE, Problem, RequestRefused, problem_of
 from docservice.http.representation import Representation
+from kvnode.log import Log
 from kvnode.ports import Entropy
 from kvnode.results import Fetched, Stored
-
-_LOG = structlog.get_logger()
 
 _INSTANCE: Final = "urn:stele:request:"
 _JSON: Final = "Content-Type: application/json\r\n"
@@ -48,9 +46,10 @@ class Reply(msgspec.Struct, gc=False):
 class ReplyWriter:
     """Formats answers for one listener."""
 
-    def __init__(self, *, region: str, entropy: Entropy) -> None:
+    def __init__(self, *, region: str, entropy: Entropy, log: Log) -> None:
         self.representation = Representation()
         self._entropy = entropy
+        self._log = log
         self._encode = msgspec.json.Encoder().encode
         # Unique over processes and restarts: a random prefix, then a count.
         self._id_prefix = f"{entropy.random_bytes(6).hex()}-"
@@ -120,7 +119,7 @@ class ReplyWriter:
             trace_id=trace or self._entropy.random_bytes(16).hex(),
         )
         if problem.code == "internal":
-            _LOG.error("request.failed", trace_id=problem.trace_id, exc_info=error)
+            self._log.error("request.failed", trace_id=problem.trace_id, exc_info=error)
         return problem
 
     def refused(self, error: Exception, headers: Headers | None) -> Reply:

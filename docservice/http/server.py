@@ -11,6 +11,7 @@ from docservice.http.connection import Connection
 from docservice.http.metrics import RequestMetrics
 from docservice.http.replies import ReplyWriter
 from docservice.http.shared import Shared
+from kvnode.log import Log, process_log
 from kvnode.ports import Clock, Entropy
 
 #: Longest time between two looks at the connections' deadlines.
@@ -94,13 +95,16 @@ async def start_data_listener(
     metrics: RequestMetrics,
     clock: Clock,
     entropy: Entropy,
+    log: Log | None = None,
 ) -> DataListener:
     """Serve the document API on ``host:port``; port 0 picks a free one.
+
+    ``log`` hears of every exception that nobody raised on purpose; without one, standard error.
 
     Raises:
         OSError: the address can't be bound.
     """
-    replies = ReplyWriter(region=region, entropy=entropy)
+    replies = ReplyWriter(region=region, entropy=entropy, log=log or process_log())
     api = DocumentApi(service, replies=replies, http=http, clock=clock)
     shared = Shared(http=http, clock=clock, metrics=metrics, replies=replies, answer=api.answer)
     listener = DataListener(shared, clock)

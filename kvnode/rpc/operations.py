@@ -42,4 +42,6 @@ class FetchResult(IntEnum):
 
 #: Requests a node may have open on one connection.
 OPEN_REQUESTS_MAX: Final = 65_536
+#: Records of one MERGE: each may be answered with a whole one, and the answer must fit in a frame.
+MERGE_RECORDS_MAX: Final = 256
 Fields = list[Any]

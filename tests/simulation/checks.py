@@ -17,11 +17,11 @@ I27  A machine that runs undisturbed answers by the deadline, whatever befalls t
 "Absent" counts only from owners, so it needs no strictness; "found" counts from hint holders too.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
+from docservice.documents import DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused
+from kvnode.record import Record
 from tests.simulation.history import Kind, NoAnswer, Operation, Refused
 from tests.simulation.invariants import DiskWatch, Violation
 
@@ -37,11 +37,32 @@ def judge(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
         yield from _in_time(operation)
         if operation.document_id is not None:
             documents.setdefault(operation.document_id, []).append(operation)
-    yield from _refusals_without_effect(history, watch)
     origins = _origins(history)
+    yield from _refusals_without_effect(origins, history, watch)
     for document_id, operations in documents.items():
         for what in _document(operations, origins):
             yield Violation(*what, document_id)
+
+
+def judge_converged(
+    history: list[Operation], stored: Callable[[bytes], list[Record | None]]
+) -> Iterator[Violation]:
+    """Everything that must not be once every fault is over and all replicas were repaired.
+
+    Args:
+        stored: What each owner of a document has on disk.
+    """
+    deletes = [op for op in history if op.kind is Kind.DELETE]
+    deleted = {op.document_id for op in deletes}
+    for op in history:
+        if not op.acknowledged or op.document_id is None:
+            continue
+        held = stored(op.document_id)
+        if op.kind is Kind.CREATE and op.document_id not in deleted:
+            if any(record is None or record.create is None for record in held):
+                yield Violation("I1", f"lost: {op}", op.document_id)
+        elif op.kind is Kind.DELETE and any(r is None or r.tombstone is None for r in held):
+            yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
 
 
 def _document(
@@ -74,9 +95,9 @@ def _absences(
             for create in acknowledged:
                 if _after(op, create) and create.replicas + op.answer.acked > COPIES:
                     yield "I1", f"absent: {op}, after {create}"
-        elif isinstance(op.answer, DocumentDeleted | KeyDeleted):
-            if all(_after(delete, op) for delete in deletes):
-                yield "I1", f"nobody had deleted it: {op}"
+        gone = isinstance(op.answer, DocumentDeleted | KeyDeleted)
+        if gone and all(_after(delete, op) for delete in deletes):
+            yield "I1", f"nobody had deleted it: {op}"
 
 
 def _deletes(
@@ -126,28 +147,32 @@ def _in_time(operation: Operation) -> Iterator[Violation]:
 
 
 def _refusals_without_effect(
-    history: list[Operation], watch: DiskWatch
+    origins: dict[str, list[Operation]], history: list[Operation], watch: DiskWatch
 ) -> Iterator[Violation]:
-    creates = [op for op in history if op.kind is Kind.CREATE]
-    by_key: dict[str, list[Operation]] = {}
-    for op in creates:
-        if op.key is not None:
-            by_key.setdefault(op.key, []).append(op)
-    tries = Counter(op.content for op in creates if not op.refused)
-    for op in creates:
-        assert op.content is not None
-        # In the weak mode a body is stored before anyone knows of another one. And what a
-        # tombstone hides is no effect.
-        weak = isinstance(op.answer, KeyReused) and not strong(by_key.get(op.key or "", []))
-        excused = weak or isinstance(op.answer, KeyDeleted) or tries[op.content]
-        stored_as = watch.contents.get(op.content.encode())
-        if op.refused and not excused and stored_as is not None:
-            yield Violation("I12", f"refused and stored: {op}", stored_as)
+    for content, creates in origins.items():
+        stored_as = watch.contents.get(content.encode())
+        if stored_as is not None and not any(map(_may_store, creates)):
+            refused = "; ".join(map(str, creates))
+            yield Violation("I12", f"refused and stored: {refused}", stored_as)
     deletes = [op for op in history if op.kind is Kind.DELETE]
     effective = {op.document_id for op in deletes if not op.refused}
     for op in deletes:
         if op.document_id in watch.deleted and op.document_id not in effective:
             yield Violation("I12", f"refused and deleted: {op}", op.document_id)
+
+
+def _may_store(create: Operation) -> bool:
+    """Whether a create's content may be on a disk after its answer.
+
+    One that a delete overtakes is stored, perhaps read, and then answered with KeyDeleted. In the
+    weak mode a body is stored before anybody knows of another one.
+    """
+    weak = create.quorums.write <= COPIES // 2
+    return (
+        not create.refused
+        or isinstance(create.answer, KeyDeleted)
+        or (isinstance(create.answer, KeyReused) and weak)
+    )
 
 
 def _origins(history: list[Operation]) -> dict[str, list[Operation]]:

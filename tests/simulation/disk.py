@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
+from cluster.ids import DocumentId, NodeId
 from kvnode.storage.commit import Changes
+from kvnode.storage.keys import hint_key
 from kvnode.storage.memory import MemoryDisk
 
 _FREE_BYTES: Final = 1 << 30
@@ -24,6 +26,10 @@ class SimDisk(MemoryDisk):
         """Make one batch durable, all of it."""
         self._on_commit(self, changes)
         super().apply(changes)
+
+    def holds_hint(self, target: NodeId, document_id: DocumentId) -> bool:
+        """Whether a hint for ``target`` is durable here."""
+        return hint_key(target, document_id) in self.values
 
     def lose(self, key: bytes) -> None:
         """Forget a value, as a disk that failed and was replaced has."""

@@ -90,6 +90,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._schedule = self.stream("schedule")
         self._steps_max = steps_max
         self._at_step: dict[int, Callable[[], None]] = {}
+        #: Called after every step: for what must hold at each.
+        self.after_step: Callable[[], None] | None = None
         # The base class's queues, with types; popping from anywhere needs a list.
         self._ready: list[asyncio.Handle] = []
         self._scheduled: list[asyncio.TimerHandle] = []
@@ -200,6 +202,8 @@ class SimLoop(asyncio.BaseEventLoop):
         action = self._at_step.pop(self.steps, None)
         if action is not None:
             action()
+        if self.after_step is not None:
+            self.after_step()
 
     def _next_handle(self) -> asyncio.Handle:
         self._drop_void_timers()

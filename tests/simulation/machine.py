@@ -19,6 +19,7 @@ from cluster.ids import NodeId
 from cluster.settings import ClusterSettings, NodeSettings
 from docservice.documents import DocumentService
 from kvnode.client import ClusterClient
+from kvnode.codec import decode
 from kvnode.log import Log
 from kvnode.node import Node, ring_of
 from kvnode.ports import Entropy
@@ -26,7 +27,6 @@ from kvnode.record import Record
 from kvnode.storage.identity import Identity
 from kvnode.storage.keys import IDENTITY_KEY, record_key
 from kvnode.storage.memory import MemoryEngine
-from kvnode.codec import decode
 from tests.simulation.disk import OnCommit, SimDisk, SimSpace
 from tests.simulation.loop import SimLoop
 from tests.simulation.ports import SimClock, SimEntropy
@@ -128,6 +128,7 @@ class NodeMachine(Machine):
         self.commit_latency_s = COMMIT_LATENCY_S
         #: The newest process's, also after it died; None until it answers requests.
         self.node: Node | None = None
+        self.engine: MemoryEngine | None = None
         self._latencies = loop.stream(f"disk/{own.id}")
         identity = Identity(settings.cluster_id, own.id, settings.replication.partitions)
         self.disk.apply({IDENTITY_KEY: identity.encode()})
@@ -135,7 +136,7 @@ class NodeMachine(Machine):
     async def main(self, entropy: Entropy) -> None:
         """As ``kvnode.__main__`` does, without HTTP."""
         self.node = None
-        engine = MemoryEngine(
+        self.engine = MemoryEngine(
             self.disk,
             self.loop,
             commit_latency_s=lambda: self._latencies.uniform(*self.commit_latency_s),
@@ -145,7 +146,7 @@ class NodeMachine(Machine):
             self.settings,
             self.own,
             SECRET,
-            engine=engine,
+            engine=self.engine,
             disk=self.space,
             clock=self.clock,
             entropy=entropy,
@@ -173,6 +174,10 @@ class NodeMachine(Machine):
         """What the disk holds of a document, as its replica."""
         encoded = self.disk.values.get(record_key(document_id))
         return decode(document_id, encoded) if encoded is not None else None
+
+    def damage(self, document_id: bytes, position: int = 0) -> None:
+        """Invert one byte of a stored record."""
+        self.disk.flip(record_key(document_id), position)
 
 
 class ServiceMachine(Machine):

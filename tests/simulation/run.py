@@ -57,14 +57,26 @@ def simulate(
             finally:
                 # A broken invariant is the cause of whatever else went wrong after it.
                 violations = cluster.watch.violations
+            name_the_unnamed(cluster)
             violations += judge(cluster.history, cluster.watch)
-            if violations:
-                raise violations[0]
+            _raise_first(violations)
         except BaseException as error:
             for note in report(cluster, error):
                 error.add_note(note)
             raise
     return cluster
+
+
+def _raise_first(violations: list[Violation]) -> None:
+    if violations:
+        raise violations[0]
+
+
+def name_the_unnamed(cluster: SimCluster) -> None:
+    """Give creates that nobody answered the id that their client never heard of."""
+    for operation in cluster.history:
+        if operation.document_id is None and operation.content is not None:
+            operation.document_id = cluster.watch.contents.get(operation.content.encode())
 
 
 def report(cluster: SimCluster, error: BaseException) -> list[str]:
@@ -88,9 +100,7 @@ def report(cluster: SimCluster, error: BaseException) -> list[str]:
 
 def timeline(cluster: SimCluster, document_id: bytes) -> str:
     """All that was asked about a document, and all that reached a disk of it, in order."""
-    lines = [
-        (op.invoked_s, str(op)) for op in cluster.history if op.document_id in (document_id, None)
-    ]
+    lines = [(op.invoked_s, str(op)) for op in cluster.history if op.document_id == document_id]
     for found, commits in cluster.watch.commits.items():
         if found == document_id:
             lines += [(at.at_s, f"{at.at_s:.4f} {at.machine} commits {at.what}") for at in commits]

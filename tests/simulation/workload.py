@@ -19,7 +19,9 @@ from tests.simulation.cluster import SimCluster
 from tests.simulation.history import NoAnswer
 
 _CLIENTS: Final = 4
-_KEYS_PER_MODE: Final = 5
+#: Keys of one mode that are in use at once, and for how long.
+_KEYS: Final = 2
+_KEY_LASTS_S: Final = 4.0
 _BODIES: Final = 2
 _THINK_S: Final = (0.0, 0.25)
 _KNOWN_MAX: Final = 40
@@ -62,7 +64,8 @@ class Workload:
             content = f"document {self._contents}"
             await cluster.create(via, content, write=level, sloppy=sloppy, timeout_s=timeout_s)
         elif kind in ("strong", "weak"):
-            key = f"{kind} {chance.randrange(_KEYS_PER_MODE)}"
+            era = int(cluster.loop.time() / _KEY_LASTS_S)
+            key = f"{kind} {era}.{chance.randrange(_KEYS)}"
             content = f"{key}, body {chance.randrange(_BODIES)}"
             write = max(level, 2) if kind == "strong" else 1
             await cluster.create(

@@ -8,6 +8,8 @@ from typing import Self, TypeVar, cast
 
 import msgspec
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
 from cluster.settings import HttpSettings, LifecycleSettings, ReplicationSettings
 from docservice.documents import DocumentService
@@ -183,12 +185,21 @@ class Wire:
 class Served:
     """A running listener and everything behind it."""
 
-    def __init__(self, listener: DataListener, store: MemoryStore, clock: StoppedWallClock) -> None:
+    def __init__(
+        self,
+        listener: DataListener,
+        store: MemoryStore,
+        clock: StoppedWallClock,
+        metrics: CountedRequests,
+        logged: LogCapture,
+    ) -> None:
         self.listener = listener
         self.store = store
         self.clock = clock
+        self.metrics = metrics
         self.port = listener.port
-        self.metrics = CountedRequests()
+        #: Lines of the log.
+        self.logged = logged.entries
 
     async def connect(self) -> Wire:
         """A new connection."""
@@ -238,6 +249,7 @@ async def serving(
         replication=replication,
         lifecycle=LifecycleSettings(tombstone_retention_s=RETENTION_S),
     )
+    logged = LogCapture()
     listener = await start_data_listener(
         service,
         host="127.0.0.1",
@@ -247,9 +259,13 @@ async def serving(
         metrics=metrics,
         clock=clock,
         entropy=entropy,
+        log=structlog.wrap_logger(
+            None,
+            processors=[logged],
+            wrapper_class=structlog.make_filtering_bound_logger("info"),
+        ),
     )
-    served = Served(listener, store, clock)
-    served.metrics = metrics
+    served = Served(listener, store, clock, metrics, logged)
     try:
         yield served
     finally:

@@ -1,13 +1,17 @@
 """Bytes of a record: canonical, bound to their document, and never believed when damaged."""
 
+import hashlib
 import struct
+from datetime import UTC, datetime
+from pathlib import Path
 
 import crc32c
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cluster.ids import NodeId, partition_of
+from cluster.ids import NodeId, parse_document_id, partition_of
+from kvnode import storage
 from kvnode.codec import (
     HEADER_BYTES,
     RECORD_BYTES_MAX,
@@ -18,6 +22,7 @@ from kvnode.codec import (
     verify,
 )
 from kvnode.errors import CorruptRecord
+from kvnode.hints import encode_hint
 from kvnode.record import CONTENT_BYTES_MAX, Create, Record, Tombstone
 from kvnode.storage.keys import (
     document_id_of,
@@ -29,6 +34,7 @@ from kvnode.storage.keys import (
     record_key,
     vote_key,
 )
+from tests.support.pages import example_bytes
 from tests.support.records import any_records, document_ids, records
 
 ID = bytes(range(16))
@@ -174,3 +180,26 @@ def test_kinds_of_keys_do_not_mix(document_id: bytes, target: NodeId) -> None:
     keys = [hint_key(target, document_id), record_key(document_id), vote_key(document_id)]
     assert [key[:1] for key in keys] == [b"h", b"r", b"v"]
     assert len(keys[1]) == len(keys[2]) == 17
+
+
+def test_the_example_of_the_format_page_is_what_the_code_writes() -> None:
+    """Whoever reads a hex dump with the page in hand must not be misled."""
+    document_id = parse_document_id("019b76da-a800-7abc-9def-0123456789ab")
+    assert document_id is not None
+    content = b"Hello, stele!"
+    created_at_ms = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    create = Create(
+        content, created_at_ms, created_at_ms + 3_600_000, hashlib.sha256(content).digest()
+    )
+    deleted_at_ms = created_at_ms + 60_000
+    tombstone = Tombstone(deleted_at_ms, deleted_at_ms + 30 * 86_400_000)
+    record = encode(document_id, Record(create, tombstone))
+    hint = encode_hint(created_at_ms, record)
+    assert partition_of(document_id, 256) == 137
+    page = Path(storage.__file__).with_name("FORMAT.md")
+    assert example_bytes(page, "## Example") == [
+        record_key(document_id),
+        record,
+        hint_key(NodeId("a3"), document_id),
+        hint.removesuffix(record),
+    ]

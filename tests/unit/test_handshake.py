@@ -1,12 +1,17 @@
 """Two sides prove to each other that they know the secret, and to nobody else."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvnode.rpc.frames import Message, ProtocolError
+from cluster.ids import parse_document_id
+from kvnode import rpc
+from kvnode.rpc.frames import Message, ProtocolError, encode_frame
 from kvnode.rpc.handshake import NONCE_BYTES, PROTOCOL_VERSION, Handshake
-from kvnode.rpc.operations import Op
+from kvnode.rpc.operations import FetchResult, Op
+from tests.support.pages import example_bytes
 
 SECRET = b"s" * 32
 CLUSTER = "0" * 32
@@ -197,3 +202,18 @@ def test_arbitrary_fields_are_refused(hello: list[object], proof: list[object]) 
     acceptor.receive_hello(hello_of(side(dialer=True, nonce=nonce(1))))
     with pytest.raises(ProtocolError):
         acceptor.receive_proof([Op.PROOF, *proof])
+
+
+def test_the_example_of_the_protocol_page_is_what_the_code_sends() -> None:
+    """Whoever reads a capture with the page in hand must not be misled."""
+    cluster_id, ring = "0" * 31 + "1", (1, bytes(range(8)))
+    dialer = side("a1", dialer=True, nonce=nonce(1), cluster_id=cluster_id, ring=ring)
+    acceptor = side("a2", dialer=False, nonce=nonce(2), cluster_id=cluster_id, ring=ring)
+    document_id = parse_document_id("019b76da-a800-7abc-9def-0123456789ab")
+    page = Path(rpc.__file__).with_name("PROTOCOL.md")
+    assert example_bytes(page, "### Example") == [
+        encode_frame([hello_of(dialer)]),
+        encode_frame([proof_of(dialer, hello_of(acceptor))]),
+        encode_frame([[Op.FETCH, 1, 500, document_id, None]]),
+        encode_frame([[Op.REPLY, 1, FetchResult.ABSENT, None]]),
+    ]

@@ -22,7 +22,15 @@ from kvnode.record import Create, Record, Tombstone, merge
 from kvnode.replica import Replica
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.commit import GATHERED_BYTES_MAX
-from kvnode.storage.keys import HINT_PREFIX, hint_key, prefix_stop, record_key, vote_key
+from kvnode.storage.keys import (
+    HINT_PREFIX,
+    RECORD_COUNT_KEY,
+    RECORD_PREFIX,
+    hint_key,
+    prefix_stop,
+    record_key,
+    vote_key,
+)
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from kvnode.sweep import DeadlineSweep
 from kvnode.writing import Write
@@ -204,6 +212,13 @@ class ReplicaLife(RuleBasedStateMachine):
         assert (book.held, book.held_bytes) == (len(held), sum(map(len, held.values())))
         dropped = sum(book.dropped.values())
         assert book.created == book.delivered + book.superseded + dropped + book.held
+
+    @invariant()
+    def the_count_is_that_of_the_records(self) -> None:
+        """In the same batch as each first copy, so a crash can't part them."""
+        values = self.life.disk.values
+        count = int.from_bytes(values.get(RECORD_COUNT_KEY, b""), "big")
+        assert count == sum(key.startswith(RECORD_PREFIX) for key in values)
 
     @invariant()
     def acknowledged_hints_are_held_until_they_are_delivered(self) -> None:

@@ -1,0 +1,167 @@
+"""Requests to the machines of a cluster, each remembered in the history.
+
+A request runs as the production use case (``DocumentService``) in the process that is asked. Its
+client waits in the test's own process, so what becomes of it is known when the machine dies.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from cluster.ids import DocumentId, uuid8_of_key
+from docservice.documents import TENANT, Created, DocumentService, Found, Quorums
+from kvnode.errors import StoreError
+from kvnode.results import Stored
+from tests.simulation.history import Kind, NoAnswer, Operation, Refused
+from tests.simulation.loop import SimLoop
+from tests.simulation.machine import Machine
+
+CLUSTER_ID: Final = "5e" * 16
+TIMEOUT_S: Final = 2.0
+#: After a deadline, until a client gives up an answer: sweeps are late, and clocks drift.
+PATIENCE_S: Final = 0.5
+
+_Call = Callable[[DocumentService, float], Coroutine[Any, Any, Any]]
+
+
+class Clients:
+    """Every client of a cluster.
+
+    Args:
+        loop: The world.
+        machines: What can be asked, by name.
+        on_success: Called just when a client hears that its operation succeeded.
+    """
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        machines: Mapping[str, Machine],
+        on_success: Callable[[Operation], None],
+    ) -> None:
+        self.loop = loop
+        self.machines = machines
+        self.history: list[Operation] = []
+        self._on_success = on_success
+
+    async def create(
+        self,
+        via: str,
+        content: str,
+        *,
+        key: str | None = None,
+        write: int = 1,
+        sloppy: bool = True,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Created:
+        """Create a document through a machine. Raises StoreError or NoAnswer."""
+        operation = self._invoke(Kind.CREATE, via, Quorums(1, write, sloppy), timeout_s)
+        operation.content, operation.key = content, key
+        operation.document_id = id_of_key(key) if key is not None else None
+        created: Created = await self._answer(
+            operation,
+            lambda documents, deadline_s: documents.create(
+                content,
+                ttl_s=None,
+                idempotency_key=key,
+                quorums=operation.quorums,
+                deadline_s=deadline_s,
+            ),
+        )
+        return created
+
+    async def read(
+        self,
+        via: str,
+        document_id: DocumentId,
+        *,
+        read: int = 1,
+        sloppy: bool = True,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Found:
+        """Read a document through a machine. Raises StoreError or NoAnswer."""
+        operation = self._invoke(Kind.READ, via, Quorums(read, 1, sloppy), timeout_s)
+        operation.document_id = document_id
+        found: Found = await self._answer(
+            operation,
+            lambda documents, deadline_s: documents.read(
+                document_id, quorums=operation.quorums, deadline_s=deadline_s
+            ),
+        )
+        return found
+
+    async def delete(
+        self,
+        via: str,
+        document_id: DocumentId,
+        *,
+        write: int = 1,
+        sloppy: bool = True,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Stored:
+        """Delete a document through a machine. Raises StoreError or NoAnswer."""
+        operation = self._invoke(Kind.DELETE, via, Quorums(1, write, sloppy), timeout_s)
+        operation.document_id = document_id
+        stored: Stored = await self._answer(
+            operation,
+            lambda documents, deadline_s: documents.delete(
+                document_id, quorums=operation.quorums, deadline_s=deadline_s
+            ),
+        )
+        return stored
+
+    def disturb(self, name: str) -> None:
+        """Remember that a machine was struck while these were waiting for it."""
+        for operation in self.history:
+            if operation.answered_s is None and operation.via == name:
+                operation.disturbed = True
+
+    def _invoke(self, kind: Kind, via: str, quorums: Quorums, timeout_s: float) -> Operation:
+        now_s = self.loop.time()
+        operation = Operation(len(self.history) + 1, kind, via, quorums, now_s, now_s + timeout_s)
+        self.history.append(operation)
+        return operation
+
+    async def _answer(self, operation: Operation, call: _Call) -> Any:
+        try:
+            answer = await self._ask(operation, call)
+        except (StoreError, NoAnswer) as error:
+            operation.answer = error
+            raise
+        else:
+            operation.answer = answer
+            if isinstance(answer, Created):
+                operation.document_id = answer.document_id
+            self._on_success(operation)
+            return answer
+        finally:
+            operation.answered_s = self.loop.time()
+
+    async def _ask(self, operation: Operation, call: _Call) -> Any:
+        machine = self.machines[operation.via]
+        if machine.documents is None or machine.process.dead:
+            raise Refused(f"{operation.via} does not listen")
+        operation.disturbed = not machine.process.running
+        timeout_s = operation.deadline_s - operation.invoked_s
+        deadline_s = machine.clock.monotonic_s() + timeout_s
+        task = self.loop.spawn(machine.process, call(machine.documents, deadline_s))
+        await asyncio.wait(
+            [task, machine.gone],
+            timeout=timeout_s + PATIENCE_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if task.done():
+            return task.result()
+        task.add_done_callback(_nobody_listens)
+        raise NoAnswer(f"{operation.via} did not answer")
+
+
+def id_of_key(key: str) -> DocumentId:
+    """The id that an idempotency key gives."""
+    return uuid8_of_key(bytes.fromhex(CLUSTER_ID), TENANT, key)
+
+
+def _nobody_listens(task: "asyncio.Task[Any]") -> None:
+    """Take an answer that comes after its client has left."""
+    if not task.cancelled():
+        task.exception()

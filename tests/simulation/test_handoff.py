@@ -1,0 +1,259 @@
+"""Hinted handoff: what a node missed reaches it, whatever happens on the way."""
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from cluster.ids import DocumentId
+from cluster.settings import HintSettings
+from docservice.documents import DocumentDeleted
+from kvnode.storage.keys import record_key
+from tests.simulation.clients import id_of_key
+from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.convergence import hints, settle
+from tests.simulation.invariants import Violation
+from tests.simulation.machine import NodeMachine
+from tests.simulation.run import seeds, simulate
+
+WINDOW_S: Final = 5.0
+ONE_HINT_BYTES: Final = 200
+
+
+async def create_while_down(cluster: SimCluster, name: str, count: int = 1) -> list[DocumentId]:
+    """Documents of which the killed node ``name`` knows nothing, and a1 holds its hints."""
+    cluster.kill(name)
+    await cluster.noticed(name)
+    created = [await cluster.create("a1", f"missed {number}", write=2) for number in range(count)]
+    return [answer.document_id for answer in created]
+
+
+@seeds(2)
+def test_what_a_node_missed_is_delivered_when_it_is_back(seed: int) -> None:
+    """The hints are gone once it has them, and counted as delivered (scenario 1)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        missed = await create_while_down(cluster, "a3", count=3)
+        book = cluster.nodes["a1"].serving.replica.hints
+        assert book.held == len(missed)
+        await cluster.restart("a3")
+        await settle(cluster)
+        for document_id in missed:
+            assert cluster.nodes["a3"].stored(document_id) is not None
+        assert (book.created, book.delivered, book.held) == (3, 3, 0)
+        await asyncio.sleep(0.1)  # until it is durable that they are gone
+        logged = cluster.nodes["a1"].events("hint.delivered")
+        assert sum(line.fields["hints"] for line in logged) == len(missed)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_hint_is_kept_until_its_target_has_it_on_disk(seed: int) -> None:
+    """The target loses power after receiving and before its commit: what it held is lost."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        (document_id,) = await create_while_down(cluster, "a3")
+        target = cluster.nodes["a3"]
+        target.commit_latency_s = (0.4, 0.4)
+
+        def received() -> bool:
+            key = record_key(document_id)
+            return target.engine is not None and target.engine.latest(key) is not None
+
+        target.start()
+        await cluster.until(received, 10.0, "nothing was sent")
+        assert target.stored(document_id) is None
+        cluster.power_off("a3")
+        await asyncio.sleep(1.0)
+        assert cluster.hints_of("a1", "a3", document_id)
+        await cluster.restart("a3")
+        await settle(cluster)
+        assert target.stored(document_id) is not None
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_holder_that_is_restarted_still_has_its_hints(seed: int) -> None:
+    """They are in its database, and counted anew at start."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        missed = await create_while_down(cluster, "a3", count=2)
+        cluster.kill("a1")
+        await cluster.restart("a1")
+        assert cluster.nodes["a1"].serving.replica.hints.held == len(missed)
+        await cluster.restart("a3")
+        await settle(cluster)
+        for document_id in missed:
+            assert cluster.nodes["a3"].stored(document_id) is not None
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+@pytest.mark.parametrize("first", ["create", "delete"])
+def test_a_create_and_a_delete_hint_may_be_delivered_in_either_order(seed: int, first: str) -> None:
+    """They are held by different nodes; the document stays deleted (scenario 7)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        (document_id,) = await create_while_down(cluster, "a3")
+        await cluster.delete("a2", document_id, write=2)
+        assert cluster.hints_of("a1", "a3", document_id)
+        assert cluster.hints_of("a2", "a3", document_id)
+        holder, late = ("a1", "a2") if first == "create" else ("a2", "a1")
+        cluster.loop.network.partition([late], ["a3"])
+        cluster.machines["a3"].start()
+        await cluster.until(
+            lambda: not cluster.hints_of(holder, "a3", document_id), 30.0, "not delivered"
+        )
+        record = cluster.nodes["a3"].stored(document_id)
+        assert record is not None
+        assert (record.tombstone is None) == (first == "create")
+        cluster.loop.network.heal_all()
+        await settle(cluster)
+        record = cluster.nodes["a3"].stored(document_id)
+        assert record is not None
+        assert record.tombstone is not None
+        assert record.create is not None
+        with pytest.raises(DocumentDeleted):
+            await cluster.read("a3", document_id)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_hints_over_the_cap_are_counted_and_reads_heal_their_documents(seed: int) -> None:
+    """The cap costs no write its success: these were stored by two replicas."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        missed = await create_while_down(cluster, "a3", count=4)
+        book = cluster.nodes["a1"].serving.replica.hints
+        assert (book.created, book.held, book.dropped["overflow"]) == (4, 1, 3)
+        assert book.held_bytes <= ONE_HINT_BYTES
+        await cluster.restart("a3")
+        await cluster.until(lambda: not hints(cluster), 60.0, lambda: hints(cluster))
+        absent = [name for name in missed if cluster.nodes["a3"].stored(name) is None]
+        assert len(absent) == 3
+        for document_id in absent:
+            await cluster.read("a2", document_id, read=3)
+        await settle(cluster)
+
+    simulate(scenario, seed, settings_of(hints=HintSettings(target_bytes_max=ONE_HINT_BYTES)))
+
+
+@seeds(2)
+def test_hints_older_than_the_window_are_dropped_and_counted(seed: int) -> None:
+    """They are given up also while their target is down (scenario 4, without anti-entropy)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        (document_id,) = await create_while_down(cluster, "a3")
+        book = cluster.nodes["a1"].serving.replica.hints
+        await asyncio.sleep(WINDOW_S - 1)
+        assert book.held == 1
+        await asyncio.sleep(2.5)
+        assert (book.held, book.dropped["expired"], book.delivered) == (0, 1, 0)
+        assert not cluster.hints_of("a1", "a3", document_id)
+        assert cluster.nodes["a1"].events("hint.dropped")
+        await cluster.restart("a3")
+        await cluster.read("a1", document_id, read=3)
+        await settle(cluster)
+
+    simulate(scenario, seed, settings_of(hints=HintSettings(window_s=WINDOW_S)))
+
+
+@seeds(2)
+def test_no_hint_is_ever_unaccounted_for(seed: int) -> None:
+    """Hints created = delivered + superseded + dropped + held, at every step of every node (I15).
+
+    Tight caps and a short window make hints of every fate.
+    """
+    settings = settings_of(5, hints=HintSettings(window_s=WINDOW_S, target_bytes_max=300))
+    fates: dict[str, int] = {}
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.loop.after_step = lambda: _balance(cluster)
+        for down, for_s in ("a3", 0.1), ("a4", WINDOW_S + 1), ("a5", 1.0):
+            cluster.kill(down)
+            await cluster.noticed(down)
+            for number in range(20):
+                via = ("a1", "a2")[number % 2]
+                created = await cluster.create(via, f"{down} {number}", write=1)
+                await cluster.delete("a1", created.document_id)
+            await asyncio.sleep(for_s)
+            await cluster.restart(down)
+            await cluster.until(lambda: not hints(cluster), 60.0, lambda: hints(cluster))
+        for machine in cluster.nodes.values():
+            book = machine.serving.replica.hints
+            for fate, count in {
+                "delivered": book.delivered,
+                "superseded": book.superseded,
+                **book.dropped,
+            }.items():
+                fates[fate] = fates.get(fate, 0) + count
+
+    simulate(scenario, seed, settings)
+    assert min(fates[fate] for fate in ("delivered", "superseded", "overflow", "expired")) > 0
+
+
+def _balance(cluster: SimCluster) -> None:
+    for machine in cluster.nodes.values():
+        if machine.node is None or machine.process.dead:
+            continue
+        book = machine.node.replica.hints
+        accounted = book.delivered + book.superseded + sum(book.dropped.values()) + book.held
+        if book.created != accounted:
+            raise Violation("I15", f"{machine.name} created {book.created}, knows of {accounted}")
+
+
+# Deaths at every step of a delivery -------------------------------------------------------------
+
+
+def delivery(seed: int, strike: str = "", name: str = "", step: int = 0) -> range:
+    """Let a node return to a hint, and strike at a step. Returns the steps of the delivery."""
+    steps = [0, 0]
+
+    async def scenario(cluster: SimCluster) -> None:
+        loop = cluster.loop
+        document_id = id_of_key(cluster.key_of("a1", "a2", "a3"))
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        await cluster.delete("a1", document_id, write=2)
+        target = cluster.nodes["a3"]
+        target.start()
+        if step:
+            loop.at_step(step, lambda: getattr(cluster, strike)(name))
+
+        def watch() -> None:
+            book_is_empty = not cluster.hints_of("a1", "a3", document_id)
+            if not steps[0] and _is_sent(target, document_id):
+                steps[0] = loop.steps
+            if not steps[1] and book_is_empty:
+                steps[1] = loop.steps
+
+        loop.after_step = watch
+        await asyncio.sleep(3.0)
+        loop.after_step = None
+        for machine in (cluster.nodes["a1"], target):
+            if machine.process.dead:
+                machine.start()
+        await cluster.ready()
+        await settle(cluster)
+        assert target.stored(document_id) is not None
+
+    simulate(scenario, seed)
+    return range(steps[0] - 15, steps[1] + 10)
+
+
+def _is_sent(target: NodeMachine, document_id: DocumentId) -> bool:
+    return target.engine is not None and target.engine.latest(record_key(document_id)) is not None
+
+
+@pytest.mark.parametrize("strike", ["kill", "power_off"])
+@pytest.mark.parametrize("name", ["a1", "a3"], ids=["holder", "target"])
+def test_a_delivery_that_is_cut_short_at_any_step_is_made_up_for(strike: str, name: str) -> None:
+    """The holder or the target dies at each step of it, and the target has it in the end."""
+    steps = delivery(0)
+    assert len(steps) > 25
+    for step in steps:
+        delivery(0, strike, name, step)

@@ -1,0 +1,274 @@
+"""Reads over replicas that know different things: absence, damage, tombstones, repair."""
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from cluster.ids import DocumentId
+from cluster.settings import HintSettings
+from docservice.documents import DocumentDeleted, DocumentNotFound
+from kvnode.codec import HEADER_BYTES
+from kvnode.errors import KeyDeleted, Unavailable
+from kvnode.storage.keys import record_key
+from tests.simulation.clients import id_of_key
+from tests.simulation.cluster import DOCS, SimCluster, settings_of
+from tests.simulation.convergence import settle
+from tests.simulation.run import seeds, simulate
+
+NODES: Final = ("a1", "a2", "a3")
+#: So that nothing but reads heals a replica.
+NO_HINTS: Final = HintSettings(total_bytes_max=0)
+CONTENT: Final = "some content"
+
+
+async def create_on(cluster: SimCluster, *holders: str) -> DocumentId:
+    """A document that only these owners still have."""
+    created = await cluster.create("a1", CONTENT, write=3)
+    for name in NODES:
+        if name not in holders:
+            cluster.nodes[name].disk.lose(record_key(created.document_id))
+    return created.document_id
+
+
+# Absence is never guessed -----------------------------------------------------------------------
+
+
+@seeds(2)
+def test_a_replica_that_lost_its_disk_never_makes_a_document_absent(seed: int) -> None:
+    """It asks the others, also at R=1; and gets its copy back by it (I2)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a1", "a2")
+        found = await cluster.read("a3", document_id, read=1)
+        assert found.create.content.decode() == CONTENT
+        await settle(cluster)
+        assert cluster.nodes["a3"].stored(document_id) is not None
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_replica_that_has_nothing_and_is_alone_does_not_know(seed: int) -> None:
+    """The owners that have the document are unreachable: 503, for 404 would be a guess (I2)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a1", "a2")
+        cluster.kill("a1", "a2")
+        for _ in range(3):  # before the node knows that they are dead, and after
+            for level in (1, 2, 3):
+                with pytest.raises(Unavailable):
+                    await cluster.read("a3", document_id, read=level)
+            await asyncio.sleep(5.0)
+        with pytest.raises(Unavailable):
+            await cluster.read(DOCS, document_id)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_stand_in_that_holds_nothing_does_not_vouch_for_absence(seed: int) -> None:
+    """It was not asked to keep anything: that says nothing about the document (I2)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        owners = ("a1", "a2", "a3")
+        created = await cluster.create("a1", CONTENT, key=cluster.key_of(*owners), write=3)
+        cluster.kill("a1", "a2")
+        await cluster.noticed("a1", "a2")
+        cluster.nodes["a3"].disk.lose(record_key(created.document_id))
+        for via in ("a3", "a4", "a5", DOCS):
+            with pytest.raises(Unavailable):
+                await cluster.read(via, created.document_id)
+
+    simulate(scenario, seed, settings_of(5))
+
+
+@seeds(2)
+def test_an_owner_that_does_not_answer_in_time_is_no_absence(seed: int) -> None:
+    """Two owners hang: at no moment of that is the document absent."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a1", "a2")
+        cluster.pause("a1", "a2")
+        for _ in range(12):  # until well after they are suspected
+            with pytest.raises(Unavailable):
+                await cluster.read("a3", document_id, timeout_s=0.5)
+            await asyncio.sleep(0.2)
+
+    simulate(scenario, seed)
+
+
+@seeds(1)
+def test_damaged_bytes_are_never_served(seed: int) -> None:
+    """Every byte of a stored record is inverted in turn; the others serve, and it is counted."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", CONTENT, write=3)
+        damaged = cluster.nodes["a1"]
+        size = len(damaged.disk.values[record_key(created.document_id)])
+        assert size > HEADER_BYTES
+        counted = 0
+        for position in range(size):
+            damaged.damage(created.document_id, position)
+            for via, level in ("a1", 1), ("a2", 3):
+                if level == 3:
+                    with pytest.raises(Unavailable):  # only two can vouch for anything
+                        await cluster.read(via, created.document_id, read=level)
+                else:
+                    found = await cluster.read(via, created.document_id, read=level)
+                    assert found.create == created.create
+            assert damaged.serving.replica.corrupt_count > counted
+            counted = damaged.serving.replica.corrupt_count
+            damaged.damage(created.document_id, position)
+        await cluster.read("a1", created.document_id, read=3)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_two_damaged_copies_and_one_missing_are_not_an_absent_document(seed: int) -> None:
+    """A damaged copy says "unknown", so a majority for "absent" can't come together (I2)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a1", "a2")
+        for name in ("a1", "a2"):
+            cluster.nodes[name].damage(document_id, HEADER_BYTES)
+        for via in (*NODES, DOCS):
+            with pytest.raises(Unavailable):
+                await cluster.read(via, document_id)
+
+    simulate(scenario, seed)
+
+
+# Tombstones -------------------------------------------------------------------------------------
+
+
+@seeds(3)
+def test_a_delete_that_overtakes_its_create_wins(seed: int) -> None:
+    """The create reaches the third replica a second after the tombstone (scenario 18)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.loop.network.latency_s["a1", "a3"] = (1.0, 1.0)
+        created = await cluster.create("a1", CONTENT, key="slow", write=1)
+        await cluster.delete("a3", created.document_id, write=1)
+        record = cluster.nodes["a3"].stored(created.document_id)
+        assert record is not None
+        assert record.create is None
+        await asyncio.sleep(2.0)
+        record = cluster.nodes["a3"].stored(created.document_id)
+        assert record is not None
+        assert record.create is not None
+        for via in (*NODES, DOCS):
+            with pytest.raises(DocumentDeleted):
+                await cluster.read(via, created.document_id)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+@pytest.mark.parametrize("write", [1, 2, 3])
+def test_a_create_after_its_delete_is_refused(seed: int, write: int) -> None:
+    """Deleting is blind: also what was never seen is deleted, and stays so (I10)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = id_of_key("deleted first")
+        await cluster.delete("a2", document_id, write=3)
+        for via in (*NODES, DOCS):
+            with pytest.raises(KeyDeleted):
+                await cluster.create(via, CONTENT, key="deleted first", write=write)
+            with pytest.raises(DocumentDeleted):
+                await cluster.read(via, document_id)
+
+    simulate(scenario, seed)
+
+
+# Read repair ------------------------------------------------------------------------------------
+
+
+@seeds(2)
+def test_a_read_repairs_every_stale_replica_that_answered(seed: int) -> None:
+    """Also one whose answer was "the same as you sent", when by then more was known.
+
+    a2 and a3 have the create, a1 alone the tombstone. a2 asks both, and a3 answers last.
+    """
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", CONTENT, write=3)
+        document_id = created.document_id
+        cluster.kill("a2", "a3")
+        await cluster.noticed("a2", "a3")
+        await cluster.delete("a1", document_id, write=1)
+        await cluster.restart("a2", "a3")
+        cluster.loop.network.latency_s["a3", "a2"] = (0.01, 0.01)
+        await asyncio.sleep(0.1)
+
+        with pytest.raises(DocumentDeleted):
+            await cluster.read("a2", document_id, read=3)
+
+        await settle(cluster)
+        for via in NODES:
+            with pytest.raises(DocumentDeleted):
+                await cluster.read(via, document_id, read=1)
+
+    simulate(scenario, seed, settings_of(hints=NO_HINTS))
+
+
+@seeds(2)
+def test_a_stale_replica_is_healed_by_a_quorum_read_and_by_nothing_before(seed: int) -> None:
+    """The weak mode at work: R=1 may be behind, R+W>N is not, and heals what it meets."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", CONTENT, write=3)
+        document_id = created.document_id
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        await cluster.delete("a1", document_id, write=2)
+        await cluster.restart("a3")
+        found = await cluster.read("a3", document_id, read=1)
+        assert found.create == created.create
+        with pytest.raises(DocumentDeleted):
+            await cluster.read("a3", document_id, read=2)
+        await settle(cluster)
+        with pytest.raises(DocumentDeleted):
+            await cluster.read("a3", document_id, read=1)
+
+    simulate(scenario, seed, settings_of(hints=NO_HINTS))
+
+
+@seeds(2)
+def test_a_quorum_read_that_found_a_lone_copy_spreads_it(seed: int) -> None:
+    """A create that one replica took, and nobody acknowledged, stays once read (scenario 45)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a1")
+        await cluster.read("a1", document_id, read=2)
+        await asyncio.sleep(0.1)
+        cluster.kill("a1")
+        await cluster.noticed("a1")
+        for via in ("a2", "a3"):
+            for level in (1, 2):
+                await cluster.read(via, document_id, read=level)
+
+    simulate(scenario, seed)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=DocumentNotFound,
+    reason="read repair follows the answer; quorum reads are monotone only if it comes before it",
+)
+@seeds(1)
+def test_quorum_reads_are_monotone(seed: int) -> None:
+    """Once a quorum has found a document, no later quorum misses it (scenario 39).
+
+    One of three owners has it, and dies right after it was read.
+    """
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a1")
+        await cluster.read("a1", document_id, read=2)
+        cluster.power_off("a1")
+        for via in ("a2", "a3"):
+            await cluster.read(via, document_id, read=2)
+
+    simulate(scenario, seed)

@@ -79,15 +79,17 @@ class Handlers:
     # Between replicas
 
     def _merge(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
-        hint_for, flat = fields
+        hint_for, patient, flat = fields
         if not (hint_for is None or isinstance(hint_for, str)) or not isinstance(flat, list):
             raise TypeError("not a hint's target and a list of records")
         if hint_for is None:
-            self._merge_all(connection, request_id, flat)
+            self._merge_all(connection, request_id, flat, patient=bool(patient))
         else:
             self._hold_all(connection, request_id, NodeId(hint_for), flat)
 
-    def _merge_all(self, connection: Connection, request_id: int, flat: Fields) -> None:
+    def _merge_all(
+        self, connection: Connection, request_id: int, flat: Fields, *, patient: bool
+    ) -> None:
         exceptions: list[Fields] = []
         join = self._replica.join
         for index, (document_id, encoded) in enumerate(_pairs(flat)):
@@ -99,7 +101,8 @@ class Handlers:
             else:
                 if held is not None:
                     exceptions.append([index, held, None, None])
-        self._replica.when_durable(partial(_merged, connection, request_id, exceptions))
+        merged = partial(_merged, connection, request_id, exceptions)
+        self._replica.when_durable(merged, patient=patient)
 
     def _hold_all(
         self, connection: Connection, request_id: int, target: NodeId, flat: Fields
@@ -117,7 +120,8 @@ class Handlers:
             except StoreError as error:
                 exceptions.append([index, None, error.code, str(error)])
         # Barriers fire in order: when this one does, every hint before it has had its word.
-        self._replica.when_durable(partial(_merged, connection, request_id, exceptions))
+        merged = partial(_merged, connection, request_id, exceptions)
+        self._replica.when_durable(merged, patient=False)
 
     def _fetch(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         document_id, known_header = fields
@@ -173,6 +177,7 @@ class Handlers:
             write_quorum=_count(required),
             sloppy=bool(sloppy),
             deadline_s=deadline_s,
+            minted_here=False,
         )
         return _stored_fields(document_id, stored)
 

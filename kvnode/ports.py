@@ -52,8 +52,11 @@ class Engine(Protocol):
     def full(self) -> bool:
         """Whether the disk is so far behind that new client writes should be refused."""
 
-    def barrier(self, done: Callable[[], None]) -> None:
-        """Call ``done`` once, later, when everything put so far is durable."""
+    def barrier(self, done: Callable[[], None], *, patient: bool = False) -> None:
+        """Call ``done`` once, later, when everything put so far is durable.
+
+        A ``patient`` caller lets the commit wait a few milliseconds longer for company.
+        """
 
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """At most ``limit`` durable pairs with start <= key < stop, in key order."""

@@ -92,14 +92,20 @@ class Replica:
             return FetchResult.SAME, None
         return FetchResult.FOUND, encoded
 
-    def merge(self, document_id: bytes, encoded: bytes, done: OnMerged) -> None:
+    def merge(
+        self, document_id: bytes, encoded: bytes, done: OnMerged, *, unseen: bool = False
+    ) -> None:
         """``join`` one record; ``done`` is called when that is durable."""
-        self._engine.barrier(partial(done, self.join(document_id, encoded)))
+        self._engine.barrier(partial(done, self.join(document_id, encoded, unseen=unseen)))
 
-    def join(self, document_id: bytes, encoded: bytes) -> bytes | None:
+    def join(self, document_id: bytes, encoded: bytes, *, unseen: bool = False) -> bytes | None:
         """Join a verified record into what is stored.
 
         The answer must not leave this node before ``when_durable`` has called.
+
+        Args:
+            unseen: The id was minted in this very tick: nothing can be stored under it. Looking for
+                an absent key costs LevelDB as much as the rest of a create here.
 
         Returns:
             What is held now, if that is not what was given.
@@ -112,7 +118,7 @@ class Replica:
             msg = "the disk does not keep up with writes"
             raise Overloaded(msg)
         key = record_key(document_id)
-        stored = self._engine.latest(key)
+        stored = None if unseen else self._engine.latest(key)
         held: bytes | None = None
         if stored is None:
             self._engine.put(key, encoded)
@@ -130,9 +136,9 @@ class Replica:
                 held = None
         return held
 
-    def when_durable(self, done: Callable[[], None]) -> None:
+    def when_durable(self, done: Callable[[], None], *, patient: bool) -> None:
         """Call ``done`` once, later, when everything put so far is durable."""
-        self._engine.barrier(done)
+        self._engine.barrier(done, patient=patient)
 
     def vote(
         self, document_id: bytes, fingerprint: bytes, done: Callable[[bytes, bytes | None], None]

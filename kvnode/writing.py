@@ -46,6 +46,7 @@ class Write:
         "_spares_used",
         "_sweep_number",
         "_tally",
+        "_unseen",
         "answer",
         "deadline_s",
     )
@@ -60,6 +61,7 @@ class Write:
         *,
         required: int,
         sloppy: bool,
+        unseen: bool,
         deadline_s: float,
     ) -> None:
         self._coordinator = coordinator
@@ -67,6 +69,8 @@ class Write:
         self._encoded = encoded
         self._plan = plan
         self._sloppy = sloppy
+        #: Nobody can have stored anything under this id yet.
+        self._unseen = unseen
         self._tally = WriteTally(required)
         self._joined = record
         self._spares_used = 0
@@ -97,7 +101,12 @@ class Write:
             self._store_locally(target)
             return
         self._coordinator.merges.send(
-            target, self._document_id, self._encoded, self.deadline_s, self
+            target,
+            self._document_id,
+            self._encoded,
+            self.deadline_s,
+            self,
+            patient=self._tally.required == 1,  # the local copy is answer enough
         )
 
     def _store_locally(self, target: Target) -> None:
@@ -107,7 +116,8 @@ class Write:
                 replica.merge(
                     self._document_id,
                     self._encoded,
-                    done=partial(self._on_merged, target),
+                    partial(self._on_merged, target),
+                    unseen=self._unseen,
                 )
             else:
                 replica.hold(

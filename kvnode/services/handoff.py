@@ -124,7 +124,9 @@ class Handoff:
             delivery = _Delivery(document_id, value)
             sent.append(delivery)
             _, record = decode_hint(value)
-            self._merges.send(Target(target), document_id, record, deadline_s, delivery)
+            self._merges.send(
+                Target(target), document_id, record, deadline_s, delivery, patient=True
+            )
         lost: Lost | None = None
         delivered_count = 0
         for delivery in sent:

@@ -4,14 +4,16 @@ Rules
 -----
 1. One commit is in flight at a time; everything that arrives meanwhile forms the next batch, and
    an idle engine commits at the end of the tick.
-2. When several callers waited for the last commit, the next one starts PAUSE_S later: a commit of
-   one record costs ten times the CPU per record of one of sixteen, and with company there is
-   more to come. A lone caller never waits. Measured with 32 connections and three nodes: a third
-   less CPU a create, and lower latency for it.
-3. ``pending`` shows what has been put and is not durable yet, so read-merge-write builds on it,
+2. After a commit of several records the next one starts a pause later: with company there is more
+   to come, and a commit of one record costs ten times the CPU per record of one of sixteen. A lone
+   caller never waits.
+3. The pause is longer while nobody urgent waits: a replica whose copy is not needed for W lets
+   more of them share an fsync. Measured with three nodes and 32 connections at W=1, the fsyncs
+   of the two other replicas were half of a create's cost.
+4. ``pending`` shows what has been put and is not durable yet, so read-merge-write builds on it,
    while reads go to the database and never see what a crash could take away.
-4. A barrier fires when everything put before it is durable, never earlier, in order.
-5. A failed commit is the end: ``failed`` is called, no barrier fires, nothing more is written.
+5. A barrier fires when everything put before it is durable, never earlier, in order.
+6. A failed commit is the end: ``failed`` is called, no barrier fires, nothing more is written.
    After a failed fsync the kernel may have dropped the pages; a retry would "succeed".
    (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
 
@@ -26,12 +28,13 @@ from typing import Final
 #: None deletes the key.
 Changes = dict[bytes, bytes | None]
 
-#: The event loop's timers have whole milliseconds.
+#: How long a commit waits for company. The event loop's timers have whole milliseconds.
 PAUSE_S: Final = 0.001
-#: Callers that waited for a commit, from which on the next one waits for more.
-_COMPANY: Final = 2
+PATIENT_PAUSE_S: Final = 0.005
+#: Keys of a commit, from which on it was one of several callers (a create changes two).
+_COMPANY_KEYS: Final = 4
 #: How long that lets one expect more.
-_RECENT_S: Final = 0.005
+_RECENT_S: Final = 0.02
 #: Gathered bytes that are worth a commit of their own.
 _WORTH_BYTES: Final = 256 * 1024
 #: Gathered bytes beyond which the engine reports itself full.
@@ -59,9 +62,11 @@ class GroupCommit:
         self._committing: Changes = {}
         self._committing_barriers: list[Callable[[], None]] = []
         self._in_flight = False
-        self._scheduled = False
+        #: The start that is due, and whether someone urgent waits for it.
+        self._start_due: asyncio.Handle | None = None
+        self._urgent = False
         self._broken = False
-        #: When the last commit ended that several callers had waited for.
+        #: When the last commit ended that had company.
         self._had_company_s = -inf
 
     @property
@@ -78,7 +83,7 @@ class GroupCommit:
         """Join the batch being gathered; the last change of a key wins."""
         self._gathered[key] = value
         self._gathered_bytes += len(key) + (len(value) if value is not None else 0)
-        if not self._scheduled and not self._in_flight:
+        if self._start_due is None and not self._in_flight:
             self._schedule()
 
     def pending(self, key: bytes) -> tuple[bool, bytes | None]:
@@ -89,10 +94,14 @@ class GroupCommit:
             return True, self._committing[key]
         return False, None
 
-    def barrier(self, done: Callable[[], None]) -> None:
+    def barrier(self, done: Callable[[], None], *, patient: bool = False) -> None:
         """Call ``done`` in a later tick, once all that was put so far is durable."""
         if self._gathered:
             self._gathered_barriers.append(done)
+            if not patient and not self._urgent:
+                self._urgent = True
+                if not self._in_flight:
+                    self._schedule()
         elif self._in_flight:
             self._committing_barriers.append(done)
         elif not self._broken:
@@ -106,29 +115,34 @@ class GroupCommit:
             self._broken = True
             self._failed(error)
             return
+        had_company = len(self._committing) >= _COMPANY_KEYS
+        self._had_company_s = self._loop.time() if had_company else -inf
         barriers = self._committing_barriers
         self._committing, self._committing_barriers = {}, []
         self._in_flight = False
-        self._had_company_s = self._loop.time() if len(barriers) >= _COMPANY else -inf
         if self._gathered:
             self._schedule()
         for done in barriers:
             done()
 
     def _schedule(self) -> None:
-        self._scheduled = True
+        """Set when the next commit starts, anew if someone urgent has come."""
+        if self._start_due is not None:
+            self._start_due.cancel()
         recently = self._loop.time() - self._had_company_s < _RECENT_S
         if recently and self._gathered_bytes < _WORTH_BYTES:
-            self._loop.call_later(PAUSE_S, self._start)
+            pause_s = PAUSE_S if self._urgent else PATIENT_PAUSE_S
+            self._start_due = self._loop.call_later(pause_s, self._start)
         else:
-            self._loop.call_soon(self._start)
+            self._start_due = self._loop.call_soon(self._start)
 
     def _start(self) -> None:
-        self._scheduled = False
+        self._start_due = None
         if self._in_flight or self._broken or not self._gathered:
             return
         self._in_flight = True
         self._committing, self._gathered = self._gathered, {}
         self._committing_barriers, self._gathered_barriers = self._gathered_barriers, []
         self._gathered_bytes = 0
+        self._urgent = False
         self._begin(self._committing)

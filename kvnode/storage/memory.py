@@ -69,9 +69,9 @@ class MemoryEngine:
         """See ``kvnode.ports.Engine``."""
         return self._commit.full
 
-    def barrier(self, done: Callable[[], None]) -> None:
+    def barrier(self, done: Callable[[], None], *, patient: bool = False) -> None:
         """See ``kvnode.ports.Engine``."""
-        self._commit.barrier(done)
+        self._commit.barrier(done, patient=patient)
 
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """See ``kvnode.ports.Engine``."""

@@ -6,6 +6,7 @@ taken by w replicas when it was acknowledged (hints left out), a read heard r ow
 Rules
 -----
 I1   An acknowledged create is never absent for a read with w + r > N, and never deleted by itself.
+I2   A majority of the owners, and R of them, are absent for a 404; none of those had it on disk.
 I3   An acknowledged delete is never undone for a strict read with w + r > N.
 I8   All reads of an id give the same bytes.
 I9   Of a key's bodies at most one is ever acknowledged, in the strong mode (W > N / 2).
@@ -14,14 +15,20 @@ I11  What is read was created under that id, before.
 I12  A create that was refused leaves no content on any disk, a refused delete no tombstone.
 I27  A machine that runs undisturbed answers by the deadline, whatever befalls the others.
 
+And once every fault is over and all replicas were repaired:
+
+I1   What was acknowledged or read, and never deleted, is on every owner's disk.
+I4   What was acknowledged or read as deleted is deleted there.
+
 "Absent" counts only from owners, so it needs no strictness; "found" counts from hint holders too.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 
-from docservice.documents import DocumentDeleted, DocumentNotFound, Found
+from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused
 from kvnode.record import Record
+from kvnode.results import Stored
 from tests.simulation.history import Kind, NoAnswer, Operation, Refused
 from tests.simulation.invariants import DiskWatch, Violation
 
@@ -42,6 +49,8 @@ def judge(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
     for document_id, operations in documents.items():
         for what in _document(operations, origins):
             yield Violation(*what, document_id)
+        for what in _guesses(document_id, operations, watch):
+            yield Violation(*what, document_id)
 
 
 def judge_converged(
@@ -55,14 +64,15 @@ def judge_converged(
     deletes = [op for op in history if op.kind is Kind.DELETE]
     deleted = {op.document_id for op in deletes}
     for op in history:
-        if not op.acknowledged or op.document_id is None:
+        if op.document_id is None:
             continue
         held = stored(op.document_id)
-        if op.kind is Kind.CREATE and op.document_id not in deleted:
+        if isinstance(op.answer, Created | Found) and op.document_id not in deleted:
             if any(record is None or record.create is None for record in held):
                 yield Violation("I1", f"lost: {op}", op.document_id)
-        elif op.kind is Kind.DELETE and any(r is None or r.tombstone is None for r in held):
-            yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
+        elif isinstance(op.answer, Stored | DocumentDeleted):
+            if any(record is None or record.tombstone is None for record in held):
+                yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
 
 
 def _document(
@@ -98,6 +108,18 @@ def _absences(
         gone = isinstance(op.answer, DocumentDeleted | KeyDeleted)
         if gone and all(_after(delete, op) for delete in deletes):
             yield "I1", f"nobody had deleted it: {op}"
+
+
+def _guesses(
+    document_id: bytes, operations: list[Operation], watch: DiskWatch
+) -> Iterator[tuple[str, str]]:
+    for op in operations:
+        if isinstance(op.answer, DocumentNotFound):
+            if op.answer.acked < max(op.quorums.read, COPIES // 2 + 1):
+                yield "I2", f"too few said so: {op}"
+            holders = watch.holders_at(document_id, op.invoked_s)
+            if len(holders) + op.answer.acked > COPIES:
+                yield "I2", f"{holders} had it: {op}"
 
 
 def _deletes(

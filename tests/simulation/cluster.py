@@ -86,7 +86,8 @@ class SimCluster(Clients):
             self.nodes[own.id] = machine
             disks[own.id] = machine.disk
             wall_ms[own.id] = machine.clock.wall_ms
-        machines: dict[str, Machine] = {**self.nodes, DOCS: ServiceMachine(loop, settings, DOCS)}
+        self.docs = ServiceMachine(loop, settings, DOCS)
+        machines: dict[str, Machine] = {**self.nodes, DOCS: self.docs}
         super().__init__(loop, machines, self.watch.acknowledged)
 
     # Processes and faults -----------------------------------------------------------------
@@ -164,18 +165,17 @@ class SimCluster(Clients):
         await self.until(lambda: not self._unready(), within_s, self._unready)
 
     async def noticed(self, *names: str, within_s: float = 10.0) -> None:
-        """Wait until no running node holds these for up."""
+        """Wait until no running machine holds these for up."""
 
         def unaware() -> list[str]:
             return [
-                f"{machine.name} holds {name} for up"
-                for machine in self.alive()
+                f"{watcher} holds {name} for up"
+                for watcher, machine in self.machines.items()
                 for name in names
-                if machine.serving.is_up(NodeId(name))
+                if machine.process.running and self._holds_for_up(watcher, name)
             ]
 
         await self.until(lambda: not unaware(), within_s, unaware)
-        await asyncio.sleep(POLL_S)  # the document service hears of it within that
 
     def alive(self) -> list[NodeMachine]:
         """The nodes whose process is neither dead nor paused."""
@@ -185,11 +185,16 @@ class SimCluster(Clients):
         running = [machine for machine in self.machines.values() if machine.process.running]
         starting = [f"{machine.name} starts" for machine in running if machine.documents is None]
         return starting or [
-            f"{machine.name} does not hold {peer.name} for up"
-            for machine in self.alive()
+            f"{watcher} does not hold {peer.name} for up"
+            for watcher in (machine.name for machine in running)
             for peer in self.alive()
-            if not machine.serving.is_up(NodeId(peer.name))
+            if not self._holds_for_up(watcher, peer.name)
         ]
+
+    def _holds_for_up(self, watcher: str, name: str) -> bool:
+        if watcher == DOCS:
+            return self.docs.reaches(name)
+        return self.nodes[watcher].serving.is_up(NodeId(name))
 
     # Where documents are ------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from tests.simulation.cluster import SimCluster
 _DELIVERED_S = 120.0
 
 
-async def settle(cluster: SimCluster, within_s: float = 60.0) -> None:
+async def settle(cluster: SimCluster, within_s: float = 10.0) -> None:
     """Wait until no hint is held and all owners of every document say the same of it."""
 
     def unsettled() -> list[str]:
@@ -37,6 +37,9 @@ async def converge(cluster: SimCluster) -> None:
         return [cluster.nodes[owner].stored(document_id) for owner in cluster.owners(document_id)]
 
     cluster.watch.violations += judge_converged(cluster.history, stored)
+    for machine in cluster.nodes.values():
+        counted, there = machine.serving.replica.record_count, machine.disk.record_count()
+        assert counted == there, f"{machine.name} counts {counted} records and has {there}"
 
 
 def hints(cluster: SimCluster) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Final
 
 from cluster.ids import DocumentId, NodeId
 from kvnode.storage.commit import Changes
-from kvnode.storage.keys import hint_key
+from kvnode.storage.keys import RECORD_PREFIX, hint_key
 from kvnode.storage.memory import MemoryDisk
 
 _FREE_BYTES: Final = 1 << 30
@@ -30,6 +30,10 @@ class SimDisk(MemoryDisk):
     def holds_hint(self, target: NodeId, document_id: DocumentId) -> bool:
         """Whether a hint for ``target`` is durable here."""
         return hint_key(target, document_id) in self.values
+
+    def record_count(self) -> int:
+        """How many records are durable here."""
+        return sum(key.startswith(RECORD_PREFIX) for key in self.values)
 
     def lose(self, key: bytes) -> None:
         """Forget a value, as a disk that failed and was replaced has."""

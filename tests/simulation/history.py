@@ -72,8 +72,19 @@ class Operation(msgspec.Struct, eq=False):
     @property
     def replicas(self) -> int:
         """Primaries that had an acknowledged write on disk when it was answered."""
-        stored = self.answer.stored if isinstance(self.answer, Created) else self.answer
-        return stored.acked - stored.hints if isinstance(stored, Stored) else 0
+        stored = self.stored
+        return stored.acked - stored.hints if stored is not None else 0
+
+    @property
+    def hints(self) -> int:
+        """Other nodes that had it on disk as a hint."""
+        return self.stored.hints if self.stored is not None else 0
+
+    @property
+    def stored(self) -> Stored | None:
+        """What an acknowledged write was answered with."""
+        answer = self.answer.stored if isinstance(self.answer, Created) else self.answer
+        return answer if isinstance(answer, Stored) else None
 
     def __str__(self) -> str:
         until = f"{self.answered_s:.4f}" if self.answered_s is not None else "open"

@@ -21,12 +21,10 @@ import msgspec
 from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.ring import Ring
 from cluster.settings import HintSettings
-from docservice.documents import Created
 from kvnode.codec import decode
 from kvnode.errors import CorruptRecord
 from kvnode.hints import decode_hint
 from kvnode.record import Record, merge
-from kvnode.results import Stored
 from kvnode.storage.commit import Changes
 from kvnode.storage.keys import document_id_of, hint_key, hint_target_of, record_key
 from tests.simulation.disk import SimDisk
@@ -46,6 +44,8 @@ class Commit(msgspec.Struct):
 
     at_s: float
     machine: str
+    #: Whether it changed the machine's record, not a hint.
+    is_record: bool
     what: str
 
 
@@ -94,7 +94,7 @@ class DiskWatch:
         self, disk: SimDisk, document_id: DocumentId, before: bytes | None, after: bytes | None
     ) -> None:
         new = readable(document_id, after)
-        self._note(disk, document_id, f"record {describe(new)}", new)
+        self._note(disk, document_id, "record", new)
         if new is None:
             self._violated("I5", f"{disk.name} lost its record", document_id)
             return
@@ -109,7 +109,7 @@ class DiskWatch:
     ) -> None:
         target, document_id = hint_target_of(key), document_id_of(key)
         new = readable(document_id, after and decode_hint(after)[1])
-        self._note(disk, document_id, f"hint for {target} {describe(new)}", new)
+        self._note(disk, document_id, f"hint for {target}", new)
         if before is None:
             return
         held_at_ms, encoded = decode_hint(before)
@@ -125,7 +125,9 @@ class DiskWatch:
     def _note(
         self, disk: SimDisk, document_id: DocumentId, what: str, record: Record | None
     ) -> None:
-        self.commits.setdefault(document_id, []).append(Commit(self._true_s(), disk.name, what))
+        says = f"{what} {describe(record)}"
+        commit = Commit(self._true_s(), disk.name, what == "record", says)
+        self.commits.setdefault(document_id, []).append(commit)
         if record is not None and record.create is not None:
             self.contents[record.create.content] = document_id
         if record is not None and record.tombstone is not None:
@@ -133,9 +135,8 @@ class DiskWatch:
 
     def acknowledged(self, operation: Operation) -> None:
         """Judge a write just when its client hears that it succeeded."""
-        answer, document_id = operation.answer, operation.document_id
-        stored = answer.stored if isinstance(answer, Created) else answer
-        if not isinstance(stored, Stored):
+        stored, document_id = operation.stored, operation.document_id
+        if stored is None:
             return
         assert document_id is not None
         deleted = operation.kind is Kind.DELETE
@@ -156,6 +157,12 @@ class DiskWatch:
             self._violated("I18", f"fewer replicas than said, {found}", document_id)
         if len({*replicas, *holders}) < stored.acked:
             self._violated("I18", f"fewer nodes than said, {found}", document_id)
+
+    def holders_at(self, document_id: bytes, before_s: float) -> list[str]:
+        """The replicas that had something of a document on disk before a time."""
+        commits = self.commits.get(DocumentId(document_id), [])
+        found = {c.machine: None for c in commits if c.is_record and c.at_s < before_s}
+        return list(found)
 
     def _violated(self, invariant: str, what: str, document_id: bytes) -> None:
         at = f"{self._true_s():.4f} s: "

@@ -183,11 +183,19 @@ class NodeMachine(Machine):
 class ServiceMachine(Machine):
     """A machine with a document service alone, a client of the cluster."""
 
+    def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str) -> None:
+        super().__init__(loop, settings, name)
+        self._client: ClusterClient | None = None
+
+    def reaches(self, node: str) -> bool:
+        """Whether it is connected to a node."""
+        return self._client is not None and self._client._transport.connected(NodeId(node))
+
     async def main(self, entropy: Entropy) -> None:
         """As ``docservice.__main__`` does, without HTTP."""
         region = self.settings.node[0].region
         nodes = self.settings.region_nodes(region)
-        client = ClusterClient(
+        self._client = ClusterClient(
             cluster_id=self.settings.cluster_id,
             secret=SECRET,
             ring=ring_of(self.settings, region),
@@ -198,7 +206,7 @@ class ServiceMachine(Machine):
             log=self._new_log(),
         )
         self.documents = DocumentService(
-            client,
+            self._client,
             clock=self.clock,
             entropy=entropy,
             cluster_id=bytes.fromhex(self.settings.cluster_id),

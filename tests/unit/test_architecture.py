@@ -19,7 +19,7 @@ ORDER = """
     cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.preference
     cluster.detector  cluster.membership
 
-    kvnode.errors  kvnode.record  kvnode.results  kvnode.codec
+    kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement
 
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep
@@ -46,8 +46,8 @@ LAYERS = ORDER.split()
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.refusal cluster.clusterfile
-    kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.quorum kvnode.hints
-    kvnode.latency kvnode.placement kvnode.ports
+    kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
+    kvnode.hints kvnode.latency kvnode.placement kvnode.ports
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity docservice.store docservice.documents
 """
@@ -60,7 +60,13 @@ WORLD = """
 IMPURE = WORLD.split()
 
 #: All of the store that the document service may know: an engine or a protocol can change unseen.
-OPEN_TO_DOCSERVICE = {"kvnode.errors", "kvnode.ports", "kvnode.record", "kvnode.results"}
+OPEN_TO_DOCSERVICE = {
+    "kvnode.errors",
+    "kvnode.idempotency",
+    "kvnode.ports",
+    "kvnode.record",
+    "kvnode.results",
+}
 
 #: The tools of an operator's machine. They wait for processes and write files; no node runs them.
 TOOLS = LAYERS[LAYERS.index("cluster.interrupts") :]

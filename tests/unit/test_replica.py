@@ -128,6 +128,8 @@ class ReplicaLife(RuleBasedStateMachine):
         self.sent: dict[bytes, Record] = {}
         self.acked: dict[bytes, Record] = {}
         self.hints_acked: dict[tuple[NodeId, bytes], Record] = {}
+        #: What each target has, by now, got of its hints.
+        self.delivered: dict[tuple[NodeId, bytes], Record] = {}
         self.voted: dict[bytes, bytes] = {}
 
     @rule(document_id=st.sampled_from(IDS), record=records)
@@ -152,18 +154,28 @@ class ReplicaLife(RuleBasedStateMachine):
 
         def answered(kept: bool) -> None:
             if kept:
-                _, held = self.life.hint(node, document_id)
-                assert contains(held, record), "acknowledged, not durable"
-                self.hints_acked[node, document_id] = held
+                assert contains(self.known_for(node, document_id), record), "not durable"
+                earlier = self.hints_acked.get((node, document_id))
+                joined = record if earlier is None else merge(earlier, record)
+                self.hints_acked[node, document_id] = joined
 
         self.life.replica.hold(node, document_id, encode(document_id, record), answered)
 
     @rule(node=st.sampled_from([A2, A3]))
     def deliver(self, node: NodeId) -> None:
-        """Hand a node's durable hints over, as handoff does."""
+        """Hand a target's durable hints over, as handoff does."""
         for document_id, value in self.life.replica.hinted_for(node, 10):
+            self.delivered[node, document_id] = self.known_for(node, document_id)
             self.life.replica.release(node, document_id, value, "delivered")
-            self.hints_acked.pop((node, document_id), None)
+
+    def known_for(self, node: NodeId, document_id: bytes) -> Record:
+        """The join of a durable hint and what its target got before."""
+        held = []
+        if hint_key(node, document_id) in self.life.disk.values:
+            held.append(self.life.hint(node, document_id)[1])
+        if (node, document_id) in self.delivered:
+            held.append(self.delivered[node, document_id])
+        return reduce(merge, held)
 
     @rule(document_id=st.sampled_from(IDS), body=st.sampled_from(BODIES))
     def vote(self, document_id: bytes, body: bytes) -> None:
@@ -223,8 +235,8 @@ class ReplicaLife(RuleBasedStateMachine):
     @invariant()
     def acknowledged_hints_are_held_until_they_are_delivered(self) -> None:
         """Handoff rests on it."""
-        for (target, document_id), record in self.hints_acked.items():
-            assert contains(self.life.hint(target, document_id)[1], record)
+        for (node, document_id), record in self.hints_acked.items():
+            assert contains(self.known_for(node, document_id), record)
 
 
 ReplicaLife.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

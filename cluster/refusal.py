@@ -20,8 +20,8 @@ _STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+)\]")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<key>.*?)`")
 _MISSING = re.compile(r"^Object missing required field `(?P<key>.*?)`")
 _PATTERNS: Final = {
-    r"^[0-9a-f]{32}$": "32 lower-case hexadecimal digits",
-    r"^[a-z0-9][a-z0-9-]{0,31}$": "1 to 32 lower-case letters, digits and inner hyphens",
+    r"^[0-9a-f]{32}\Z": "32 lower-case hexadecimal digits",
+    r"^[a-z0-9][a-z0-9-]{0,31}\Z": "1 to 32 lower-case letters, digits and inner hyphens",
 }
 
 

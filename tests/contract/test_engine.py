@@ -12,7 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from kvnode.storage.commit import GATHERED_BYTES_MAX, PAUSE_S, Changes, GroupCommit
+from kvnode.storage.commit import (
+    GATHERED_BYTES_MAX,
+    PATIENT_PAUSE_S,
+    PAUSE_S,
+    Changes,
+    GroupCommit,
+)
 from tests.contract.engines import BENCHES, Bench, LevelDBBench, MemoryBench
 from tests.support.handcranked import HandCrankedLoop
 
@@ -362,20 +368,48 @@ def test_a_lone_caller_never_waits_for_company() -> None:
 def test_callers_who_had_company_wait_for_more_of_it() -> None:
     """A commit costs much more than a record in it; but enough bytes are worth one at once."""
     disk = Committed()
-    for key in (b"a", b"b"):
+    for key in (b"a", b"b", b"c", b"d"):
         disk.put(key)
     disk.loop.run_all()
-    disk.put(b"c")
+    disk.put(b"e")
     disk.commit.finished(None)
     disk.loop.run_until(PAUSE_S / 2)
-    disk.put(b"d")
+    disk.put(b"f")
     assert len(disk.begun) == 1
     disk.loop.run_until(PAUSE_S)
-    assert disk.begun[1:] == [{b"c": b"v", b"d": b"v"}]
+    assert disk.begun[1:] == [{b"e": b"v", b"f": b"v"}]
     disk.commit.finished(None)
     disk.commit.put(b"large", bytes(1 << 20))
     disk.loop.run_until(PAUSE_S)
     assert len(disk.begun) == 3
+
+
+def test_the_patient_wait_longer_until_somebody_urgent_comes() -> None:
+    """A replica whose copy is not needed for W need not have an fsync of its own."""
+    disk = Committed()
+    for key in (b"a", b"b", b"c", b"d"):
+        disk.put(key)
+    disk.loop.run_all()
+    disk.commit.finished(None)
+    start_s = disk.loop.now_s
+    disk.commit.put(b"e", b"v")
+    disk.commit.barrier(lambda: None, patient=True)
+    disk.loop.run_until(start_s + 2 * PAUSE_S)
+    assert len(disk.begun) == 1
+    disk.put(b"f")
+    disk.loop.run_until(start_s + 3 * PAUSE_S)
+    assert disk.begun[1:] == [{b"e": b"v", b"f": b"v"}]
+
+    for key in (b"g", b"h", b"i", b"j"):
+        disk.commit.put(key, b"v")
+    disk.commit.finished(None)
+    disk.loop.run_all()
+    disk.commit.finished(None)
+    start_s = disk.loop.now_s
+    disk.commit.put(b"k", b"v")
+    disk.commit.barrier(lambda: None, patient=True)
+    disk.loop.run_until(start_s + PATIENT_PAUSE_S)
+    assert disk.begun[-1] == {b"k": b"v"}
 
 
 def test_after_a_failed_commit_nothing_is_confirmed_and_nothing_more_is_written() -> None:

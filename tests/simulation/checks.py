@@ -67,12 +67,12 @@ def judge_converged(
         if op.document_id is None:
             continue
         held = stored(op.document_id)
-        if isinstance(op.answer, Created | Found) and op.document_id not in deleted:
-            if any(record is None or record.create is None for record in held):
-                yield Violation("I1", f"lost: {op}", op.document_id)
-        elif isinstance(op.answer, Stored | DocumentDeleted):
-            if any(record is None or record.tombstone is None for record in held):
-                yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
+        lost = any(record is None or record.create is None for record in held)
+        live = any(record is None or record.tombstone is None for record in held)
+        if isinstance(op.answer, Created | Found) and op.document_id not in deleted and lost:
+            yield Violation("I1", f"lost: {op}", op.document_id)
+        if isinstance(op.answer, Stored | DocumentDeleted) and live:
+            yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
 
 
 def _document(

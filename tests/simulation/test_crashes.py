@@ -8,8 +8,9 @@ import asyncio
 
 import pytest
 
-from docservice.documents import DocumentDeleted
+from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.errors import StoreError
+from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge
 from tests.simulation.history import NoAnswer
@@ -96,3 +97,26 @@ def test_documents_under_load_survive_a_power_cut_of_everything(seed: int) -> No
         await converge(cluster)
 
     simulate(scenario, seed, settings_of(5))
+
+
+@seeds(2)
+def test_what_a_power_cut_could_take_away_is_not_read(seed: int) -> None:
+    """A create is on its way to every disk: whoever read it now might have seen a phantom."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        for machine in cluster.nodes.values():
+            machine.commit_latency_s = (0.5, 0.5)
+        create = asyncio.create_task(cluster.create("a1", "under way", key="key"))
+        await asyncio.sleep(0.1)
+        for via in NODES:
+            for level in (1, 2, 3):
+                with pytest.raises(DocumentNotFound):
+                    await cluster.read(via, id_of_key("key"), read=level)
+        cluster.power_off(*NODES)
+        with pytest.raises(NoAnswer):
+            await create
+        await cluster.restart(*NODES)
+        with pytest.raises(DocumentNotFound):
+            await cluster.read("a1", id_of_key("key"), read=3)
+
+    simulate(scenario, seed)

@@ -8,6 +8,7 @@ import pytest
 from cluster.ids import DocumentId
 from cluster.settings import HintSettings
 from docservice.documents import DocumentDeleted
+from kvnode.errors import WriteTimeout
 from kvnode.storage.keys import record_key
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import SimCluster, settings_of
@@ -56,13 +57,8 @@ def test_a_hint_is_kept_until_its_target_has_it_on_disk(seed: int) -> None:
         (document_id,) = await create_while_down(cluster, "a3")
         target = cluster.nodes["a3"]
         target.commit_latency_s = (0.4, 0.4)
-
-        def received() -> bool:
-            key = record_key(document_id)
-            return target.engine is not None and target.engine.latest(key) is not None
-
         target.start()
-        await cluster.until(received, 10.0, "nothing was sent")
+        await cluster.until(lambda: _has_received(target, document_id), 10.0, "nothing was sent")
         assert target.stored(document_id) is None
         cluster.power_off("a3")
         await asyncio.sleep(1.0)
@@ -70,6 +66,31 @@ def test_a_hint_is_kept_until_its_target_has_it_on_disk(seed: int) -> None:
         await cluster.restart("a3")
         await settle(cluster)
         assert target.stored(document_id) is not None
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_hint_that_grew_while_delivered_is_delivered_again(seed: int) -> None:
+    """What the target acknowledges is what was sent, not what is held by now."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        (document_id,) = await create_while_down(cluster, "a3")
+        target = cluster.nodes["a3"]
+        target.commit_latency_s = (0.5, 0.5)
+        target.start()
+        await cluster.until(lambda: _has_received(target, document_id), 10.0, "nothing was sent")
+        # The target is too slow for this, so the holder adds the tombstone to its hint.
+        with pytest.raises(WriteTimeout):
+            await cluster.delete("a1", document_id, write=3, timeout_s=0.1)
+        stored = target.stored(document_id)
+        await cluster.until(lambda: target.stored(document_id) != stored, 2.0, "no commit")
+        await asyncio.sleep(0.1)  # the first delivery has been acknowledged
+        assert cluster.hints_of("a1", "a3", document_id)
+        await settle(cluster)
+        record = target.stored(document_id)
+        assert record is not None
+        assert record.tombstone is not None
 
     simulate(scenario, seed)
 
@@ -226,7 +247,7 @@ def delivery(seed: int, strike: str = "", name: str = "", step: int = 0) -> rang
 
         def watch() -> None:
             book_is_empty = not cluster.hints_of("a1", "a3", document_id)
-            if not steps[0] and _is_sent(target, document_id):
+            if not steps[0] and _has_received(target, document_id):
                 steps[0] = loop.steps
             if not steps[1] and book_is_empty:
                 steps[1] = loop.steps
@@ -245,7 +266,7 @@ def delivery(seed: int, strike: str = "", name: str = "", step: int = 0) -> rang
     return range(steps[0] - 15, steps[1] + 10)
 
 
-def _is_sent(target: NodeMachine, document_id: DocumentId) -> bool:
+def _has_received(target: NodeMachine, document_id: DocumentId) -> bool:
     return target.engine is not None and target.engine.latest(record_key(document_id)) is not None
 
 

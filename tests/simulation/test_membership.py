@@ -28,7 +28,7 @@ def seen(cluster: SimCluster, watcher: str, name: str) -> Member:
 
 
 @seeds(3)
-def test_a_dead_node_is_suspected_then_declared_dead_and_revived_by_its_restart(seed: int) -> None:
+def test_a_dead_node_is_suspected_then_dead_and_revived_by_its_restart(seed: int) -> None:
     """Its next boot has a higher incarnation, which outbids every doubt about the last one."""
 
     async def scenario(cluster: SimCluster) -> None:
@@ -64,7 +64,7 @@ def test_healthy_nodes_never_doubt_each_other(seed: int) -> None:
 
 
 @seeds(3)
-def test_a_node_that_was_stopped_refutes_its_death_and_doubts_nobody(seed: int) -> None:
+def test_a_stopped_node_refutes_its_death_and_doubts_nobody(seed: int) -> None:
     """SIGSTOP for longer than it takes to be dead: the silence was its own."""
 
     async def scenario(cluster: SimCluster) -> None:

@@ -1,6 +1,5 @@
 """Batches of merges: every sender is told once how its own record went."""
 
-import asyncio
 from typing import Any, cast
 
 from hypothesis import given
@@ -8,7 +7,7 @@ from hypothesis import strategies as st
 
 from cluster.ids import NodeId
 from cluster.preference import Target
-from kvnode.merging import BATCH_BYTES_MAX, MergeSender
+from kvnode.merging import BATCH_BYTES_MAX, PAUSE_S, MergeSender
 from kvnode.rpc.connection import Lost, OnOutcome
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, Op
 from kvnode.rpc.transport import Transport
@@ -24,6 +23,7 @@ class Wire:
     def __init__(self) -> None:
         #: (node, hint_for, [(id, record), ...], deadline_s, on_outcome).
         self.requests: list[tuple[NodeId, str | None, list[Any], float, OnOutcome]] = []
+        self.patience: list[bool] = []
 
     def request(
         self,
@@ -35,10 +35,11 @@ class Wire:
         on_outcome: OnOutcome,
     ) -> None:
         """See ``Transport``."""
-        hint_for, flat = fields
+        hint_for, patient, flat = fields
         assert op is Op.MERGE
         assert size_bytes >= sum(map(len, flat)) / 2
         pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        self.patience.append(patient)
         self.requests.append((node, hint_for, pairs, deadline_s, on_outcome))
 
 
@@ -61,10 +62,17 @@ class Sending:
         self.wire = Wire()
         self.merges = MergeSender(self.loop.as_loop, cast("Transport", self.wire))
 
-    def send(self, target: Target, record: bytes = b"r", deadline_s: float = 1.0) -> Told:
+    def send(
+        self,
+        target: Target,
+        record: bytes = b"r",
+        deadline_s: float = 1.0,
+        *,
+        patient: bool = True,
+    ) -> Told:
         """Send one record, whose bytes are also its id."""
         told = Told()
-        self.merges.send(target, record, record, deadline_s, told)
+        self.merges.send(target, record, record, deadline_s, told, patient=patient)
         return told
 
 
@@ -160,15 +168,31 @@ def test_a_batch_leaves_early_when_it_has_grown_enough() -> None:
     assert sizes[A3] == [MERGE_RECORDS_MAX, MERGE_RECORDS_MAX, 1]
 
 
-async def test_ticks_are_batches_of_their_own() -> None:
-    """Nothing waits for the next tick's company."""
-    wire = Wire()
-    merges = MergeSender(asyncio.get_running_loop(), cast("Transport", wire))
-    for number in range(3):
-        merges.send(TARGETS[0], b"%d" % number, b"r", 1.0, Told())
-        await asyncio.sleep(0)
-    assert [pairs for _, _, pairs, *_ in wire.requests] == [
-        [(b"0", b"r")],
-        [(b"1", b"r")],
-        [(b"2", b"r")],
-    ]
+def test_a_lone_record_leaves_at_once_and_what_follows_waits_for_company() -> None:
+    """Ticks are short under load: a request a tick would be a request a record."""
+    sending = Sending()
+    sending.send(TARGETS[0], b"0")
+    sending.loop.run_until(sending.loop.now_s)
+    assert [pairs for _, _, pairs, *_ in sending.wire.requests] == [[(b"0", b"0")]]
+
+    for number in (b"1", b"2", b"3"):
+        sending.send(TARGETS[0], number)
+        sending.loop.run_until(sending.loop.now_s + PAUSE_S / 4)
+    assert len(sending.wire.requests) == 1
+    sending.loop.run_all()
+    assert [len(pairs) for _, _, pairs, *_ in sending.wire.requests] == [1, 3]
+
+    sending.loop.run_until(sending.loop.now_s + 10 * PAUSE_S)
+    sending.send(TARGETS[0], b"4")
+    sending.loop.run_until(sending.loop.now_s)
+    assert len(sending.wire.requests) == 3
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=5))
+def test_a_batch_is_as_patient_as_its_least_patient_record(patience: list[bool]) -> None:
+    """One create that needs this replica must not wait for those that don't."""
+    sending = Sending()
+    for patient in patience:
+        sending.send(TARGETS[0], patient=patient)
+    sending.loop.run_all()
+    assert sending.wire.patience == [all(patience)]

@@ -568,6 +568,7 @@ async def test_a_write_goes_on_when_the_hint_that_is_held_can_not_be_read() -> N
         WritePlan(targets=(Target(NodeId("a1")),), uncovered=(A2,), spares=()),
         required=1,
         sloppy=True,
+        unseen=False,
         deadline_s=60.0,
     )
     write.start()

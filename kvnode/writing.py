@@ -85,8 +85,10 @@ class Write:
         """Send to every target. The local copy and the hints known to be needed share a batch."""
         for _ in self._plan.targets:  # all before the first: a refusal may come at once
             self._tally.asked()
-        for target in self._plan.targets:
-            self._send(target)
+        required = self._tally.required
+        for number, target in enumerate(self._plan.targets):
+            # The first W are waited for; the commits of the others may wait for company.
+            self._send(target, patient=number >= required)
         for primary in self._plan.uncovered:
             self._keep_hint(primary)
         self._progress()
@@ -96,7 +98,7 @@ class Write:
         if not self.answer.done():
             self._lose("no answer in time")
 
-    def _send(self, target: Target) -> None:
+    def _send(self, target: Target, *, patient: bool) -> None:
         if target.node == self._coordinator.node:
             self._store_locally(target)
             return
@@ -106,7 +108,7 @@ class Write:
             self._encoded,
             self.deadline_s,
             self,
-            patient=self._tally.required == 1,  # the local copy is answer enough
+            patient=patient,
         )
 
     def _store_locally(self, target: Target) -> None:
@@ -165,7 +167,7 @@ class Write:
             spare = spares[self._spares_used]
             self._spares_used += 1
             self._tally.asked()
-            self._send(Target(spare, hint_for=primary))
+            self._send(Target(spare, hint_for=primary), patient=False)
         elif primary != self._coordinator.node:
             self._keep_hint(primary)
         # After the replacement was asked, so that the tally does not give up too early.

@@ -29,8 +29,8 @@ from typing import Final
 Changes = dict[bytes, bytes | None]
 
 #: How long a commit waits for company. The event loop's timers have whole milliseconds.
-PAUSE_S: Final = 0.001
-PATIENT_PAUSE_S: Final = 0.005
+PAUSE_S: Final = 0.002
+PATIENT_PAUSE_S: Final = 0.008
 #: Keys of a commit, from which on it was one of several callers (a create changes two).
 _COMPANY_KEYS: Final = 4
 #: How long that lets one expect more.

@@ -29,7 +29,9 @@ from kvnode.errors import CannotStart, CorruptRecord
 from kvnode.storage.commit import Changes, GroupCommit
 
 FSYNC_INTERVAL_S: Final = 1.0
-_WRITE_BUFFER_BYTES: Final = 16 * 1024 * 1024
+#: The larger, the fewer young tables there are to look through for a key that is not there (every
+#: create looks): 64 MiB halved that look-up, and a node may hold two such buffers in memory.
+_WRITE_BUFFER_BYTES: Final = 32 * 1024 * 1024
 _CACHE_BYTES: Final = 64 * 1024 * 1024
 _BLOOM_BITS: Final = 10
 _OPEN_FILES_MAX: Final = 500

@@ -226,8 +226,8 @@ class EngineLife(RuleBasedStateMachine):
         self.bench.engine.delete(key)
         self.histories[key].append(None)
 
-    @rule()
-    def barrier(self) -> None:
+    @rule(patient=st.booleans())
+    def barrier(self, patient: bool) -> None:
         """Confirms everything put so far, when it fires."""
         self.barriers += 1
         number = self.barriers
@@ -239,7 +239,7 @@ class EngineLife(RuleBasedStateMachine):
                 self.confirmed[key] = max(self.confirmed[key], goal)
             self.values_are_durable_and_none_is_older_than_confirmed()
 
-        self.bench.engine.barrier(fire)
+        self.bench.engine.barrier(fire, patient=patient)
 
     @rule()
     def tick(self) -> None:

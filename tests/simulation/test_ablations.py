@@ -18,7 +18,6 @@ import kvnode.replica
 import kvnode.writing
 from cluster.detector import Detector
 from cluster.ids import NodeId
-from cluster.membership import Membership
 from kvnode.coordinator import Coordinator
 from kvnode.errors import Unavailable
 from kvnode.hints import HintBook
@@ -29,7 +28,7 @@ from kvnode.replica import Replica
 from kvnode.rpc.operations import FetchResult
 from kvnode.services.handoff import _Delivery
 from kvnode.storage.commit import GroupCommit
-from kvnode.storage.identity import Identity
+from kvnode.storage.identity import Identity, boot
 from kvnode.storage.keys import hint_key
 from kvnode.storage.memory import MemoryEngine
 from kvnode.sweep import DeadlineSweep
@@ -226,7 +225,7 @@ def deadlines_not_watched(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(DeadlineSweep, "_sweep", lambda self: None)
 
 
-@ablation("record", partial(test_reading.test_damaged_bytes_are_never_served, 0))
+@ablation("DID NOT RAISE", partial(test_reading.test_damaged_bytes_are_never_served, 0))
 def damaged_bytes_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     """No checksum is compared."""
     for module in (kvnode.codec, kvnode.replica):
@@ -250,32 +249,17 @@ def misses_not_remembered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Write, "_keep_hint", lambda self, primary: None)
 
 
-@ablation(
-    "up",
-    partial(test_membership.test_a_dead_node_is_suspected_then_dead_and_revived_by_its_restart, 0),
-)
+@ablation("incarnation=1", partial(test_membership.test_a_dead_node_is_revived_by_its_restart, 0))
 def boots_not_counted(patch: pytest.MonkeyPatch) -> None:
     """A restarted node comes with the incarnation of its last life."""
-    original = kvnode.node.boot
 
-    def boot(*arguments: Any) -> Identity:
-        return msgspec.structs.replace(original(*arguments), boot_counter=1)
+    def first_boot(*arguments: Any) -> Identity:
+        return msgspec.structs.replace(boot(*arguments), boot_counter=1)
 
-    patch.setattr(kvnode.node, "boot", boot)
-
-
-@ablation("up", partial(test_membership.test_a_stopped_node_refutes_its_death_and_doubts_nobody, 0))
-def doubts_not_refuted(patch: pytest.MonkeyPatch) -> None:
-    """A node that hears of its own death says nothing."""
-    original = Membership.receive
-
-    def receive(self: Membership, news: Any, now_s: float) -> Any:
-        return original(self, [row for row in news if row.node != self.node], now_s)
-
-    patch.setattr(Membership, "receive", receive)
+    patch.setattr(kvnode.node, "boot", first_boot)
 
 
-@ablation("", partial(test_membership.test_a_stopped_node_refutes_its_death_and_doubts_nobody, 0))
+@ablation("declared_dead", partial(test_membership.test_a_stopped_node_doubts_nobody_afterwards, 0))
 def own_pause_not_excused(patch: pytest.MonkeyPatch) -> None:
     """A node that stood still takes everybody else for silent."""
     patch.setattr(Detector, "excuse", lambda self, paused_s, now_s: None)

@@ -28,8 +28,8 @@ def seen(cluster: SimCluster, watcher: str, name: str) -> Member:
 
 
 @seeds(3)
-def test_a_dead_node_is_suspected_then_dead_and_revived_by_its_restart(seed: int) -> None:
-    """Its next boot has a higher incarnation, which outbids every doubt about the last one."""
+def test_a_dead_node_is_revived_by_its_restart(seed: int) -> None:
+    """Suspected, then dead; the next boot's incarnation outbids every doubt about this one."""
 
     async def scenario(cluster: SimCluster) -> None:
         await asyncio.sleep(ROUNDS_S)
@@ -64,8 +64,8 @@ def test_healthy_nodes_never_doubt_each_other(seed: int) -> None:
 
 
 @seeds(3)
-def test_a_stopped_node_refutes_its_death_and_doubts_nobody(seed: int) -> None:
-    """SIGSTOP for longer than it takes to be dead: the silence was its own."""
+def test_a_stopped_node_doubts_nobody_afterwards(seed: int) -> None:
+    """SIGSTOP for longer than it takes to be dead: it refutes that, and the silence was its own."""
 
     async def scenario(cluster: SimCluster) -> None:
         await asyncio.sleep(ROUNDS_S)

@@ -525,11 +525,15 @@ async def test_giving_up_waiting_disturbs_no_other_barrier() -> None:
     replica = Replica(
         engine, HandCrankedLoop(), HintBook(HintSettings()), lambda _: True, PARTITIONS
     )
-    engine.put(b"key", b"value")
-    waiting = loop.create_task(replica.durable())
+
+    async def put_and_wait() -> None:
+        engine.put(b"key", b"value")
+        await replica.durable()
+
+    waiting = loop.create_task(put_and_wait())
     await asyncio.sleep(0)
     acknowledged = loop.create_future()
-    replica.merge(ID, encode(ID, LIVE), acknowledged.set_result)
+    replica.merge(ID, encode(ID, LIVE), acknowledged.set_result)  # in the same batch
     waiting.cancel()
     async with asyncio.timeout(5):
         assert await acknowledged is None

@@ -149,7 +149,7 @@ def test_any_value_in_any_place_is_taken_or_refused_in_one_sentence_that_names_i
     else:
         taken = getattr(getattr(settings, table), key)
         # A number of seconds is a float: large integers are taken as the nearest one.
-        assert taken == (float(value) if isinstance(taken, float) else value)
+        assert taken == (float(str(value)) if isinstance(taken, float) else value)
 
 
 def _toml(value: object) -> str:

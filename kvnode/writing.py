@@ -83,8 +83,11 @@ class Write:
 
     def start(self) -> None:
         """Send to every target. The local copy and the hints known to be needed share a batch."""
-        for _ in self._plan.targets:  # all before the first: a refusal may come at once
+        # All are counted before the first is sent: a refusal may come at once.
+        for _ in self._plan.targets:
             self._tally.asked()
+        for _ in self._plan.uncovered:
+            self._expect_hint()
         required = self._tally.required
         for number, target in enumerate(self._plan.targets):
             # The first W are waited for; the commits of the others may wait for company.
@@ -169,18 +172,21 @@ class Write:
             self._tally.asked()
             self._send(Target(spare, hint_for=primary), patient=False)
         elif primary != self._coordinator.node:
+            self._expect_hint()
             self._keep_hint(primary)
         # After the replacement was asked, so that the tally does not give up too early.
         self._tally.fail(maybe_stored=lost.sent)
         self._progress()
 
-    def _keep_hint(self, primary: NodeId) -> None:
-        """Keep a hint here; it counts only when sloppy, and only if this node has not counted."""
-        node = self._coordinator.node
+    def _expect_hint(self) -> None:
         if self._sloppy:
             self._tally.asked()
         else:
             self._hints_uncounted += 1
+
+    def _keep_hint(self, primary: NodeId) -> None:
+        """Keep a hint here; it counts only when sloppy, and only if this node has not counted."""
+        node = self._coordinator.node
         done = partial(self._on_held, node) if self._sloppy else self._on_uncounted
         try:
             self._coordinator.replica.hold(primary, self._document_id, self._encoded, done)

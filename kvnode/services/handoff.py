@@ -5,7 +5,7 @@ Rules
 1. A hint is deleted only after its target has acknowledged it as durable, and only if it is still
    the hint that was sent.
 2. Delivery stays below a rate, and a target that fails is left alone for a while, doubling.
-3. A hint whose window has passed is dropped and counted.
+3. A hint whose window has passed, or whose bytes are damaged here, is dropped and counted.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.6.
 """
@@ -18,8 +18,9 @@ import msgspec
 
 from cluster.ids import DocumentId, NodeId
 from cluster.preference import Target
+from kvnode.codec import verify
 from kvnode.errors import CorruptRecord
-from kvnode.hints import decode_hint
+from kvnode.hints import Fate, decode_hint
 from kvnode.log import Log
 from kvnode.merging import MergeSender
 from kvnode.ports import Clock
@@ -91,7 +92,7 @@ class Handoff:
                 continue
             while budget_bytes > 0:
                 batch = self._replica.hinted_for(target, BATCH_HINTS)
-                batch = await self._without_expired(target, batch)
+                batch = await self._deliverable(target, batch)
                 if not batch or not self._is_up(target):
                     break
                 sent_bytes = sum(len(value) for _, value in batch)
@@ -99,22 +100,35 @@ class Handoff:
                 if not await self._deliver(target, batch):
                     break
 
-    async def _without_expired(
+    async def _deliverable(
         self, target: NodeId, batch: list[tuple[DocumentId, bytes]]
     ) -> list[tuple[DocumentId, bytes]]:
-        now_ms = self._clock.wall_ms()
+        """The batch without what rule 3 drops."""
         kept: list[tuple[DocumentId, bytes]] = []
-        expired_count = 0
+        dropped: dict[Fate, int] = {}
         for document_id, value in batch:
-            if self._replica.hints.expired(decode_hint(value)[0], now_ms):
-                self._replica.release(target, document_id, value, "expired")
-                expired_count += 1
-            else:
+            fate = self._undeliverable(document_id, value)
+            if fate is None:
                 kept.append((document_id, value))
-        if expired_count:
+            else:
+                self._replica.release(target, document_id, value, fate)
+                dropped[fate] = dropped.get(fate, 0) + 1
+        if dropped:
             await self._replica.durable()
-            self._log.warning("hint.dropped", reason="expired", target=target, hints=expired_count)
+        for reason, count in dropped.items():
+            self._log.warning("hint.dropped", reason=reason, target=target, hints=count)
         return kept
+
+    def _undeliverable(self, document_id: DocumentId, value: bytes) -> Fate | None:
+        held_at_ms, record = decode_hint(value)
+        if self._replica.hints.expired(held_at_ms, self._clock.wall_ms()):
+            return "expired"
+        try:
+            # Here, for the target's "corrupt record" may as well mean the copy that it has itself.
+            verify(document_id, record)
+        except CorruptRecord:
+            return "corrupt"
+        return None
 
     async def _deliver(self, target: NodeId, batch: list[tuple[DocumentId, bytes]]) -> bool:
         """Send a batch; release what was acknowledged. False when something was not."""
@@ -134,9 +148,6 @@ class Handoff:
             if not isinstance(found, Lost):
                 self._replica.release(target, delivery.document_id, delivery.value, "delivered")
                 delivered_count += 1
-            elif found.code == CorruptRecord.code:  # damaged here: it can't ever be delivered
-                self._replica.release(target, delivery.document_id, delivery.value, "corrupt")
-                self._log.error("hint.dropped", reason="corrupt", target=target, hints=1)
             else:
                 lost = found
         await self._replica.durable()
@@ -144,6 +155,8 @@ class Handoff:
             self._log.info("hint.delivered", target=target, hints=delivered_count)
         if lost is not None:
             self._back_off(target, lost)
+        else:
+            self._backoffs.pop(target, None)
         return lost is None
 
     def _back_off(self, target: NodeId, lost: Lost) -> None:

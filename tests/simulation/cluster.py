@@ -10,7 +10,8 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Final
 
 import msgspec
@@ -32,7 +33,6 @@ DOCS: Final = "docs"
 #: How often a condition is looked at.
 POLL_S: Final = 0.02
 _RPC_PORT: Final = 9000
-_KEYS_TRIED_MAX: Final = 10_000
 
 
 def settings_of(
@@ -177,6 +177,14 @@ class SimCluster(Clients):
 
         await self.until(lambda: not unaware(), within_s, unaware)
 
+    def agree(self, *names: str) -> bool:
+        """Whether these nodes have started and hold each other for up."""
+        return all(
+            self.nodes[watcher].documents is not None and self._holds_for_up(watcher, name)
+            for watcher in names
+            for name in names
+        )
+
     def alive(self) -> list[NodeMachine]:
         """The nodes whose process is neither dead nor paused."""
         return [machine for machine in self.nodes.values() if machine.process.running]
@@ -209,11 +217,15 @@ class SimCluster(Clients):
 
     def key_of(self, *owners: str) -> str:
         """An idempotency key whose document belongs to exactly these nodes."""
-        for number in range(_KEYS_TRIED_MAX):
+        return next(self.keys_of(*owners))
+
+    def keys_of(self, *owners: str) -> Iterator[str]:
+        """Such keys, as many as wanted."""
+        assert sorted(owners) in [sorted(primaries) for primaries in self.ring.owners]
+        for number in count():
             key = f"key-{number}"
             if sorted(self.owners(id_of_key(key))) == sorted(owners):
-                return key
-        raise AssertionError(f"no partition belongs to {owners}")
+                yield key
 
     def hints_of(self, holder: str, target: str, document_id: DocumentId) -> bool:
         """Whether a node's disk holds a hint."""

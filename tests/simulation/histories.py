@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 from cluster.settings import ClusterSettings, HintSettings
+from kvnode.rpc.connection import SILENCE_S
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge
 from tests.simulation.loop import Order
@@ -34,6 +35,8 @@ def random_history(seed: int) -> SimCluster:
         await _live(cluster, nemeses)
         await cluster.calm()
         await converge(cluster)
+        await asyncio.sleep(2 * SILENCE_S)  # connections that a cut left half open are noticed
+        await cluster.ready()
         for via in names:  # everything works again
             created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)
             await cluster.read(via, created.document_id, read=3)

@@ -153,7 +153,7 @@ def absence_vouched_for_by_anybody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "fetch", fetch)
 
 
-@ablation("I18", histories(4))
+@ablation("I18", histories(1))
 def node_counted_twice(patch: pytest.MonkeyPatch) -> None:
     """A replica and a hint on one disk are two acknowledgements."""
 
@@ -176,7 +176,7 @@ def hints_counted_as_replicas(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WriteTally, "acknowledge", acknowledge)
 
 
-@ablation("I5", histories(3))
+@ablation("I5|I15", histories(3))
 def create_beats_tombstone(patch: pytest.MonkeyPatch) -> None:
     """The last writer wins."""
 
@@ -186,7 +186,7 @@ def create_beats_tombstone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kvnode.replica, "merge", last)
 
 
-@ablation("I9", histories(2))
+@ablation("I9|I12", histories(4))
 def election_skipped(patch: pytest.MonkeyPatch) -> None:
     """Two bodies under one key are left to the lattice, also in the strong mode."""
 
@@ -196,7 +196,7 @@ def election_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Coordinator, "_elect", elect)
 
 
-@ablation("I9", histories(4))
+@ablation("I9", histories(1))
 def votes_changed(patch: pytest.MonkeyPatch) -> None:
     """A replica votes for whichever body it is asked about."""
     original = Replica.vote

@@ -5,11 +5,12 @@ from typing import Final
 
 import pytest
 
-from cluster.ids import DocumentId
+from cluster.ids import DocumentId, NodeId
 from cluster.settings import HintSettings
 from docservice.documents import DocumentDeleted
 from kvnode.errors import WriteTimeout
-from kvnode.storage.keys import record_key
+from kvnode.hints import HELD_AT_BYTES
+from kvnode.storage.keys import hint_key, record_key
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import hints, settle
@@ -225,6 +226,45 @@ def _balance(cluster: SimCluster) -> None:
         accounted = book.delivered + book.superseded + sum(book.dropped.values()) + book.held
         if book.created != accounted:
             raise Violation("I15", f"{machine.name} created {book.created}, knows of {accounted}")
+
+
+@seeds(2)
+def test_a_hint_outlasts_the_damage_of_its_targets_copy(seed: int) -> None:
+    """The target says that its record is damaged: that is no reason to drop what could heal it."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "soon damaged", write=3)
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        await cluster.delete("a1", created.document_id, write=2)
+        cluster.nodes["a3"].damage(created.document_id)
+        await cluster.restart("a3")
+        holder = cluster.nodes["a1"]
+        await cluster.until(lambda: holder.events("handoff.postponed") != [], 10.0, "not tried")
+        assert cluster.hints_of("a1", "a3", created.document_id)
+        cluster.nodes["a3"].damage(created.document_id)  # healed
+        await settle(cluster)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_damaged_hint_is_dropped_and_counted_and_holds_up_no_other(seed: int) -> None:
+    """It can't ever be delivered; its document is healed by the other replicas."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        damaged, sound = await create_while_down(cluster, "a3", count=2)
+        cluster.nodes["a1"].disk.flip(hint_key(NodeId("a3"), damaged), HELD_AT_BYTES)
+        await cluster.restart("a3")
+        await cluster.until(lambda: not hints(cluster), 10.0, lambda: hints(cluster))
+        book = cluster.nodes["a1"].serving.replica.hints
+        assert (book.delivered, book.dropped["corrupt"]) == (1, 1)
+        assert cluster.nodes["a3"].stored(sound) is not None
+        assert cluster.nodes["a3"].stored(damaged) is None
+        await cluster.read("a3", damaged)
+        await settle(cluster)
+
+    simulate(scenario, seed)
 
 
 # Deaths at every step of a delivery -------------------------------------------------------------

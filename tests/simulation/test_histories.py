@@ -25,7 +25,7 @@ _PRINT_DIGEST = (
 )
 
 
-@seeds(12)
+@seeds(8)
 def test_whatever_befalls_a_cluster_it_keeps_its_promises(seed: int) -> None:
     """I1-I5, I8-I12, I15, I18, I27, and all replicas agree in the end (I16)."""
     random_history(seed)

@@ -4,6 +4,7 @@ An error is part of the contract: "unavailable" (503) means that nothing was wri
 ever will be, "write timeout" (504) that nobody can tell.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Final
@@ -12,7 +13,8 @@ import pytest
 
 from cluster.ids import DocumentId
 from docservice.documents import DocumentNotFound
-from kvnode.errors import ReadTimeout, StoreError, Unavailable, WriteTimeout
+from kvnode.errors import DiskLow, ReadTimeout, StoreError, Unavailable, WriteTimeout
+from kvnode.node import DISK_INTERVAL_S
 from tests.simulation.checks import LATE_S
 from tests.simulation.cluster import DOCS, SimCluster
 from tests.simulation.run import seeds, simulate
@@ -118,5 +120,38 @@ def test_with_every_node_down_a_document_service_says_so_at_once(seed: int) -> N
         with pytest.raises(Unavailable):
             await cluster.read(DOCS, NOBODYS)
         assert cluster.loop.time() - started_s < 0.1
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_slow_disk_holds_up_no_write_that_others_can_acknowledge(seed: int) -> None:
+    """One disk is a hundred times slower: W=2 is two others' business (scenario 66)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.nodes["a1"].commit_latency_s = (0.3, 0.3)
+        for write, slow in (1, False), (2, False), (3, True):
+            started_s = cluster.loop.time()
+            await cluster.create("a1", f"{write}", write=write)
+            assert (cluster.loop.time() - started_s > 0.1) == slow
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_node_on_a_full_disk_refuses_creates_and_goes_on_reading_and_deleting(seed: int) -> None:
+    """What frees space must not need any; and nothing is written for what was refused."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "before", write=3)
+        cluster.nodes["a1"].space.low = True
+        await asyncio.sleep(2 * DISK_INTERVAL_S)
+        with pytest.raises(DiskLow):
+            await cluster.create("a1", "refused")
+        await cluster.read("a1", created.document_id)
+        await cluster.delete("a1", created.document_id)
+        cluster.nodes["a1"].space.low = False
+        await asyncio.sleep(2 * DISK_INTERVAL_S)
+        await cluster.create("a1", "after")
 
     simulate(scenario, seed)

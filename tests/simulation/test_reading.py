@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from cluster.ids import DocumentId
+from cluster.ids import DocumentId, partition_of
 from cluster.settings import HintSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.codec import HEADER_BYTES
@@ -151,11 +151,13 @@ def test_a_delete_that_overtakes_its_create_wins(seed: int) -> None:
         cluster.loop.network.latency_s["a1", "a3"] = (1.0, 1.0)
         created = await cluster.create("a1", CONTENT, key="slow", write=1)
         await cluster.delete("a3", created.document_id, write=1)
-        record = cluster.nodes["a3"].stored(created.document_id)
+        third = cluster.nodes["a3"]
+        await cluster.until(lambda: third.stored(created.document_id) is not None, 0.5, "nothing")
+        record = third.stored(created.document_id)
         assert record is not None
         assert record.create is None
         await asyncio.sleep(2.0)
-        record = cluster.nodes["a3"].stored(created.document_id)
+        record = third.stored(created.document_id)
         assert record is not None
         assert record.create is not None
         for via in (*NODES, DOCS):
@@ -252,6 +254,44 @@ def test_a_quorum_read_that_found_a_lone_copy_spreads_it(seed: int) -> None:
     simulate(scenario, seed)
 
 
+@seeds(2)
+def test_a_repair_that_fails_is_made_up_for_by_the_next_read(seed: int) -> None:
+    """The stale replica dies before it has what the read sent it (scenario 41)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a1", "a2")
+        cluster.nodes["a3"].commit_latency_s = (0.3, 0.3)
+        await cluster.read("a1", document_id, read=3)
+        await asyncio.sleep(0.1)
+        cluster.power_off("a3")
+        await cluster.restart("a3")
+        assert cluster.nodes["a3"].stored(document_id) is None
+        await cluster.read("a1", document_id, read=3)
+        await settle(cluster)
+        assert cluster.nodes["a3"].stored(document_id) is not None
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_read_does_not_wait_for_a_slow_replica_when_another_can_answer(seed: int) -> None:
+    """It asks one more as soon as the first takes longer than usual (scenario 66)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", CONTENT, write=3)
+        node = cluster.nodes["a1"].serving
+        partition = partition_of(created.document_id, cluster.ring.partitions)
+        _, first, _ = node.placement.read_plan(partition, sloppy=True)
+        cluster.pause(first.node)
+        for _ in range(5):
+            started_s = cluster.loop.time()
+            await cluster.read("a1", created.document_id, read=2)
+            assert cluster.loop.time() - started_s < 0.1
+        assert node.coordinator.hedged_count == 5
+
+    simulate(scenario, seed)
+
+
 @pytest.mark.xfail(
     strict=True,
     raises=DocumentNotFound,
@@ -266,6 +306,8 @@ def test_quorum_reads_are_monotone(seed: int) -> None:
 
     async def scenario(cluster: SimCluster) -> None:
         document_id = await create_on(cluster, "a1")
+        for name in ("a2", "a3"):
+            cluster.nodes[name].commit_latency_s = (0.3, 0.3)
         await cluster.read("a1", document_id, read=2)
         cluster.power_off("a1")
         for via in ("a2", "a3"):

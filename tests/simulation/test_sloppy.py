@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from cluster.settings import HintSettings
+from docservice.documents import DocumentDeleted
 from kvnode.errors import Unavailable, WriteTimeout
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import DOCS, SimCluster, settings_of
-from tests.simulation.convergence import settle
+from tests.simulation.convergence import hints, settle
 from tests.simulation.run import seeds, simulate
 
 
@@ -76,6 +77,38 @@ def test_a_node_that_holds_a_replica_and_hints_counts_once(seed: int, noticed: b
 
 
 @seeds(2)
+@pytest.mark.parametrize("down", [0, 1, 2, 3])
+def test_with_stand_ins_a_level_is_reached_while_that_many_nodes_are_up(
+    seed: int, down: int
+) -> None:
+    """Five nodes, three owners: W counts distinct nodes, and hints are told apart (I18)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        owners = ("a1", "a2", "a3")
+        document_id = id_of_key(cluster.key_of(*owners))
+        struck = owners[:down]
+        cluster.kill(*struck)
+        await cluster.noticed(*struck)
+        for via in [name for name in (*cluster.nodes, DOCS) if name not in struck]:
+            for level in (1, 2, 3):
+                if level > len(cluster.alive()):
+                    with pytest.raises(Unavailable):
+                        await cluster.delete(via, document_id, write=level)
+                    continue
+                stored = await cluster.delete(via, document_id, write=level)
+                assert stored.acked >= level
+                assert stored.hints <= down
+                assert stored.acked - stored.hints <= len(owners) - down
+                if level > len(owners) - down:
+                    with pytest.raises(Unavailable):
+                        await cluster.delete(via, document_id, write=level, sloppy=False)
+        await cluster.calm()
+        await settle(cluster)
+
+    simulate(scenario, seed, settings_of(5))
+
+
+@seeds(2)
 def test_with_every_owner_down_any_node_accepts_and_the_document_can_be_read(seed: int) -> None:
     """The hints alone are durable and readable; the owners get them when they are back."""
 
@@ -113,6 +146,37 @@ def test_with_every_owner_down_any_node_accepts_and_the_document_can_be_read(see
 
 
 @seeds(2)
+def test_a_stand_ins_copy_is_not_served_after_a_delete_that_it_missed(seed: int) -> None:
+    """The hint has the create, the owners the tombstone, and it is not delivered yet (scenario 2).
+
+    Before the cut is over a stand-in serves what it has: it can't know better.
+    """
+
+    async def scenario(cluster: SimCluster) -> None:
+        owners, stand_ins = ("a1", "a2", "a3"), ("a4", "a5")
+        cluster.kill(*owners)
+        await cluster.noticed(*owners)
+        created = await cluster.create("a4", "on stand-ins", key=cluster.key_of(*owners))
+        cluster.loop.network.partition(owners, (*stand_ins, DOCS))
+        for owner in owners:
+            cluster.machines[owner].start()
+        await cluster.until(lambda: cluster.agree(*owners), 10.0, "the owners are apart")
+        await cluster.delete("a1", created.document_id, write=3)
+        found = await cluster.read("a4", created.document_id)
+        assert found.create == created.create
+        cluster.loop.network.heal_all()
+        await cluster.ready()
+        assert hints(cluster)
+        for via in cluster.machines:
+            for level in (1, 2, 3):
+                with pytest.raises(DocumentDeleted):
+                    await cluster.read(via, created.document_id, read=level)
+        await settle(cluster)
+
+    simulate(scenario, seed, settings_of(5))
+
+
+@seeds(2)
 def test_a_stand_in_without_room_for_hints_is_no_acknowledgement(seed: int) -> None:
     """Whoever can't keep a hint says so at once, and what is left is one replica."""
 
@@ -129,6 +193,28 @@ def test_a_stand_in_without_room_for_hints_is_no_acknowledgement(seed: int) -> N
         assert cluster.loop.time() - started_s < 0.1
 
     simulate(scenario, seed, settings_of(5, hints=HintSettings(total_bytes_max=10)))
+
+
+@seeds(2)
+def test_one_hint_without_room_does_not_refuse_the_write(seed: int) -> None:
+    """The coordinator is alone, and full of hints for two owners; the third one's is kept."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        others = ("a1", "a2", "a3", "a5")
+        cluster.kill(*others)
+        await cluster.noticed(*others)
+        filling = cluster.keys_of("a1", "a5", "a3")
+        await cluster.create("a4", "x" * 400, key=next(filling))
+        with pytest.raises(Unavailable):
+            await cluster.create("a4", "too much", key=next(filling))
+        last = cluster.key_of("a1", "a2", "a3")
+
+        created = await cluster.create("a4", "the last", key=last)
+
+        assert (created.stored.acked, created.stored.hints) == (1, 1)
+        assert cluster.hints_of("a4", "a2", created.document_id)
+
+    simulate(scenario, seed, settings_of(5, hints=HintSettings(target_bytes_max=560)))
 
 
 @seeds(2)

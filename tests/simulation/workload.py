@@ -11,10 +11,11 @@ Rules
 import asyncio
 import contextlib
 from random import Random
-from typing import Final
+from typing import Final, TypedDict
 
 from cluster.ids import DocumentId
 from kvnode.errors import StoreError
+from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import SimCluster
 from tests.simulation.history import NoAnswer
 
@@ -26,7 +27,20 @@ _BODIES: Final = 2
 _THINK_S: Final = (0.0, 0.25)
 _KNOWN_MAX: Final = 40
 #: Relative frequencies.
-_MIX: Final = {"create": 6, "strong": 4, "weak": 2, "read": 9, "delete": 2, "stranger": 1}
+_MIX: Final = {
+    "create": 6,
+    "strong": 2,
+    "race": 2,
+    "weak": 2,
+    "read": 9,
+    "delete": 2,
+    "stranger": 1,
+}
+
+
+class _How(TypedDict):
+    sloppy: bool
+    timeout_s: float
 
 
 class Workload:
@@ -50,45 +64,41 @@ class Workload:
         kinds, weights = list(_MIX), list(_MIX.values())
         while not self._stopped:
             (kind,) = self._chance.choices(kinds, weights)
-            with contextlib.suppress(StoreError, NoAnswer):  # the history has them
-                await self._request(kind)
+            match kind:
+                case "race":
+                    await asyncio.gather(self._request("strong"), self._request("strong"))
+                case _:
+                    await self._request(kind)
             await asyncio.sleep(self._chance.uniform(*_THINK_S))
 
     async def _request(self, kind: str) -> None:
+        with contextlib.suppress(StoreError, NoAnswer):  # the history has them
+            await self._call(kind)
+
+    async def _call(self, kind: str) -> None:
         cluster, chance = self._cluster, self._chance
         via = chance.choice(list(cluster.machines))
         level, sloppy = chance.randint(1, 3), chance.random() < 0.6
-        timeout_s = chance.choice([0.3, 1.0, 2.0])
-        if kind == "create":
-            self._contents += 1
-            content = f"document {self._contents}"
-            await cluster.create(via, content, write=level, sloppy=sloppy, timeout_s=timeout_s)
-        elif kind in ("strong", "weak"):
-            era = int(cluster.loop.time() / _KEY_LASTS_S)
-            key = f"{kind} {era}.{chance.randrange(_KEYS)}"
-            content = f"{key}, body {chance.randrange(_BODIES)}"
-            write = max(level, 2) if kind == "strong" else 1
-            await cluster.create(
-                via, content, key=key, write=write, sloppy=sloppy, timeout_s=timeout_s
-            )
-        elif kind == "delete":
-            document_id = self._known()
-            if document_id is not None:
-                await cluster.delete(
-                    via, document_id, write=level, sloppy=sloppy, timeout_s=timeout_s
-                )
-        else:
-            document_id = self._known() if kind == "read" else None
-            await cluster.read(
-                via,
-                document_id or DocumentId(chance.randbytes(16)),
-                read=level,
-                sloppy=sloppy,
-                timeout_s=timeout_s,
-            )
+        how: _How = {"sloppy": sloppy, "timeout_s": chance.choice([0.3, 1.0, 2.0])}
+        match kind:
+            case "create":
+                self._contents += 1
+                await cluster.create(via, f"document {self._contents}", write=level, **how)
+            case "strong" | "weak":
+                era = int(cluster.loop.time() / _KEY_LASTS_S)
+                key = f"{kind} {era}.{chance.randrange(_KEYS)}"
+                body = f"{key}, body {chance.randrange(_BODIES)}"
+                write = max(level, 2) if kind == "strong" else 1
+                await cluster.create(via, body, key=key, write=write, **how)
+            case "delete":
+                await cluster.delete(via, self._known(), write=level, **how)
+            case "read":
+                await cluster.read(via, self._known(), read=level, **how)
+            case "stranger":
+                await cluster.read(via, DocumentId(chance.randbytes(16)), read=level, **how)
 
-    def _known(self) -> DocumentId | None:
+    def _known(self) -> DocumentId:
         """An id that a client has heard of, more likely a recent one."""
         ids = [op.document_id for op in self._cluster.history[-_KNOWN_MAX:]]
         known = [document_id for document_id in ids if document_id is not None]
-        return self._chance.choice(known) if known else None
+        return self._chance.choice(known or [id_of_key("never used")])

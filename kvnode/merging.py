@@ -5,7 +5,7 @@ an answer. A batch has these once. Its receiver puts every record in one stretch
 in one group commit, and answers when all of them are durable.
 
 A batch leaves at the end of the tick. Under load ticks are short, and a tick holds one record; so a
-batch that follows another within PAUSE_S waits that long for company. With 32 connections, a third
+batch that follows another within a pause waits that long for company. With 32 connections, a third
 of the coordinator's CPU time went into sending records one by one, and as much into receiving them.
 
     MERGE  hint_for | nil, patient, [id, record, id, record, ...]
@@ -29,6 +29,7 @@ from kvnode.rpc.transport import Transport
 
 #: How long a batch waits for company. The event loop's timers have whole milliseconds.
 PAUSE_S: Final = 0.001
+PATIENT_PAUSE_S: Final = 0.004
 #: A batch that has grown to this leaves before the tick ends.
 BATCH_BYTES_MAX: Final = 192 * 1024
 _RECORD_OVERHEAD_BYTES: Final = 32
@@ -82,6 +83,9 @@ class MergeSender:
         self._transport = transport
         self._batches: dict[tuple[NodeId, NodeId | None], _Batch] = {}
         self._flushed_s = -inf
+        #: The flush that is due, and whether a sender waits for it who is not patient.
+        self._flush_due: asyncio.Handle | None = None
+        self._urgent = False
 
     def send(
         self,
@@ -101,8 +105,6 @@ class MergeSender:
         key = (target.node, target.hint_for)
         batch = self._batches.get(key)
         if batch is None:
-            if not self._batches:
-                self._schedule()
             batch = self._batches[key] = _Batch()
         elif (
             batch.size_bytes + len(encoded) > BATCH_BYTES_MAX
@@ -116,14 +118,23 @@ class MergeSender:
         batch.size_bytes += len(encoded) + _RECORD_OVERHEAD_BYTES
         batch.deadline_s = max(batch.deadline_s, deadline_s)
         batch.patient = batch.patient and patient
+        if self._flush_due is None or not (patient or self._urgent):
+            self._urgent = not patient
+            self._schedule()
 
     def _schedule(self) -> None:
-        if self._loop.time() - self._flushed_s <= PAUSE_S:
-            self._loop.call_later(PAUSE_S, self._flush)
+        """Set when the batches leave, anew if somebody impatient has come."""
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+        pause_s = PAUSE_S if self._urgent else PATIENT_PAUSE_S
+        if self._loop.time() - self._flushed_s <= pause_s:
+            self._flush_due = self._loop.call_later(pause_s, self._flush)
         else:
-            self._loop.call_soon(self._flush)
+            self._flush_due = self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._flush_due = None
+        self._urgent = False
         self._flushed_s = self._loop.time()
         batches, self._batches = self._batches, {}
         for key, batch in batches.items():

@@ -4,9 +4,10 @@ Rules
 -----
 1. One commit is in flight at a time; everything that arrives meanwhile forms the next batch, and
    an idle engine commits at the end of the tick.
-2. After a commit of several records the next one starts a pause later: with company there is more
-   to come, and a commit of one record costs ten times the CPU per record of one of sixteen. A lone
-   caller never waits.
+2. Under load a commit starts a pause after the one before: a commit of one record costs ten times
+   the CPU per record of one of sixteen. Load means that lately something arrived while a commit was
+   in flight, or that one had several records. A lone caller, who waits for each commit before it
+   writes again, never meets the pause.
 3. The pause is longer while nobody urgent waits: a replica whose copy is not needed for W lets
    more of them share an fsync. Measured with three nodes and 32 connections at W=1, the fsyncs
    of the two other replicas were half of a create's cost.
@@ -66,7 +67,7 @@ class GroupCommit:
         self._start_due: asyncio.Handle | None = None
         self._urgent = False
         self._broken = False
-        #: When the last commit ended that had company.
+        #: When a commit last ended that had company.
         self._had_company_s = -inf
 
     @property
@@ -115,8 +116,8 @@ class GroupCommit:
             self._broken = True
             self._failed(error)
             return
-        had_company = len(self._committing) >= _COMPANY_KEYS
-        self._had_company_s = self._loop.time() if had_company else -inf
+        if self._gathered or len(self._committing) >= _COMPANY_KEYS:
+            self._had_company_s = self._loop.time()
         barriers = self._committing_barriers
         self._committing, self._committing_barriers = {}, []
         self._in_flight = False

@@ -90,7 +90,7 @@ def _document(
         tried = [
             origin
             for origin in origins.get(content, [])
-            if origin.document_id in (op.document_id, None) and not _after(origin, op)
+            if origin.document_id == op.document_id and not _after(origin, op)
         ]
         if not tried:
             yield "I11", f"nobody had created {content!r}: {op}"

@@ -4,7 +4,8 @@ Rules
 -----
 1. An operation that nobody answered, or that failed with an unknown outcome, may have taken effect
    and may yet do so. One that failed definitely must never have any effect.
-2. Every content is used by one operation only, so whoever meets it knows where it is from.
+2. A content belongs to one create, or to one body of one key and its retries, so whoever meets it
+   knows where it is from.
 """
 
 from enum import Enum

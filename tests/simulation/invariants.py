@@ -7,7 +7,7 @@ Rules
 2. A hint that leaves a disk is covered by what its target has on disk (I15), unless it was given
    up for its age or its damage.
 3. A vote never changes, or two bodies could both be elected (I9).
-4. A record is stored only by owners of its partition.
+4. A record is stored only by owners of its partition (I19).
 5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
    many of them as replicas (I18).
 
@@ -99,7 +99,7 @@ class DiskWatch:
             self._violated("I5", f"{disk.name} lost its record", document_id)
             return
         if disk.name not in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
-            self._violated("I18", f"{disk.name} stores what it does not own", document_id)
+            self._violated("I19", f"{disk.name} stores what it does not own", document_id)
         old = readable(document_id, before)
         if old is not None and merge(new, old) is not new:
             self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)

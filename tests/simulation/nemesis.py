@@ -97,11 +97,12 @@ class Nemesis:
 
     async def _separate(self, links: list[tuple[str, str]]) -> None:
         network = self._cluster.loop.network
-        self._cluster.note(f"cut {links}")
+        named = " ".join(f"{source}>{target}" for source, target in links)
+        self._cluster.note(f"cut {named}")
         for source, target in links:
             network.cut(source, target)
         await self._last()
-        self._cluster.note(f"heal {links}")
+        self._cluster.note(f"heal {named}")
         for source, target in links:
             network.heal(source, target)
 

@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 
 from docservice.documents import Created, DocumentDeleted
-from kvnode.errors import KeyDeleted, KeyReused, StoreError, Unavailable
+from kvnode.errors import KeyDeleted, KeyReused, StoreError, Unavailable, WriteTimeout
+from kvnode.rpc.connection import SILENCE_S
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import DOCS, SimCluster, settings_of
 from tests.simulation.convergence import converge
@@ -207,6 +208,29 @@ def test_a_key_whose_voters_are_down_waits_for_them(seed: int) -> None:
         await cluster.create("a3", BODIES[0], key=key, write=2)
 
     simulate(scenario, seed, settings_of(5))
+
+
+@seeds(2)
+def test_a_create_that_a_silent_node_may_have_stored_is_not_called_refused(seed: int) -> None:
+    """The first owner stores it and its answer is lost; the second, cut off, stores nothing.
+
+    What that one says is true of itself, and not of the whole.
+    """
+
+    async def scenario(cluster: SimCluster) -> None:
+        first, second, third = cluster.owners(id_of_key(KEY))
+        cluster.loop.network.partition([second], [first, third])
+        await asyncio.sleep(2 * SILENCE_S)
+        cluster.loop.network.cut(first, DOCS)
+        with pytest.raises(WriteTimeout):
+            await cluster.create(DOCS, BODIES[0], key=KEY, write=2)
+        assert cluster.nodes[first].stored(id_of_key(KEY)) is not None
+        assert cluster.nodes[second].stored(id_of_key(KEY)) is None
+        await cluster.calm()
+        again = await cluster.create(DOCS, BODIES[0], key=KEY, write=2)
+        assert again.replayed
+
+    simulate(scenario, seed)
 
 
 # Deletes ----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cluster.ids import NodeId
 from cluster.preference import Target
-from kvnode.merging import BATCH_BYTES_MAX, PAUSE_S, MergeSender
+from kvnode.merging import BATCH_BYTES_MAX, PATIENT_PAUSE_S, PAUSE_S, MergeSender
 from kvnode.rpc.connection import Lost, OnOutcome
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, Op
 from kvnode.rpc.transport import Transport
@@ -177,12 +177,12 @@ def test_a_lone_record_leaves_at_once_and_what_follows_waits_for_company() -> No
 
     for number in (b"1", b"2", b"3"):
         sending.send(TARGETS[0], number)
-        sending.loop.run_until(sending.loop.now_s + PAUSE_S / 4)
+        sending.loop.run_until(sending.loop.now_s + PATIENT_PAUSE_S / 4)
     assert len(sending.wire.requests) == 1
     sending.loop.run_all()
     assert [len(pairs) for _, _, pairs, *_ in sending.wire.requests] == [1, 3]
 
-    sending.loop.run_until(sending.loop.now_s + 10 * PAUSE_S)
+    sending.loop.run_until(sending.loop.now_s + 2 * PATIENT_PAUSE_S)
     sending.send(TARGETS[0], b"4")
     sending.loop.run_until(sending.loop.now_s)
     assert len(sending.wire.requests) == 3
@@ -196,3 +196,14 @@ def test_a_batch_is_as_patient_as_its_least_patient_record(patience: list[bool])
         sending.send(TARGETS[0], patient=patient)
     sending.loop.run_all()
     assert sending.wire.patience == [all(patience)]
+
+
+def test_an_impatient_record_takes_the_waiting_ones_along() -> None:
+    """They are in its batch, or leave with it: nothing overtakes."""
+    sending = Sending()
+    sending.send(TARGETS[0])
+    sending.loop.run_until(sending.loop.now_s)
+    sending.send(TARGETS[0], b"patient")
+    sending.send(TARGETS[1], b"urgent", patient=False)
+    sending.loop.run_until(sending.loop.now_s + PAUSE_S)
+    assert len(sending.wire.requests) == 3

@@ -170,6 +170,31 @@ def test_uniform_order_reorders_what_is_ready_and_fifo_does_not() -> None:
     assert _run(_order_of(5), order=Order.FIFO) == [0, 1, 2, 3, 4]
 
 
+def test_processes_take_turns_at_random_and_each_keeps_its_own_order() -> None:
+    """What asyncio promises within one loop holds, and nothing between two of them."""
+
+    def order(seed: int) -> list[tuple[str, int]]:
+        ran: list[tuple[str, int]] = []
+        with contextlib.closing(SimLoop(seed, order=Order.PROCESSES)) as loop:
+
+            async def main() -> None:
+                processes = [loop.start_process(name) for name in "abc"]
+                for number in range(4):
+                    for process in processes:
+                        event = process.name, number
+                        loop.call_soon(ran.append, event, context=process.context)
+                await asyncio.sleep(1)
+
+            loop.run(main())
+        return ran
+
+    runs = [order(seed) for seed in range(50)]
+    assert len({tuple(run) for run in runs}) > 40
+    for run in runs:
+        for name in "abc":
+            assert [number for owner, number in run if owner == name] == [0, 1, 2, 3]
+
+
 def test_a_named_stream_is_repeatable_and_apart_from_the_others() -> None:
     """One more draw in one part must not reshuffle the rest of the world."""
 
@@ -197,6 +222,20 @@ def test_a_fault_can_land_between_any_two_steps(loop: SimLoop) -> None:
     loop.run(main())
 
     assert acted == [(step, step, None) for step in range(2, 7)]
+
+
+def test_the_world_can_be_looked_at_after_each_step(loop: SimLoop) -> None:
+    """For what must hold at every moment: what raises there ends the run."""
+    seen: list[int] = []
+
+    async def main() -> None:
+        loop.after_step = lambda: seen.append(loop.steps)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    loop.run(main())
+
+    assert seen == list(range(1, loop.steps + 1))
 
 
 # What goes wrong ------------------------------------------------------------------------------

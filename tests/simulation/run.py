@@ -52,14 +52,10 @@ def simulate(
 
     with contextlib.closing(loop):
         try:
-            try:
-                loop.run(main())
-            finally:
-                # A broken invariant is the cause of whatever else went wrong after it.
-                violations = cluster.watch.violations
+            loop.run(main())
             name_the_unnamed(cluster)
-            violations += judge(cluster.history, cluster.watch)
-            _raise_first(violations)
+            cluster.watch.violations += judge(cluster.history, cluster.watch)
+            _raise_first(cluster.watch.violations)
         except BaseException as error:
             for note in report(cluster, error):
                 error.add_note(note)
@@ -80,7 +76,7 @@ def name_the_unnamed(cluster: SimCluster) -> None:
 
 
 def report(cluster: SimCluster, error: BaseException) -> list[str]:
-    """What to read when a run failed."""
+    """What to read when a run failed. What was broken first may well be the cause of the rest."""
     loop = cluster.loop
     test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0].split("[")[0]
     settings = cluster.settings

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.ids import DocumentId, NodeId
 from cluster.settings import HintSettings
-from docservice.documents import DocumentDeleted
+from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.errors import WriteTimeout
 from kvnode.hints import HELD_AT_BYTES
 from kvnode.storage.keys import hint_key, record_key
@@ -182,6 +182,27 @@ def test_hints_older_than_the_window_are_dropped_and_counted(seed: int) -> None:
         await settle(cluster)
 
     simulate(scenario, seed, settings_of(hints=HintSettings(window_s=WINDOW_S)))
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=DocumentNotFound,
+    reason="a hint's window takes for granted that some replica has the document",
+)
+@seeds(1)
+def test_a_document_that_only_hints_hold_outlasts_the_window(seed: int) -> None:
+    """Every owner was down longer than that: what was acknowledged is nowhere else (I1)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        owners = ("a1", "a2", "a3")
+        cluster.kill(*owners)
+        await cluster.noticed(*owners)
+        created = await cluster.create("a4", "on hints alone", key=cluster.key_of(*owners))
+        await asyncio.sleep(2 * WINDOW_S)
+        await cluster.restart(*owners)
+        await cluster.read("a1", created.document_id, read=3)
+
+    simulate(scenario, seed, settings_of(5, hints=HintSettings(window_s=WINDOW_S)))
 
 
 @seeds(2)

@@ -122,6 +122,16 @@ class MergeSender:
             self._urgent = not patient
             self._schedule()
 
+    def flush(self) -> None:
+        """Send what is waiting: a write is about to be acknowledged.
+
+        So an acknowledged record has been sent to every replica, also if this process is killed in
+        the next moment.
+        """
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+            self._flush()
+
     def _schedule(self) -> None:
         """Set when the batches leave, anew if somebody impatient has come."""
         if self._flush_due is not None:

@@ -202,6 +202,7 @@ class Write:
         if not self.answer.done():
             verdict = tally.verdict
             if verdict is Verdict.REACHED:
+                self._coordinator.merges.flush()
                 self.answer.set_result(
                     Stored(
                         self._joined,

@@ -207,3 +207,16 @@ def test_an_impatient_record_takes_the_waiting_ones_along() -> None:
     sending.send(TARGETS[1], b"urgent", patient=False)
     sending.loop.run_until(sending.loop.now_s + PAUSE_S)
     assert len(sending.wire.requests) == 3
+
+
+def test_what_waits_for_company_can_be_sent_at_once() -> None:
+    """Before a write is acknowledged: its coordinator may be killed right after."""
+    sending = Sending()
+    sending.merges.flush()
+    sending.send(TARGETS[0])
+    sending.loop.run_until(sending.loop.now_s)
+    sending.send(TARGETS[0], b"waits")
+    sending.merges.flush()
+    assert [pairs for _, _, pairs, *_ in sending.wire.requests][1:] == [[(b"waits", b"waits")]]
+    sending.loop.run_all()
+    assert len(sending.wire.requests) == 2

@@ -556,6 +556,7 @@ async def test_a_write_goes_on_when_the_hint_that_is_held_can_not_be_read() -> N
         node=NodeId("a1"),
         sweep=DeadlineSweep(loop, clock, 1.0),
         copies=2,
+        merges=SimpleNamespace(flush=lambda: None),
         replica=Replica(
             Unreadable(MemoryDisk(), loop, failed=_raise),
             clock,

@@ -79,8 +79,15 @@ class LocalCluster:
         return [sys.executable, "-m", "cluster", *arguments, "--var", "var"]
 
     def up(self, exit_code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """Create or start the cluster; ready on return."""
-        return self.stele("up", *self.up_options, exit_code=exit_code)
+        """Create or start the cluster; ready, and each node connected to all, on return."""
+        done = self.stele("up", *self.up_options, exit_code=exit_code)
+        if exit_code == 0:
+            wait_until(lambda: all(map(self._sees_all, self.nodes)))
+        return done
+
+    def _sees_all(self, node: str) -> bool:
+        # A node is ready when it has a quorum; ?w=all needs the last connection too.
+        return all(member["connected"] for member in self.status(node)["members"])
 
     @property
     def up_options(self) -> list[str]:

@@ -94,22 +94,14 @@ class Coordinator:
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
-        minted_here: bool = True,
     ) -> Awaitable[Stored]:
-        """See ``docservice.store.DocumentStore``.
-
-        ``minted_here``: without a key, the id was made in this very call's tick, so nobody else can
-        know it and this node need not look for it. False for what came over the wire: a repeated
-        request's id may be known, and deleted.
-        """
+        """See ``docservice.store.DocumentStore``."""
         if self.disk_low:
             msg = "the disk is below its low mark: delete documents or add space"
             raise DiskLow(msg)
         if keyed:
             return self._create_keyed(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
-        return self._write(
-            document_id, record, write_quorum, deadline_s, sloppy=sloppy, unseen=minted_here
-        )
+        return self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
 
     async def read(
         self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
@@ -201,7 +193,6 @@ class Coordinator:
         deadline_s: float,
         *,
         sloppy: bool,
-        unseen: bool = False,
     ) -> "asyncio.Future[Stored]":
         if len(self.sweep) >= WRITES_MAX:
             msg = f"{WRITES_MAX} writes are under way on this node"
@@ -219,7 +210,6 @@ class Coordinator:
             plan,
             required=required,
             sloppy=sloppy,
-            unseen=unseen,
             deadline_s=deadline_s,
         )
         write.start()

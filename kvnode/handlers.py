@@ -177,7 +177,6 @@ class Handlers:
             write_quorum=_count(required),
             sloppy=bool(sloppy),
             deadline_s=deadline_s,
-            minted_here=False,
         )
         return _stored_fields(document_id, stored)
 

@@ -49,6 +49,12 @@ class Engine(Protocol):
     def delete(self, key: bytes) -> None:
         """Join the gathered batch. Deleting what is absent is harmless."""
 
+    def before_commit(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called just before each batch is closed, to put what it changed in sum.
+
+        There is one such call; a key that every write changes is put once a batch this way.
+        """
+
     def full(self) -> bool:
         """Whether the disk is so far behind that new client writes should be refused."""
 

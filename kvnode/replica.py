@@ -10,6 +10,7 @@ Rules
 """
 
 import asyncio
+import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
@@ -19,11 +20,12 @@ from kvnode.codec import decode, encode, header_of, verify
 from kvnode.errors import CorruptRecord, Overloaded
 from kvnode.hints import Fate, HintBook, decode_hint, encode_hint
 from kvnode.ports import Clock, Engine
+from kvnode.recent import RecentIds
 from kvnode.record import Record, merge
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.keys import (
     HINT_PREFIX,
-    RECORD_COUNT_KEY,
+    RECORDS_KEY,
     document_id_of,
     hint_key,
     hint_prefix,
@@ -35,6 +37,8 @@ from kvnode.storage.keys import (
 
 #: Called when a merge is durable, with what is held if that is not what was sent.
 OnMerged = Callable[[bytes | None], None]
+#: How many there are, and when the id of the newest was minted.
+_RECORDS: Final = struct.Struct(">QQ")
 _RESTORE_BATCH: Final = 1000
 
 
@@ -60,6 +64,9 @@ class Replica:
         self.hints = hints
         #: Records in the database, deleted and expired ones included; kept in each write's batch.
         self.record_count = 0
+        self._recent = RecentIds(0)
+        self._count_changed = False
+        engine.before_commit(self._put_sums)
         #: Damaged records met; each was answered as "unknown".
         self.corrupt_count = 0
         #: Keyed creates that lost to an earlier one with another body.
@@ -92,20 +99,14 @@ class Replica:
             return FetchResult.SAME, None
         return FetchResult.FOUND, encoded
 
-    def merge(
-        self, document_id: bytes, encoded: bytes, done: OnMerged, *, unseen: bool = False
-    ) -> None:
+    def merge(self, document_id: bytes, encoded: bytes, done: OnMerged) -> None:
         """``join`` one record; ``done`` is called when that is durable."""
-        self._engine.barrier(partial(done, self.join(document_id, encoded, unseen=unseen)))
+        self._engine.barrier(partial(done, self.join(document_id, encoded)))
 
-    def join(self, document_id: bytes, encoded: bytes, *, unseen: bool = False) -> bytes | None:
+    def join(self, document_id: bytes, encoded: bytes) -> bytes | None:
         """Join a verified record into what is stored.
 
         The answer must not leave this node before ``when_durable`` has called.
-
-        Args:
-            unseen: The id was minted in this very tick: nothing can be stored under it. Looking for
-                an absent key costs LevelDB as much as the rest of a create here.
 
         Returns:
             What is held now, if that is not what was given.
@@ -118,12 +119,14 @@ class Replica:
             msg = "the disk does not keep up with writes"
             raise Overloaded(msg)
         key = record_key(document_id)
-        stored = None if unseen else self._engine.latest(key)
+        recent = self._recent
+        stored = None if recent.surely_absent(document_id) else self._engine.latest(key)
         held: bytes | None = None
         if stored is None:
-            self._engine.put(key, encoded)
+            recent.add(document_id)
             self.record_count += 1
-            self._engine.put(RECORD_COUNT_KEY, self.record_count.to_bytes(8, "big"))
+            self._count_changed = True
+            self._engine.put(key, encoded)
         elif stored != encoded:
             ours, theirs = self._decode_stored(document_id, stored), decode(document_id, encoded)
             self.conflict_count += _bodies_differ(ours, theirs)
@@ -221,9 +224,19 @@ class Replica:
 
     def restore_counts(self) -> None:
         """Take up the counts of what is in the database; once, at start."""
-        self.record_count = int.from_bytes(self._engine.get(RECORD_COUNT_KEY) or b"", "big")
+        stored = self._engine.get(RECORDS_KEY)
+        if stored is not None:
+            self.record_count, newest_ms = _RECORDS.unpack(stored)
+            self._recent = RecentIds(newest_ms)
         for key, value in self._scan_all(HINT_PREFIX, prefix_stop(HINT_PREFIX)):
             self.hints.restore(hint_target_of(key), len(value))
+
+    def _put_sums(self) -> None:
+        """Close a batch: what its records change in sum, once."""
+        if self._count_changed:
+            self._count_changed = False
+            sums = _RECORDS.pack(self.record_count, self._recent.newest_ms)
+            self._engine.put(RECORDS_KEY, sums)
 
     def _hinted(self, document_id: bytes) -> bytes | None:
         """The join of the hints held for a document, encoded."""

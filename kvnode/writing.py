@@ -46,7 +46,6 @@ class Write:
         "_spares_used",
         "_sweep_number",
         "_tally",
-        "_unseen",
         "answer",
         "deadline_s",
     )
@@ -61,7 +60,6 @@ class Write:
         *,
         required: int,
         sloppy: bool,
-        unseen: bool,
         deadline_s: float,
     ) -> None:
         self._coordinator = coordinator
@@ -69,8 +67,6 @@ class Write:
         self._encoded = encoded
         self._plan = plan
         self._sloppy = sloppy
-        #: Nobody can have stored anything under this id yet.
-        self._unseen = unseen
         self._tally = WriteTally(required)
         self._joined = record
         self._spares_used = 0
@@ -118,12 +114,7 @@ class Write:
         replica = self._coordinator.replica
         try:
             if target.hint_for is None:
-                replica.merge(
-                    self._document_id,
-                    self._encoded,
-                    partial(self._on_merged, target),
-                    unseen=self._unseen,
-                )
+                replica.merge(self._document_id, self._encoded, partial(self._on_merged, target))
             else:
                 replica.hold(
                     target.hint_for,

@@ -57,6 +57,8 @@ class GroupCommit:
         self._loop = loop
         self._begin = begin
         self._failed = failed
+        #: Called before a batch is closed, to put what it changes in sum.
+        self.before: Callable[[], None] = lambda: None
         self._gathered: Changes = {}
         self._gathered_bytes = 0
         self._gathered_barriers: list[Callable[[], None]] = []
@@ -142,6 +144,7 @@ class GroupCommit:
         if self._in_flight or self._broken or not self._gathered:
             return
         self._in_flight = True
+        self.before()
         self._committing, self._gathered = self._gathered, {}
         self._committing_barriers, self._gathered_barriers = self._gathered_barriers, []
         self._gathered_bytes = 0

@@ -4,7 +4,7 @@
     h len(target) target tail16 id[:14]    -> held_at_ms(8) record     a hint for `target`
     v tail16 id[:14]                       -> fingerprint(16)          a vote on a key's body
     i                                      -> identity
-    n                                      -> count(8)                 records in the database
+    n                                      -> count(8) newest_ms(8)    of the records
 
 A record's key starts with the last 16 bits of its id, which select the partition: a partition,
 whatever their number, is one range scan.
@@ -17,8 +17,7 @@ from cluster.ids import DocumentId, NodeId
 RECORD_PREFIX: Final = b"r"
 HINT_PREFIX: Final = b"h"
 IDENTITY_KEY: Final = b"i"
-RECORD_COUNT_KEY: Final = b"n"
-RECORD_KEY_BYTES: Final = 17
+RECORDS_KEY: Final = b"n"
 _TAIL_VALUES: Final = 1 << 16
 
 

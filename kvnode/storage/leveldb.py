@@ -36,6 +36,8 @@ _CACHE_BYTES: Final = 64 * 1024 * 1024
 _BLOOM_BITS: Final = 10
 _OPEN_FILES_MAX: Final = 500
 
+_Write = Callable[[], object]
+
 
 def _open(directory: Path, **creation: bool) -> plyvel.DB:
     return plyvel.DB(
@@ -101,7 +103,10 @@ class LevelDBEngine:
         self._loop = loop
         self._fsync = fsync
         self._commit = GroupCommit(loop, self._begin, failed)
-        self._batches: queue.SimpleQueue[Changes | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[tuple[plyvel.WriteBatch, bool] | None] = (
+            queue.SimpleQueue()
+        )
+        self._synced_s = time.monotonic()
         self._writer = threading.Thread(
             target=self._write_batches, name="leveldb-writer", daemon=True
         )
@@ -129,6 +134,10 @@ class LevelDBEngine:
         """See ``kvnode.ports.Engine``."""
         self._commit.put(key, None)
 
+    def before_commit(self, call: Callable[[], None]) -> None:
+        """See ``kvnode.ports.Engine``."""
+        self._commit.before = call
+
     def full(self) -> bool:
         """See ``kvnode.ports.Engine``."""
         return self._commit.full
@@ -154,10 +163,6 @@ class LevelDBEngine:
             raise CorruptRecord(msg) from error
         return pairs
 
-    def approximate_bytes(self) -> int:
-        """Size of the records' tables on disk, as LevelDB estimates it (the log not included)."""
-        return int(self._database.approximate_size(b"", b"\xff"))
-
     async def close(self) -> None:
         """See ``kvnode.ports.Engine``."""
         if self._closed:
@@ -172,40 +177,45 @@ class LevelDBEngine:
         self._database.close()
 
     def _begin(self, changes: Changes) -> None:
-        self._batches.put(changes)
+        # The batch is put together here, in the event loop: plyvel gives up the interpreter's lock
+        # for each change, and a writer thread would compete with the loop to get it back.
+        now_s = time.monotonic()
+        sync = self._fsync == "always" or (
+            self._fsync == "interval" and now_s - self._synced_s >= FSYNC_INTERVAL_S
+        )
+        if sync:
+            self._synced_s = now_s
+        batch = self._database.write_batch(sync=sync)
+        for key, value in changes.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._batches.put((batch.write, sync))
 
     def _write_batches(self) -> None:
         """The writer thread: one batch after the other, until None."""
-        synced_s = time.monotonic()
         unsynced = False
         while True:
             try:
-                timeout_s = synced_s + FSYNC_INTERVAL_S - time.monotonic() if unsynced else None
-                changes = self._batches.get(timeout=timeout_s and max(0.0, timeout_s))
+                item = self._batches.get(timeout=FSYNC_INTERVAL_S if unsynced else None)
             except queue.Empty:  # an idle second: what the interval still owes
-                if (error := self._write({}, sync=True)) is not None:
+                error = _outcome(self._database.write_batch(sync=True).write)
+                if error is not None:
                     self._loop.call_soon_threadsafe(self._commit.finished, error)
                 unsynced = False
                 continue
-            if changes is None:
+            if item is None:
                 return
-            due = time.monotonic() - synced_s >= FSYNC_INTERVAL_S
-            sync = self._fsync == "always" or (self._fsync == "interval" and due)
-            error = self._write(changes, sync=sync)
-            if sync:
-                synced_s = time.monotonic()
+            write, sync = item
+            error = _outcome(write)
             unsynced = self._fsync == "interval" and not sync
             self._loop.call_soon_threadsafe(self._commit.finished, error)
 
-    def _write(self, changes: Changes, *, sync: bool) -> BaseException | None:
-        try:
-            batch = self._database.write_batch(sync=sync)
-            for key, value in changes.items():
-                if value is None:
-                    batch.delete(key)
-                else:
-                    batch.put(key, value)
-            batch.write()
-        except Exception as error:  # noqa: BLE001, whatever it was, the writer must say so
-            return error
-        return None
+
+def _outcome(write: _Write) -> BaseException | None:
+    try:
+        write()
+    except Exception as error:  # noqa: BLE001, whatever it was, the writer must say so
+        return error
+    return None

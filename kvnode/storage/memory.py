@@ -65,6 +65,10 @@ class MemoryEngine:
         """See ``kvnode.ports.Engine``."""
         self._commit.put(key, None)
 
+    def before_commit(self, call: Callable[[], None]) -> None:
+        """See ``kvnode.ports.Engine``."""
+        self._commit.before = call
+
     def full(self) -> bool:
         """See ``kvnode.ports.Engine``."""
         return self._commit.full

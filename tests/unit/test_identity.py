@@ -61,7 +61,7 @@ _fields = st.lists(st.none() | st.integers(0, 3) | st.text(max_size=3) | st.bina
 @given(
     st.binary(max_size=40)
     | _fields.map(msgpack.packb)
-    | _fields.map(lambda f: msgpack.packb([1, *f]))
+    | _fields.map(lambda f: msgpack.packb([FORMAT_VERSION, *f]))
 )
 def test_whatever_is_stored_is_an_identity_or_refused(stored: bytes) -> None:
     """In one sentence that an operator reads, never by a traceback."""
@@ -81,7 +81,9 @@ def test_a_database_without_an_identity_is_refused() -> None:
 def test_a_later_format_is_refused_by_name_whatever_its_fields_are() -> None:
     """An old build on a new disk must say so, not fail on the first unknown field."""
     stored = msgpack.packb([FORMAT_VERSION + 1, {"more": True}])
-    with pytest.raises(CannotStart, match=f"version 2, this build reads {FORMAT_VERSION}"):
+    with pytest.raises(
+        CannotStart, match=f"version {FORMAT_VERSION + 1}, this build reads {FORMAT_VERSION}"
+    ):
         decode_identity(stored)
 
 

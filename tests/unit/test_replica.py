@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cluster.ids import NodeId
+from cluster.ids import NodeId, uuid7
 from cluster.preference import Target
 from cluster.settings import HintSettings
 from kvnode.codec import decode, encode, header_of
@@ -24,8 +24,8 @@ from kvnode.rpc.operations import FetchResult
 from kvnode.storage.commit import GATHERED_BYTES_MAX
 from kvnode.storage.keys import (
     HINT_PREFIX,
-    RECORD_COUNT_KEY,
     RECORD_PREFIX,
+    RECORDS_KEY,
     hint_key,
     prefix_stop,
     record_key,
@@ -40,7 +40,8 @@ from tests.support.records import records
 PARTITIONS = 2
 ID = bytes(16)  # in partition 0, which is owned
 FOREIGN_ID = b"\xff" * 16  # in partition 1, which is not
-IDS = [ID, bytes([1]) + bytes(15), FOREIGN_ID]
+MINTED_ID = uuid7(5, bytes(10))
+IDS = [ID, MINTED_ID, FOREIGN_ID]
 A2, A3 = NodeId("a2"), NodeId("a3")
 COMMIT_S = 1.0
 LIVE = Record(Create(b"x", 1, 0, b"c" * 32, b"f" * 16))
@@ -229,7 +230,7 @@ class ReplicaLife(RuleBasedStateMachine):
     def the_count_is_that_of_the_records(self) -> None:
         """In the same batch as each first copy, so a crash can't part them."""
         values = self.life.disk.values
-        count = int.from_bytes(values.get(RECORD_COUNT_KEY, b""), "big")
+        count = int.from_bytes(values.get(RECORDS_KEY, b"")[:8], "big")
         assert count == sum(key.startswith(RECORD_PREFIX) for key in values)
 
     @invariant()
@@ -573,7 +574,6 @@ async def test_a_write_goes_on_when_the_hint_that_is_held_can_not_be_read() -> N
         WritePlan(targets=(Target(NodeId("a1")),), uncovered=(A2,), spares=()),
         required=1,
         sloppy=True,
-        unseen=False,
         deadline_s=60.0,
     )
     write.start()

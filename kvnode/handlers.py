@@ -91,8 +91,10 @@ class Handlers:
         self, connection: Connection, request_id: int, flat: Fields, *, patient: bool
     ) -> None:
         exceptions: list[Fields] = []
+        pairs = _pairs(flat)
+        self._replica.admit()
         join = self._replica.join
-        for index, (document_id, encoded) in enumerate(_pairs(flat)):
+        for index, (document_id, encoded) in enumerate(pairs):
             try:
                 verify(document_id, encoded)
                 held = join(document_id, encoded)
@@ -250,13 +252,15 @@ def _pairs(flat: Fields) -> list[tuple[bytes, bytes]]:
     """
     if len(flat) > 2 * MERGE_RECORDS_MAX:
         raise TypeError("more records than an answer has room for")
-    rest = iter(flat)
-    pairs = list(zip(rest, rest, strict=True))
-    for document_id, encoded in pairs:
+    ids, records = flat[::2], flat[1::2]
+    if len(ids) != len(records):
+        raise TypeError("an id without a record")
+    for document_id in ids:
         _check_id(document_id)
+    for encoded in records:
         if not isinstance(encoded, bytes):
             raise TypeError("record is not bytes")
-    return pairs
+    return list(zip(ids, records, strict=True))
 
 
 def _voted(connection: Connection, request_id: int, voted: bytes, held: bytes | None) -> None:

@@ -18,9 +18,11 @@ from typing import Final
 
 #: Ids in a generation: several seconds of creates at full speed, in some 5 MiB.
 GENERATION_IDS: Final = 65_536
-_VERSION_7: Final = 0x70
+_VERSION: Final = 7
 #: The first bytes of a version-7 id are the milliseconds at which it was minted, big-endian.
 _MINTED_BYTES: Final = 6
+#: The last id of a millisecond ends with this.
+_LAST: Final = b"\xff" * 10
 
 
 class RecentIds:
@@ -32,37 +34,33 @@ class RecentIds:
 
     def __init__(self, newest_ms: int, generation_ids: int = GENERATION_IDS) -> None:
         self._generation_ids = generation_ids
-        # Compared as bytes, which a slice of an id is already.
-        self._newest = self._floor = newest_ms.to_bytes(_MINTED_BYTES, "big")
+        # Ids are compared whole: their order is that of minting.
+        self._newest = self._floor = newest_ms.to_bytes(_MINTED_BYTES, "big") + _LAST
         self._young: set[bytes] = set()
         self._old: set[bytes] = set()
 
     @property
     def newest_ms(self) -> int:
         """When the newest id of all stored records was minted."""
-        return int.from_bytes(self._newest, "big")
+        return int.from_bytes(self._newest[:_MINTED_BYTES], "big")
 
     def surely_absent(self, document_id: bytes) -> bool:
         """Whether no record is stored under an id, without asking the engine."""
         return (
-            document_id[6] & 0xF0 == _VERSION_7
-            and document_id[:_MINTED_BYTES] > self._floor
+            document_id > self._floor
+            and document_id[6] >> 4 == _VERSION
             and document_id not in self._young
             and document_id not in self._old
         )
 
     def add(self, document_id: bytes) -> None:
         """A record is being stored under an id for the first time."""
-        if document_id[6] & 0xF0 != _VERSION_7:
+        if document_id <= self._floor or document_id[6] >> 4 != _VERSION:
             return
-        minted = document_id[:_MINTED_BYTES]
-        if minted > self._newest:
-            self._newest = minted
-        elif minted <= self._floor:
-            return
+        self._newest = max(self._newest, document_id)
         self._young.add(document_id)
         if len(self._young) >= self._generation_ids:
             if self._old:
                 # Ids don't arrive in their order: the floor may be beyond all of these already.
-                self._floor = max(self._floor, max(self._old)[:_MINTED_BYTES])
+                self._floor = max(self._floor, max(self._old)[:_MINTED_BYTES] + _LAST)
             self._young, self._old = set(), self._young

@@ -99,12 +99,19 @@ class Replica:
             return FetchResult.SAME, None
         return FetchResult.FOUND, encoded
 
+    def admit(self) -> None:
+        """Raise Overloaded when too much is waiting for the disk."""
+        if self._engine.full():
+            msg = "the disk does not keep up with writes"
+            raise Overloaded(msg)
+
     def merge(self, document_id: bytes, encoded: bytes, done: OnMerged) -> None:
-        """``join`` one record; ``done`` is called when that is durable."""
+        """``admit``, then ``join`` one record; ``done`` is called when that is durable."""
+        self.admit()
         self._engine.barrier(partial(done, self.join(document_id, encoded)))
 
     def join(self, document_id: bytes, encoded: bytes) -> bytes | None:
-        """Join a verified record into what is stored.
+        """Join a verified record into what is stored, after ``admit``.
 
         The answer must not leave this node before ``when_durable`` has called.
 
@@ -112,12 +119,8 @@ class Replica:
             What is held now, if that is not what was given.
 
         Raises:
-            Overloaded: too much is waiting for the disk; nothing was changed.
             CorruptRecord: what is stored is damaged; nothing was changed.
         """
-        if self._engine.full():
-            msg = "the disk does not keep up with writes"
-            raise Overloaded(msg)
         key = record_key(document_id)
         recent = self._recent
         stored = None if recent.surely_absent(document_id) else self._engine.latest(key)
@@ -154,9 +157,7 @@ class Replica:
         Raises:
             Overloaded, CorruptRecord: as ``merge``; no vote was cast.
         """
-        if self._engine.full():
-            msg = "the disk does not keep up with writes"
-            raise Overloaded(msg)
+        self.admit()
         stored = self._engine.latest(record_key(document_id))
         if stored is not None:
             self._decode_stored(document_id, stored)

@@ -27,6 +27,7 @@ from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
 from kvnode.services.gossip import Gossip
 from kvnode.services.handoff import Handoff
+from kvnode.services.indexing import Indexing
 from kvnode.services.loop import Service, run_until_stopped
 from kvnode.storage.identity import Identity, boot
 
@@ -124,6 +125,7 @@ class Node:
         services: list[Service] = [
             self.gossip,
             self.handoff,
+            Indexing(self.replica),
             _Periodic("disk", DISK_INTERVAL_S, self._check_disk),
             _Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
         ]

@@ -20,11 +20,12 @@ from kvnode.codec import decode, encode, header_of, verify
 from kvnode.errors import CorruptRecord, Overloaded
 from kvnode.hints import Fate, HintBook, decode_hint, encode_hint
 from kvnode.ports import Clock, Engine
-from kvnode.recent import RecentIds
+from kvnode.presence import Presence
 from kvnode.record import Record, merge
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.keys import (
     HINT_PREFIX,
+    RECORD_PREFIX,
     RECORDS_KEY,
     document_id_of,
     hint_key,
@@ -64,7 +65,9 @@ class Replica:
         self.hints = hints
         #: Records in the database, deleted and expired ones included; kept in each write's batch.
         self.record_count = 0
-        self._recent = RecentIds(0)
+        self._presence = Presence(0)
+        #: How far the index of stored ids has come; None when it is complete.
+        self._indexed_to: bytes | None = RECORD_PREFIX
         self._count_changed = False
         engine.before_commit(self._put_sums)
         #: Damaged records met; each was answered as "unknown".
@@ -74,7 +77,7 @@ class Replica:
 
     def get(self, document_id: bytes) -> tuple[Record, bytes] | None:
         """The durable record, and its bytes. Raises CorruptRecord."""
-        encoded = self._engine.get(record_key(document_id))
+        encoded = self._durable(document_id)
         if encoded is None:
             return None
         return self._decode_stored(document_id, encoded), encoded
@@ -84,7 +87,7 @@ class Replica:
     ) -> tuple[FetchResult, bytes | None]:
         """Answer a coordinator: what this node can say about a document."""
         try:
-            encoded = self._engine.get(record_key(document_id))
+            encoded = self._durable(document_id)
             if encoded is None:
                 encoded = self._hinted(document_id)
             if encoded is not None:
@@ -122,11 +125,11 @@ class Replica:
             CorruptRecord: what is stored is damaged; nothing was changed.
         """
         key = record_key(document_id)
-        recent = self._recent
-        stored = None if recent.surely_absent(document_id) else self._engine.latest(key)
+        presence = self._presence
+        stored = None if presence.surely_absent(document_id) else self._engine.latest(key)
         held: bytes | None = None
         if stored is None:
-            recent.add(document_id)
+            presence.add(document_id)
             self.record_count += 1
             self._count_changed = True
             self._engine.put(key, encoded)
@@ -228,15 +231,37 @@ class Replica:
         stored = self._engine.get(RECORDS_KEY)
         if stored is not None:
             self.record_count, newest_ms = _RECORDS.unpack(stored)
-            self._recent = RecentIds(newest_ms)
+            self._presence = Presence(newest_ms)
         for key, value in self._scan_all(HINT_PREFIX, prefix_stop(HINT_PREFIX)):
             self.hints.restore(hint_target_of(key), len(value))
+
+    def index_some(self, limit: int) -> bool:
+        """Show some more of the stored ids to ``kvnode.presence``; whether there are more.
+
+        What can't be read is passed over: its absence is not certain, so nothing is ever complete.
+        """
+        if self._indexed_to is None:
+            return False
+        found = self._engine.scan(self._indexed_to, prefix_stop(RECORD_PREFIX), limit)
+        for key, _ in found:
+            self._presence.add_stored(document_id_of(key))
+        if len(found) < limit:
+            self._presence.complete = True
+            self._indexed_to = None
+            return False
+        self._indexed_to = found[-1][0] + b"\x00"
+        return True
+
+    def _durable(self, document_id: bytes) -> bytes | None:
+        if self._presence.surely_absent(document_id):
+            return None
+        return self._engine.get(record_key(document_id))
 
     def _put_sums(self) -> None:
         """Close a batch: what its records change in sum, once."""
         if self._count_changed:
             self._count_changed = False
-            sums = _RECORDS.pack(self.record_count, self._recent.newest_ms)
+            sums = _RECORDS.pack(self.record_count, self._presence.newest_ms)
             self._engine.put(RECORDS_KEY, sums)
 
     def _hinted(self, document_id: bytes) -> bytes | None:

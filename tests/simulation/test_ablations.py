@@ -196,7 +196,7 @@ def election_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Coordinator, "_elect", elect)
 
 
-@ablation("I9", histories(1))
+@ablation("I9|I12", histories(1))
 def votes_changed(patch: pytest.MonkeyPatch) -> None:
     """A replica votes for whichever body it is asked about."""
     original = Replica.vote

@@ -20,7 +20,8 @@ ORDER = """
     cluster.detector  cluster.membership
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
-    kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.recent
+    kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
+    kvnode.ending  kvnode.hashtree
 
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep
 
@@ -47,7 +48,7 @@ PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.refusal cluster.clusterfile
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
-    kvnode.hints kvnode.latency kvnode.placement kvnode.ports kvnode.recent
+    kvnode.hints kvnode.latency kvnode.placement kvnode.ports kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity docservice.store docservice.documents
 """

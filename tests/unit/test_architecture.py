@@ -21,7 +21,7 @@ ORDER = """
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
-    kvnode.ending  kvnode.hashtree
+    kvnode.ending  kvnode.hashtree  kvnode.floors
 
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep
 
@@ -29,7 +29,7 @@ ORDER = """
     kvnode.rpc.connection  kvnode.rpc.transport
 
     kvnode.storage
-    kvnode.replica
+    kvnode.records  kvnode.replica
 
     kvnode.merging  kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
@@ -48,7 +48,8 @@ PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.refusal cluster.clusterfile
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
-    kvnode.hints kvnode.latency kvnode.placement kvnode.ports kvnode.presence kvnode.ending kvnode.hashtree
+    kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
+    kvnode.floors kvnode.ports kvnode.records
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity docservice.store docservice.documents
 """

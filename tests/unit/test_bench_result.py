@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from scripts.bench.machine import Machine
 from scripts.bench.result import Measurement, Result, RowResult, Run, compare, summarise
-from scripts.bench.rows import BARE_GET, BARE_POST, CREATES, READS, ROWS, Row
+from scripts.bench.rows import BARE_GET, BARE_POST, BULKS, CREATES, READS, ROWS, Row
 from scripts.bench.sample import Sample
 
 READ_ONE = READS[1]
 CREATE_ONE = CREATES[2]
-BULK_CREATE = CREATES[5]
+BULK_CREATE = BULKS[2]
 
 cpu_seconds = st.floats(0.01, 100)
 

@@ -27,6 +27,7 @@ _TABLES: Final = {
     "replication": "copies of a document, and how many must answer",
     "storage": "the engine and its disk",
     "hints": "writes kept for a node that is down",
+    "antientropy": "comparing copies in the background",
     "lifecycle": "how long what was deleted stays on disk",
     "gossip": "membership and failure detection",
     "http": "deadlines and bounds of the data listener",
@@ -55,9 +56,13 @@ WHY: Final = {
     "hints.target_bytes_max": "Hints that one node keeps for one other node.",
     "hints.total_bytes_max": "Hints that one node keeps for all others together.",
     "hints.rate_bytes_per_s": "Speed of delivering hints. Low enough to leave room for clients.",
+    "antientropy.interval_s": "How often a node compares its documents with each other owner's.",
+    "antientropy.rate_bytes_per_s": "Speed of comparing and repairing, below that of clients.",
     "lifecycle.tombstone_retention_s": (
         "How long a deletion is remembered. Longer than any outage a node may come back from."
     ),
+    "lifecycle.purge_bucket_s": "What has ended leaves the disk in whole buckets of this length.",
+    "lifecycle.sweep_interval_s": "How often what has ended is looked for and removed.",
     "lifecycle.clock_skew_max_s": "How far the clocks of two nodes may differ.",
     "gossip.interval_s": "Time between two rounds. Shorter notices a dead node sooner.",
     "http.request_timeout_ms": "A request that names no deadline gets this one, none gets more.",

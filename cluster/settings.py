@@ -67,8 +67,21 @@ class LifecycleSettings(_Table, frozen=True, kw_only=True):
     """``[lifecycle]``: how long a deleted document's tombstone and content stay."""
 
     tombstone_retention_s: _PositiveSeconds = 2_592_000.0
+    #: Deletions and expiries leave the disk in whole buckets of this length.
+    purge_bucket_s: Annotated[float, Meta(ge=0.001)] = 3_600.0
+    #: How often what has ended is looked for and removed.
+    sweep_interval_s: _PositiveSeconds = 60.0
     #: Assumed bound on how far two nodes' clocks differ.
     clock_skew_max_s: Annotated[float, Meta(ge=0)] = 5.0
+
+
+class AntiEntropySettings(_Table, frozen=True, kw_only=True):
+    """``[antientropy]``: comparing replicas in the background."""
+
+    #: How often a node compares each of its partitions with each co-owner.
+    interval_s: _PositiveSeconds = 600.0
+    #: Comparison and repair yield to client traffic by staying below this.
+    rate_bytes_per_s: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
 
 
 class GossipSettings(_Table, frozen=True, kw_only=True):
@@ -117,6 +130,7 @@ class ClusterSettings(_Table, frozen=True, kw_only=True):
     replication: ReplicationSettings = ReplicationSettings()
     storage: StorageSettings = StorageSettings()
     hints: HintSettings = HintSettings()
+    antientropy: AntiEntropySettings = AntiEntropySettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
     gossip: GossipSettings = GossipSettings()
     http: HttpSettings = HttpSettings()

@@ -110,7 +110,7 @@ class Coordinator:
         partition = partition_of(document_id, self._partitions)
         local: tuple[Record, bytes] | None = None
         damaged = False
-        owned = self._placement.owns(partition)
+        owned = self.replica.serves(partition)
         if owned:
             try:
                 local = self.replica.get(document_id)
@@ -217,7 +217,7 @@ class Coordinator:
 
     async def _peek(self, document_id: bytes, deadline_s: float) -> Record | None:
         """What one replica knows about a key's document; None when it can't be told."""
-        if self._placement.owns(partition_of(document_id, self._partitions)):
+        if self.replica.serves(partition_of(document_id, self._partitions)):
             try:
                 local = self.replica.get(document_id)
             except CorruptRecord:

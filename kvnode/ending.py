@@ -58,11 +58,6 @@ def ending_of(encoded: bytes) -> Ending:
     return Ending(family, expires_at_ms, created_at_ms, 0)
 
 
-def bucket_of(ends_at_ms: int, bucket_ms: int) -> int:
-    """The number of the bucket that a time belongs to."""
-    return ends_at_ms // bucket_ms
-
-
-def first_open_bucket(now_ms: int, bucket_ms: int) -> int:
-    """The first bucket that is not over at a time: it contains it."""
+def first_open(now_ms: int, bucket_ms: int) -> int:
+    """The number of the first bucket that is not over at a time: the one that contains it."""
     return now_ms // bucket_ms

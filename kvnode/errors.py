@@ -75,11 +75,17 @@ class KeyDeleted(StoreError):
     code = "deleted"
 
 
-class EngineFailed(StoreError):
-    """The disk refused a write or an fsync. The node must exit: what is durable is not known."""
+class Fenced(StoreError):
+    """This replica's records are not to be believed until it has been rebuilt from its peers."""
 
-    code = "engine-failed"
-    outcome = "unknown"
+    code = "fenced"
+    retryable = True
+
+
+class LateCopy(StoreError):
+    """A copy that may be of a purged document: it was put into quarantine, not merged."""
+
+    code = "late-copy"
 
 
 class CannotStart(StoreError):

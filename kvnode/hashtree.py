@@ -88,14 +88,19 @@ class HashForest:
         """Add a record that was not there, or take away one that was."""
         digest = digest_of(document_id, encoded)
         self.total ^= digest
-        tail = document_id[14] << 8 | document_id[15]
         if ending.family is Family.LASTING:
+            tail = document_id[14] << 8 | document_id[15]
             self._leaves[tail] ^= digest
             self._changed_leaves[tail] = None
             return
-        bucket = Bucket(ending.family, tail // self._width, ending.ends_at_ms // self.bucket_ms)
+        bucket = self.bucket(document_id, ending)
         self._set_bucket(bucket, self._buckets.get(bucket, 0) ^ digest)
         self._changed_buckets[bucket] = None
+
+    def bucket(self, document_id: bytes, ending: Ending) -> Bucket:
+        """Where a record that ends belongs."""
+        partition = (document_id[14] << 8 | document_id[15]) // self._width
+        return Bucket(ending.family, partition, ending.ends_at_ms // self.bucket_ms)
 
     def restore_leaf(self, tail: int, digest: int) -> None:
         """A leaf as it was stored."""

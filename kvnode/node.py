@@ -18,6 +18,7 @@ from kvnode.coordinator import Coordinator
 from kvnode.handlers import Handlers
 from kvnode.hints import HintBook
 from kvnode.latency import Latencies
+from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Engine, Entropy
@@ -25,10 +26,11 @@ from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
+from kvnode.services.budget import Budget
 from kvnode.services.gossip import Gossip
 from kvnode.services.handoff import Handoff
 from kvnode.services.indexing import Indexing
-from kvnode.services.loop import Service, run_until_stopped
+from kvnode.services.loop import Service, Work, run_until_stopped
 from kvnode.storage.identity import Identity, boot
 
 HANDOFF_INTERVAL_S: Final = 0.5
@@ -56,8 +58,9 @@ class _Periodic:
         self.interval_s = interval_s
         self._call = call
 
-    async def run_once(self) -> None:
+    async def run_once(self) -> Work:
         self._call()
+        return Work.IDLE
 
 
 def ring_of(settings: ClusterSettings, region: str) -> Ring:
@@ -119,19 +122,24 @@ class Node:
         identity = await self._boot()
         self._disk.check()
         self._assemble(identity)
-        self.replica.restore_counts()
+        if not self.replica.restore():
+            self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
+            await self.replica.rebuild_trees()
         await self.transport.listen(self.own.host, self.own.rpc_port)
         self.transport.dial_all()
         services: list[Service] = [
             self.gossip,
             self.handoff,
-            Indexing(self.replica),
+            Indexing(self.replica.records),
             _Periodic("disk", DISK_INTERVAL_S, self._check_disk),
             _Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
         ]
         self._check_disk()
         self._services = asyncio.get_running_loop().create_task(
-            run_until_stopped(services, self._stop, self.entropy), name="services"
+            run_until_stopped(
+                services, self._stop, self.budget, clock=self.clock, entropy=self.entropy
+            ),
+            name="services",
         )
         self.log.info("node.started", incarnation=identity.boot_counter)
 
@@ -196,7 +204,7 @@ class Node:
                 target: {"count": held.count, "bytes": held.size_bytes}
                 for target, held in hints.targets()
             },
-            "documents_estimate": self.replica.record_count,
+            "documents_estimate": self.replica.records.count,
             "storage": {"disk_free_bytes": self._disk.free_bytes, "disk_low": self._disk.low},
         }
 
@@ -249,6 +257,7 @@ class Node:
             HintBook(settings.hints),
             self.placement.owns,
             ring.partitions,
+            Lifecycle(self.clock, settings.lifecycle, ring.partitions),
         )
         self.coordinator = Coordinator(
             node=self.own.node_id,
@@ -260,11 +269,12 @@ class Node:
             entropy=self.entropy,
             copies=min(ring.copies, len(nodes)),
         )
+        self.budget = Budget({Handoff.name: settings.hints.rate_bytes_per_s})
         self.handoff = Handoff(
             self.replica,
             self.coordinator.merges,
             interval_s=HANDOFF_INTERVAL_S,
-            rate_bytes_per_s=settings.hints.rate_bytes_per_s,
+            budget=self.budget,
             is_up=self.is_up,
             clock=self.clock,
             log=self.log,

@@ -6,40 +6,44 @@ Rules
 2. Nothing is acknowledged before it is durable; ``done`` is called by the engine's barrier.
 3. What belongs together (a record, its hint) is put in one synchronous stretch, so in one batch.
 4. "Absent" is said only by an owner about a key that it read cleanly. A hint holder that finds
-   nothing, and an owner that finds a damaged record, say "unknown".
+   nothing, an owner that finds a damaged record, and a fenced one say "unknown".
+5. A copy that may be of a purged document is not merged but put into quarantine, durably, until the
+   document's owners have been asked (``kvnode.lifecycle``).
+6. While a partition is fenced, only what a co-owner vouches for is merged into it.
 """
 
 import asyncio
-import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from kvnode.codec import decode, encode, header_of, verify
-from kvnode.errors import CorruptRecord, Overloaded
+from kvnode.ending import Family, ending_of
+from kvnode.errors import CorruptRecord, Fenced, LateCopy, Overloaded
+from kvnode.floors import Floor, decode_floor
 from kvnode.hints import Fate, HintBook, decode_hint, encode_hint
+from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.ports import Clock, Engine
-from kvnode.presence import Presence
+from kvnode.quarantine import Quarantine
 from kvnode.record import Record, merge
+from kvnode.records import RecordStore
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.keys import (
+    FLOOR_PREFIX,
     HINT_PREFIX,
-    RECORD_PREFIX,
-    RECORDS_KEY,
     document_id_of,
+    floor_key,
     hint_key,
     hint_prefix,
     hint_target_of,
+    partition_of_floor,
     prefix_stop,
-    record_key,
     vote_key,
 )
 
 #: Called when a merge is durable, with what is held if that is not what was sent.
 OnMerged = Callable[[bytes | None], None]
-#: How many there are, and when the id of the newest was minted.
-_RECORDS: Final = struct.Struct(">QQ")
 _RESTORE_BATCH: Final = 1000
 
 
@@ -57,27 +61,30 @@ class Replica:
         hints: HintBook,
         owned: Callable[[int], bool],
         partitions: int,
+        lifecycle: Lifecycle,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._owned = owned
         self._partitions = partitions
         self.hints = hints
-        #: Records in the database, deleted and expired ones included; kept in each write's batch.
-        self.record_count = 0
-        self._presence = Presence(0)
-        #: How far the index of stored ids has come; None when it is complete.
-        self._indexed_to: bytes | None = RECORD_PREFIX
-        self._count_changed = False
-        engine.before_commit(self._put_sums)
+        self.lifecycle = lifecycle
+        self.records = RecordStore(engine, partitions, lifecycle.bucket_ms)
+        self.quarantine = Quarantine(engine, clock)
+        #: Partitions whose records are not to be believed; all of them at first.
+        self.fenced = [False] * partitions
         #: Damaged records met; each was answered as "unknown".
         self.corrupt_count = 0
         #: Keyed creates that lost to an earlier one with another body.
         self.conflict_count = 0
 
+    def serves(self, partition: int) -> bool:
+        """Whether this node can vouch for what is in a partition, and what is not."""
+        return self._owned(partition) and not self.fenced[partition]
+
     def get(self, document_id: bytes) -> tuple[Record, bytes] | None:
         """The durable record, and its bytes. Raises CorruptRecord."""
-        encoded = self._durable(document_id)
+        encoded = self.records.durable(document_id)
         if encoded is None:
             return None
         return self._decode_stored(document_id, encoded), encoded
@@ -86,8 +93,11 @@ class Replica:
         self, document_id: bytes, known_header: bytes | None
     ) -> tuple[FetchResult, bytes | None]:
         """Answer a coordinator: what this node can say about a document."""
+        partition = partition_of(document_id, self._partitions)
+        if self.fenced[partition]:
+            return FetchResult.UNKNOWN, None
         try:
-            encoded = self._durable(document_id)
+            encoded = self.records.durable(document_id)
             if encoded is None:
                 encoded = self._hinted(document_id)
             if encoded is not None:
@@ -96,8 +106,7 @@ class Replica:
             self.corrupt_count += 1
             return FetchResult.UNKNOWN, None
         if encoded is None:
-            vouches = self._owned(partition_of(document_id, self._partitions))
-            return (FetchResult.ABSENT if vouches else FetchResult.UNKNOWN), None
+            return (FetchResult.ABSENT if self._owned(partition) else FetchResult.UNKNOWN), None
         if known_header is not None and header_of(encoded) == known_header:
             return FetchResult.SAME, None
         return FetchResult.FOUND, encoded
@@ -113,37 +122,74 @@ class Replica:
         self.admit()
         self._engine.barrier(partial(done, self.join(document_id, encoded)))
 
-    def join(self, document_id: bytes, encoded: bytes) -> bytes | None:
+    def join(self, document_id: bytes, encoded: bytes, *, vouched: bool = False) -> bytes | None:
         """Join a verified record into what is stored, after ``admit``.
 
         The answer must not leave this node before ``when_durable`` has called.
+
+        Args:
+            vouched: An owner that compared this partition with us has it.
 
         Returns:
             What is held now, if that is not what was given.
 
         Raises:
             CorruptRecord: what is stored is damaged; nothing was changed.
+            Fenced: what is stored here is not to be believed; nothing was changed.
+            LateCopy: it was put into quarantine.
         """
-        key = record_key(document_id)
-        presence = self._presence
-        stored = None if presence.surely_absent(document_id) else self._engine.latest(key)
-        held: bytes | None = None
+        partition = partition_of(document_id, self._partitions)
+        if self.fenced[partition] and not vouched:
+            raise Fenced("this replica is being rebuilt")
+        stored = self.records.latest(document_id)
         if stored is None:
-            presence.add(document_id)
-            self.record_count += 1
-            self._count_changed = True
-            self._engine.put(key, encoded)
-        elif stored != encoded:
-            ours, theirs = self._decode_stored(document_id, stored), decode(document_id, encoded)
-            self.conflict_count += _bodies_differ(ours, theirs)
-            joined = merge(ours, theirs)
-            held = stored
-            if joined is not ours:
-                held = encode(document_id, joined)
-                self._engine.put(key, held)
-            if held == encoded:
-                held = None
-        return held
+            ending = ending_of(encoded)
+            admission = self.lifecycle.admit(partition, ending, vouched=vouched)
+            if admission is Admission.STORE:
+                self.records.put(document_id, encoded, ending, None)
+            elif admission is Admission.LATE:
+                self.quarantine.hold(document_id, encoded)
+                raise LateCopy("its document may have been purged: its owners are asked")
+            return None
+        if stored == encoded:
+            return None
+        ours, theirs = self._decode_stored(document_id, stored), decode(document_id, encoded)
+        self.conflict_count += _bodies_differ(ours, theirs)
+        joined = merge(ours, theirs)
+        if joined is ours:
+            return stored
+        held = encode(document_id, joined)
+        self.records.put(document_id, held, ending_of(held), stored)
+        return held if held != encoded else None
+
+    def remove_ended(self, document_id: bytes, *, expiring: int, deleted: int) -> bool:
+        """Take a record off the disk if it has ended; whether it was removed.
+
+        Args:
+            expiring: EXPIRING records of the buckets before this one have.
+            deleted: DELETED records of the buckets before this one have.
+
+        Raises:
+            CorruptRecord: what is stored is damaged; nothing was changed.
+        """
+        stored = self.records.latest(document_id)
+        if stored is None:
+            return False
+        verify(document_id, stored)
+        ending = ending_of(stored)
+        bucket = ending.ends_at_ms // self.lifecycle.bucket_ms
+        over = (ending.family is Family.EXPIRING and bucket < expiring) or (
+            ending.family is Family.DELETED and bucket < deleted
+        )
+        if over:
+            self.records.remove(document_id, stored)
+        return over
+
+    def set_floor(self, partition: int, floor: Floor) -> None:
+        """Change a partition's purge floor; see ``kvnode.floors``."""
+        if floor != self.lifecycle.floor(partition):
+            self.lifecycle.set_floor(partition, floor)
+            self._engine.put(floor_key(partition), floor.encode())
 
     def when_durable(self, done: Callable[[], None], *, patient: bool) -> None:
         """Call ``done`` once, later, when everything put so far is durable."""
@@ -158,10 +204,12 @@ class Replica:
         if there is one already; it is called when the vote is durable.
 
         Raises:
-            Overloaded, CorruptRecord: as ``merge``; no vote was cast.
+            Overloaded, CorruptRecord, Fenced: as ``merge``; no vote was cast.
         """
         self.admit()
-        stored = self._engine.latest(record_key(document_id))
+        if self.fenced[partition_of(document_id, self._partitions)]:
+            raise Fenced("this replica is being rebuilt")
+        stored = self.records.latest(document_id)
         if stored is not None:
             self._decode_stored(document_id, stored)
         key = vote_key(document_id)
@@ -226,43 +274,24 @@ class Replica:
         self._engine.barrier(lambda: None if done.done() else done.set_result(None))
         await done
 
-    def restore_counts(self) -> None:
-        """Take up the counts of what is in the database; once, at start."""
-        stored = self._engine.get(RECORDS_KEY)
-        if stored is not None:
-            self.record_count, newest_ms = _RECORDS.unpack(stored)
-            self._presence = Presence(newest_ms)
+    def restore(self) -> bool:
+        """Take up what is in the database; once, at start.
+
+        False when the hash trees don't belong to the records: ``rebuild_trees`` is due.
+        """
+        for key, value in self._scan_all(FLOOR_PREFIX, prefix_stop(FLOOR_PREFIX)):
+            self.lifecycle.set_floor(partition_of_floor(key), decode_floor(value))
         for key, value in self._scan_all(HINT_PREFIX, prefix_stop(HINT_PREFIX)):
             self.hints.restore(hint_target_of(key), len(value))
+        self.quarantine.restore()
+        return self.records.restore()
 
-    def index_some(self, limit: int) -> bool:
-        """Show some more of the stored ids to ``kvnode.presence``; whether there are more.
-
-        What can't be read is passed over: its absence is not certain, so nothing is ever complete.
-        """
-        if self._indexed_to is None:
-            return False
-        found = self._engine.scan(self._indexed_to, prefix_stop(RECORD_PREFIX), limit)
-        for key, _ in found:
-            self._presence.add_stored(document_id_of(key))
-        if len(found) < limit:
-            self._presence.complete = True
-            self._indexed_to = None
-            return False
-        self._indexed_to = found[-1][0] + b"\x00"
-        return True
-
-    def _durable(self, document_id: bytes) -> bytes | None:
-        if self._presence.surely_absent(document_id):
-            return None
-        return self._engine.get(record_key(document_id))
-
-    def _put_sums(self) -> None:
-        """Close a batch: what its records change in sum, once."""
-        if self._count_changed:
-            self._count_changed = False
-            sums = _RECORDS.pack(self.record_count, self._presence.newest_ms)
-            self._engine.put(RECORDS_KEY, sums)
+    async def rebuild_trees(self) -> None:
+        """Make count, trees and index anew from the records, before anything else is served."""
+        for _ in self.records.rebuild():
+            if self._engine.full():
+                await self.durable()
+        await self.durable()
 
     def _hinted(self, document_id: bytes) -> bytes | None:
         """The join of the hints held for a document, encoded."""

@@ -38,7 +38,7 @@ _ANY_CALL: Final = (
 )
 _ANY_BODY: Final = ("malformed-json", "body-too-large", "unsupported-media-type")
 _ANY_READ: Final = ("invalid-id", "not-acceptable", "not-found", "deleted", "read-timeout")
-_ANY_WRITE: Final = ("write-timeout", "engine-failed")
+_ANY_WRITE: Final = ("write-timeout",)
 
 
 def openapi_json() -> bytes:

@@ -283,14 +283,6 @@ _KINDS: Final = (
         "repaired from sound ones.",
     ),
     ProblemKind(
-        "engine-failed",
-        503,
-        "The node's disk failed",
-        "The disk refused a write, so whether it is durable is not known. The node stops; repeat "
-        "the request with the same idempotency key at another one.",
-        outcome="unknown",
-    ),
-    ProblemKind(
         "write-timeout",
         504,
         "Too few replicas confirmed the write in time",

@@ -1,9 +1,9 @@
 """After a start: show every stored id to ``kvnode.presence``, a stretch at a time."""
 
-import asyncio
 from typing import Final
 
-from kvnode.replica import Replica
+from kvnode.records import RecordStore
+from kvnode.services.loop import Work
 
 #: Records a unit of work reads: a few milliseconds.
 _UNIT_RECORDS: Final = 500
@@ -15,12 +15,9 @@ class Indexing:
     name = "indexing"
     interval_s = 0.25
 
-    def __init__(self, replica: Replica) -> None:
-        self._replica = replica
+    def __init__(self, records: RecordStore) -> None:
+        self._records = records
 
-    async def run_once(self) -> None:
-        """Read for as long as others are let through between two stretches."""
-        more = True
-        while more:
-            more = self._replica.index_some(_UNIT_RECORDS)
-            await asyncio.sleep(0)
+    async def run_once(self) -> Work:
+        """Read a stretch."""
+        return Work.BUSY if self._records.index_some(_UNIT_RECORDS) else Work.IDLE

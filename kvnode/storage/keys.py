@@ -3,8 +3,16 @@
     r tail16 id[:14]                       -> record
     h len(target) target tail16 id[:14]    -> held_at_ms(8) record     a hint for `target`
     v tail16 id[:14]                       -> fingerprint(16)          a vote on a key's body
+    q tail16 id[:14]                       -> held_at_ms(8) state(1) record   a copy in quarantine
+    e bucket tail16 id[:14]                -> deleted_at_ms(8)         the record ends in `bucket`
+    t 0 tail16                             -> digest(8)                a leaf of the hash trees
+    t bucket                               -> digest(8)                a bucket of the hash trees
+    f partition(2)                         -> a partition's purge floor (``kvnode.floors``)
     i                                      -> identity
-    n                                      -> count(8) newest_ms(8)    of the records
+    n                                      -> count(8) newest_ms(8) total(8)  of the records
+
+bucket := family(1) partition(2) number(6); see ``kvnode.ending`` and ``kvnode.hashtree``.
+
 
 A record's key starts with the last 16 bits of its id, which select the partition: a partition,
 whatever their number, is one range scan.
@@ -13,11 +21,16 @@ whatever their number, is one range scan.
 from typing import Final
 
 from cluster.ids import DocumentId, NodeId
+from kvnode.ending import Family
+from kvnode.hashtree import LEAVES, Bucket
 
 RECORD_PREFIX: Final = b"r"
 HINT_PREFIX: Final = b"h"
 IDENTITY_KEY: Final = b"i"
 RECORDS_KEY: Final = b"n"
+TREE_PREFIX: Final = b"t"
+FLOOR_PREFIX: Final = b"f"
+QUARANTINE_PREFIX: Final = b"q"
 _TAIL_VALUES: Final = 1 << 16
 
 
@@ -60,6 +73,63 @@ def hint_target_of(hint_key: bytes) -> NodeId:
     return NodeId(hint_key[2 : 2 + hint_key[1]].decode())
 
 
+def quarantine_key(document_id: bytes) -> bytes:
+    """Where a copy is that must not be merged before its other owners were asked."""
+    return QUARANTINE_PREFIX + document_id[14:] + document_id[:14]
+
+
+def tail_key(tail: int) -> bytes:
+    """The first key of the records whose ids end with this tail; ``LEAVES``: behind all."""
+    return RECORD_PREFIX + tail.to_bytes(2, "big") if tail < LEAVES else prefix_stop(RECORD_PREFIX)
+
+
+def leaf_key(tail: int) -> bytes:
+    """Where the digest of a leaf is."""
+    return TREE_PREFIX + b"\x00" + tail.to_bytes(2, "big")
+
+
+def bucket_key(bucket: Bucket) -> bytes:
+    """Where the digest of a bucket is."""
+    return TREE_PREFIX + _bucket_bytes(bucket)
+
+
+def tree_place_of(key: bytes) -> int | Bucket:
+    """The leaf (its tail) or the bucket whose digest is under a key."""
+    if key[1] == 0:
+        return int.from_bytes(key[2:], "big")
+    partition, number = int.from_bytes(key[2:4], "big"), int.from_bytes(key[4:], "big")
+    return Bucket(Family(key[1]), partition, number)
+
+
+def ending_prefix(bucket: Bucket) -> bytes:
+    """What the index entries of all records of a bucket start with."""
+    return b"e" + _bucket_bytes(bucket)
+
+
+def ending_key(bucket: Bucket, document_id: bytes) -> bytes:
+    """The index entry of a record that ends."""
+    return ending_prefix(bucket) + document_id[14:] + document_id[:14]
+
+
+def floor_key(partition: int) -> bytes:
+    """Where a partition's purge floor is."""
+    return FLOOR_PREFIX + partition.to_bytes(2, "big")
+
+
+def partition_of_floor(key: bytes) -> int:
+    """The inverse of ``floor_key``."""
+    return int.from_bytes(key[len(FLOOR_PREFIX) :], "big")
+
+
+def _bucket_bytes(bucket: Bucket) -> bytes:
+    return (
+        bytes((bucket.family,))
+        + bucket.partition.to_bytes(2, "big")
+        + bucket.number.to_bytes(6, "big")
+    )
+
+
 def prefix_stop(prefix: bytes) -> bytes:
-    """The first key behind all that start with ``prefix`` (whose last byte is not 0xff)."""
-    return prefix[:-1] + bytes((prefix[-1] + 1,))
+    """The first key behind all that start with ``prefix``, which is not all 0xff."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes((kept[-1] + 1,))

@@ -8,7 +8,6 @@ from cluster.settings import HttpSettings, ReplicationSettings
 from kvnode.errors import (
     CorruptRecord,
     DiskLow,
-    EngineFailed,
     KeyDeleted,
     KeyReused,
     Overloaded,
@@ -122,7 +121,6 @@ async def test_a_deadline_that_is_not_understood_is_refused(served: Served, sent
         (KeyReused("another body"), 422, (None, None)),
         (KeyDeleted("deleted"), 410, (None, None)),
         (CorruptRecord("checksum"), 503, (None, None)),
-        (EngineFailed("fsync"), 503, (None, None)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, StoreError) else "",
 )

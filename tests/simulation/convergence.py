@@ -38,7 +38,7 @@ async def converge(cluster: SimCluster) -> None:
 
     cluster.watch.violations += judge_converged(cluster.history, stored)
     for machine in cluster.nodes.values():
-        counted, there = machine.serving.replica.record_count, machine.disk.record_count()
+        counted, there = machine.serving.replica.records.count, machine.disk.record_count()
         assert counted == there, f"{machine.name} counts {counted} records and has {there}"
 
 

@@ -16,9 +16,7 @@ from kvnode.codec import encode
 from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Unavailable
 from kvnode.handlers import Handlers
-from kvnode.hints import HintBook
 from kvnode.record import CONTENT_BYTES_MAX, Create, Record, Tombstone
-from kvnode.replica import Replica
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import FRAME_BYTES_MAX, Message, ProtocolError, encode_frame
@@ -26,6 +24,7 @@ from kvnode.rpc.operations import MERGE_RECORDS_MAX, FetchResult, Op
 from kvnode.services.gossip import Gossip
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from kvnode.system import SystemClock, SystemEntropy
+from tests.support.replicas import new_replica
 
 ID, OTHER_ID = bytes(16), b"\x01" * 16
 RECORD = Record(Create(b"x", 1, 0, b"c" * 32, b"f" * 16))
@@ -105,7 +104,7 @@ def serve(
             on_change=lambda: None,
         )
         coordinator = cast("Coordinator", StubCoordinator(error))
-        replica = Replica(engine, clock, HintBook(hints), lambda _: True, 1)
+        replica = new_replica(engine, clock, hints=hints)
         handlers = Handlers(replica, coordinator, gossip)
         answers = Answers()
         for message in messages:

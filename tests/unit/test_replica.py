@@ -16,10 +16,9 @@ from cluster.settings import HintSettings
 from kvnode.codec import decode, encode, header_of
 from kvnode.coordinator import Coordinator
 from kvnode.errors import CorruptRecord, Overloaded
-from kvnode.hints import HintBook, decode_hint
+from kvnode.hints import decode_hint
 from kvnode.placement import WritePlan
 from kvnode.record import Create, Record, Tombstone, merge
-from kvnode.replica import Replica
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.commit import GATHERED_BYTES_MAX
 from kvnode.storage.keys import (
@@ -36,6 +35,7 @@ from kvnode.sweep import DeadlineSweep
 from kvnode.writing import Write
 from tests.support.handcranked import HandCrankedLoop
 from tests.support.records import records
+from tests.support.replicas import new_replica
 
 PARTITIONS = 2
 ID = bytes(16)  # in partition 0, which is owned
@@ -65,14 +65,14 @@ class Life:
         self.engine = MemoryEngine(
             self.disk, self.loop.as_loop, commit_latency_s=lambda: COMMIT_S, failed=_raise
         )
-        self.replica = Replica(
+        self.replica = new_replica(
             self.engine,
             self.loop,
-            HintBook(self.hint_settings),
+            hints=self.hint_settings,
             owned=lambda partition: partition == 0,
             partitions=PARTITIONS,
         )
-        self.replica.restore_counts()
+        assert self.replica.restore(), "the hash trees belong to the records"
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write to the disk behind the replica's back."""
@@ -523,9 +523,7 @@ async def test_giving_up_waiting_disturbs_no_other_barrier() -> None:
     """Regression: a cancelled wait raised among the acknowledgements of the whole batch."""
     loop = asyncio.get_running_loop()
     engine = MemoryEngine(MemoryDisk(), loop, failed=_raise)
-    replica = Replica(
-        engine, HandCrankedLoop(), HintBook(HintSettings()), lambda _: True, PARTITIONS
-    )
+    replica = new_replica(engine, HandCrankedLoop(), partitions=PARTITIONS)
 
     async def put_and_wait() -> None:
         engine.put(b"key", b"value")
@@ -558,12 +556,8 @@ async def test_a_write_goes_on_when_the_hint_that_is_held_can_not_be_read() -> N
         sweep=DeadlineSweep(loop, clock, 1.0),
         copies=2,
         merges=SimpleNamespace(flush=lambda: None),
-        replica=Replica(
-            Unreadable(MemoryDisk(), loop, failed=_raise),
-            clock,
-            HintBook(HintSettings()),
-            lambda _: True,
-            PARTITIONS,
+        replica=new_replica(
+            Unreadable(MemoryDisk(), loop, failed=_raise), clock, partitions=PARTITIONS
         ),
     )
     write = Write(

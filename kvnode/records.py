@@ -1,0 +1,199 @@
+"""The records on this node's disk, and what is kept in step with them.
+
+Rules
+-----
+1. Whatever follows from the records (their count, the hash trees, the index of those that end) is
+   put in the same batch as the records themselves: a crash can't part them.
+2. What a batch changes in sum is put once, when it closes.
+3. The stored trees are believed only if they add up to the total that is stored beside the count;
+   otherwise they are built anew from the records before the node serves.
+
+``kvnode.replica`` is the one that changes records; it decides, this file keeps the books.
+"""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from cluster.ids import DocumentId
+from kvnode.codec import verify
+from kvnode.ending import Ending, Family, ending_of
+from kvnode.errors import CorruptRecord
+from kvnode.hashtree import Bucket, HashForest, Span
+from kvnode.ports import Engine
+from kvnode.presence import Presence
+from kvnode.storage.keys import (
+    RECORD_PREFIX,
+    RECORDS_KEY,
+    TREE_PREFIX,
+    bucket_key,
+    document_id_of,
+    ending_key,
+    ending_prefix,
+    leaf_key,
+    prefix_stop,
+    record_key,
+    tail_key,
+    tree_place_of,
+)
+
+#: How many there are, when the id of the newest was minted, and the XOR of all trees.
+_SUMS: Final = struct.Struct(">QQQ")
+_DELETED_AT: Final = struct.Struct(">Q")
+_SCAN: Final = 1000
+
+
+class RecordStore:
+    """See the module's rules.
+
+    Args:
+        bucket_ms: Length of a bucket of records that end.
+    """
+
+    def __init__(self, engine: Engine, partitions: int, bucket_ms: int) -> None:
+        self._engine = engine
+        self.forest = HashForest(partitions, bucket_ms)
+        #: Records in the database, deleted and expired ones included.
+        self.count = 0
+        self._presence = Presence(0)
+        #: How far the index of stored ids has come; None when it is complete.
+        self._indexed_to: bytes | None = RECORD_PREFIX
+        self._changed = False
+        engine.before_commit(self._close_batch)
+
+    # One record ---------------------------------------------------------------------------
+
+    def durable(self, document_id: bytes) -> bytes | None:
+        """What is durable. Raises CorruptRecord when the engine can't read it."""
+        if self._presence.surely_absent(document_id):
+            return None
+        return self._engine.get(record_key(document_id))
+
+    def latest(self, document_id: bytes) -> bytes | None:
+        """What was put last, durable or not. Raises CorruptRecord."""
+        if self._presence.surely_absent(document_id):
+            return None
+        return self._engine.latest(record_key(document_id))
+
+    def put(self, document_id: bytes, encoded: bytes, ending: Ending, before: bytes | None) -> None:
+        """Store a record in the place of ``before``, which is what ``latest`` gave."""
+        self._changed = True
+        if before is None:
+            self._presence.add(document_id)
+            self.count += 1
+        else:
+            self._forget(document_id, before)
+        self._remember(document_id, encoded, ending)
+        self._engine.put(record_key(document_id), encoded)
+
+    def remove(self, document_id: bytes, encoded: bytes) -> None:
+        """Take a record off the disk: it is expired or purged, or its bytes were quarantined."""
+        self._changed = True
+        self.count -= 1
+        self._forget(document_id, encoded)
+        self._engine.delete(record_key(document_id))
+
+    def _remember(self, document_id: bytes, encoded: bytes, ending: Ending) -> None:
+        self.forest.toggle(document_id, encoded, ending)
+        if ending.family is not Family.LASTING:
+            deleted_at = _DELETED_AT.pack(ending.deleted_at_ms)
+            self._engine.put(self._ending_key(document_id, ending), deleted_at)
+
+    def _forget(self, document_id: bytes, encoded: bytes) -> None:
+        ending = ending_of(encoded)
+        self.forest.toggle(document_id, encoded, ending)
+        if ending.family is not Family.LASTING:
+            self._engine.delete(self._ending_key(document_id, ending))
+
+    def _ending_key(self, document_id: bytes, ending: Ending) -> bytes:
+        return ending_key(self.forest.bucket(document_id, ending), document_id)
+
+    # Many records -------------------------------------------------------------------------
+
+    def in_span(self, span: Span, after: bytes, limit: int) -> list[tuple[DocumentId, bytes]]:
+        """Durable records whose tail is in a span, in key order, behind the id ``after``."""
+        start = tail_key(span.first) if not after else record_key(after) + b"\x00"
+        stop = tail_key(span.first + span.width)
+        found = self._engine.scan(start, stop, limit)
+        return [(document_id_of(key), encoded) for key, encoded in found]
+
+    def in_bucket(self, bucket: Bucket, after: bytes, limit: int) -> list[tuple[DocumentId, int]]:
+        """(id, deleted_at_ms) of a bucket's records, in key order, behind the id ``after``."""
+        prefix = ending_prefix(bucket)
+        start = ending_key(bucket, after) + b"\x00" if after else prefix
+        found = self._engine.scan(start, prefix_stop(prefix), limit)
+        return [(document_id_of(key), _DELETED_AT.unpack(value)[0]) for key, value in found]
+
+    # Start ----------------------------------------------------------------------------------
+
+    def restore(self) -> bool:
+        """Take up what is in the database. False: the trees don't add up; see ``rebuild``."""
+        stored = self._engine.get(RECORDS_KEY)
+        if stored is None:
+            return True
+        self.count, newest_ms, total = _SUMS.unpack(stored)
+        self._presence = Presence(newest_ms)
+        for key, value in self._scan_all(TREE_PREFIX, prefix_stop(TREE_PREFIX)):
+            digest = int.from_bytes(value, "big")
+            place = tree_place_of(key)
+            if isinstance(place, Bucket):
+                self.forest.restore_bucket(place, digest)
+            else:
+                self.forest.restore_leaf(place, digest)
+        return bool(self.forest.total == total)
+
+    def rebuild(self) -> Iterator[int]:
+        """Build count, trees and index anew from the records; yields how many were read.
+
+        Only while nothing else changes records.
+        """
+        self.forest = HashForest(self.forest.partitions, self.forest.bucket_ms)
+        self.count = 0
+        for key, _ in self._scan_all(TREE_PREFIX, prefix_stop(TREE_PREFIX)):
+            self._engine.delete(key)
+        for key, encoded in self._scan_all(RECORD_PREFIX, prefix_stop(RECORD_PREFIX)):
+            self.count += 1
+            document_id = document_id_of(key)
+            with contextlib.suppress(CorruptRecord):  # the scrub finds it and replaces it
+                verify(document_id, encoded)
+                self._remember(document_id, encoded, ending_of(encoded))
+            yield self.count
+        self._changed = True
+
+    def index_some(self, limit: int) -> bool:
+        """Show some more of the stored ids to ``kvnode.presence``; whether there are more."""
+        if self._indexed_to is None:
+            return False
+        found = self._engine.scan(self._indexed_to, prefix_stop(RECORD_PREFIX), limit)
+        for key, _ in found:
+            self._presence.add_stored(document_id_of(key))
+        if len(found) < limit:
+            self._presence.complete = True
+            self._indexed_to = None
+            return False
+        self._indexed_to = found[-1][0] + b"\x00"
+        return True
+
+    def _scan_all(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        while True:
+            found = self._engine.scan(start, stop, _SCAN)
+            yield from found
+            if len(found) < _SCAN:
+                return
+            start = found[-1][0] + b"\x00"
+
+    def _close_batch(self) -> None:
+        if not self._changed:
+            return
+        self._changed = False
+        leaves, buckets = self.forest.take_changed()
+        for tail, digest in leaves:
+            self._engine.put(leaf_key(tail), digest.to_bytes(8, "big"))
+        for bucket, digest in buckets:
+            if digest:
+                self._engine.put(bucket_key(bucket), digest.to_bytes(8, "big"))
+            else:
+                self._engine.delete(bucket_key(bucket))
+        sums = _SUMS.pack(self.count, self._presence.newest_ms, self.forest.total)
+        self._engine.put(RECORDS_KEY, sums)

@@ -92,3 +92,7 @@ class CannotStart(StoreError):
     """A node refuses to run; the message is the one sentence an operator reads."""
 
     code = "cannot-start"
+
+
+class DatabaseDamaged(CannotStart):
+    """The files of a database are not what was written: it is put aside, never repaired."""

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-_ROW: Final = struct.Struct(">QQQ")
+_ROW: Final = struct.Struct(">QQQB")
 
 
 class Floor(msgspec.Struct, frozen=True):
@@ -33,10 +33,12 @@ class Floor(msgspec.Struct, frozen=True):
     promised: int = 0
     #: When the last purged deletion was made.
     newest_deleted_ms: int = 0
+    #: What this node holds of the partition is not to be believed: see rule 3.
+    fenced: bool = False
 
     def encode(self) -> bytes:
         """The value of its row."""
-        return _ROW.pack(self.bucket, self.promised, self.newest_deleted_ms)
+        return _ROW.pack(self.bucket, self.promised, self.newest_deleted_ms, self.fenced)
 
     def promise(self, bucket: int) -> "Floor":
         """Agree to a floor."""
@@ -48,9 +50,18 @@ class Floor(msgspec.Struct, frozen=True):
             max(self.bucket, bucket),
             max(self.promised, bucket),
             max(self.newest_deleted_ms, newest_deleted_ms),
+            self.fenced,
         )
+
+    def meet(self, bucket: int, newest_deleted_ms: int) -> "Floor":
+        """Learn of a peer's floor: take it over, and be fenced if it was never promised here."""
+        if bucket <= self.bucket:
+            return self
+        learned = self.advance(bucket, newest_deleted_ms)
+        return msgspec.structs.replace(learned, fenced=self.fenced or bucket > self.promised)
 
 
 def decode_floor(encoded: bytes) -> Floor:
     """The inverse of ``Floor.encode``."""
-    return Floor(*_ROW.unpack(encoded))
+    bucket, promised, newest_deleted_ms, fenced = _ROW.unpack(encoded)
+    return Floor(bucket, promised, newest_deleted_ms, bool(fenced))

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from cluster.ids import DOCUMENT_ID_BYTES, NodeId
 from kvnode.codec import decode, encode, verify
+from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
 from kvnode.record import FINGERPRINT_BYTES
@@ -40,6 +41,7 @@ class Handlers:
         self._replica = replica
         self._coordinator = coordinator
         self._gossip = gossip
+        self._comparing = Comparing(replica)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._handlers: dict[int, Handler] = {
             Op.MERGE: self._merge,
@@ -47,6 +49,10 @@ class Handlers:
             Op.VOTE: self._vote,
             Op.GOSSIP: self._exchange,
             Op.NEWS: self._news,
+            Op.COMPARE: self._compare,
+            Op.TREE: self._tree,
+            Op.BUCKETS: self._buckets,
+            Op.PAGE: self._page,
             Op.CREATE: partial(self._coordinate, self._create),
             Op.READ: partial(self._coordinate, self._read),
             Op.DELETE: partial(self._coordinate, self._delete),
@@ -79,16 +85,24 @@ class Handlers:
     # Between replicas
 
     def _merge(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
-        hint_for, patient, flat = fields
+        hint_for, patient, vouched, flat = fields
         if not (hint_for is None or isinstance(hint_for, str)) or not isinstance(flat, list):
             raise TypeError("not a hint's target and a list of records")
         if hint_for is None:
-            self._merge_all(connection, request_id, flat, patient=bool(patient))
+            self._merge_all(
+                connection, request_id, flat, patient=bool(patient), vouched=bool(vouched)
+            )
         else:
             self._hold_all(connection, request_id, NodeId(hint_for), flat)
 
     def _merge_all(
-        self, connection: Connection, request_id: int, flat: Fields, *, patient: bool
+        self,
+        connection: Connection,
+        request_id: int,
+        flat: Fields,
+        *,
+        patient: bool,
+        vouched: bool,
     ) -> None:
         exceptions: list[Fields] = []
         pairs = _pairs(flat)
@@ -97,7 +111,7 @@ class Handlers:
         for index, (document_id, encoded) in enumerate(pairs):
             try:
                 verify(document_id, encoded)
-                held = join(document_id, encoded)
+                held = join(document_id, encoded, vouched=vouched)
             except StoreError as error:
                 exceptions.append([index, None, error.code, str(error)])
             else:
@@ -148,6 +162,35 @@ class Handlers:
         (news,) = fields
         self._gossip.receive(news)
         connection.reply(request_id, [], 0)
+
+    # Between owners of the same partitions
+
+    def _compare(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        first_expiring, rows = fields
+        answer = self._comparing.compare(first_expiring, rows)
+        connection.reply(request_id, [answer], 32 * len(answer))
+
+    def _tree(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        (spans,) = fields
+        if len(spans) > SPANS_MAX:
+            raise ValueError("too many spans")
+        packed = self._comparing.children([span_from_wire(span) for span in spans])
+        connection.reply(request_id, [packed], sum(map(len, packed)))
+
+    def _buckets(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        partition, first_expiring = fields
+        self._comparing.check_partition(partition)
+        found = self._comparing.buckets(partition, first_expiring)
+        rows = [[bucket.family, bucket.number, digest] for bucket, digest in found.items()]
+        connection.reply(request_id, [rows], 24 * len(rows))
+
+    def _page(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        place, after = fields
+        if after:
+            _check_id(after)
+        entries = self._comparing.page(self._comparing.place_from_wire(place), after)
+        rows = [[entry.document_id, entry.digest] for entry in entries]
+        connection.reply(request_id, [rows], 32 * len(rows))
 
     # From document services
 

@@ -8,10 +8,12 @@ A batch leaves at the end of the tick. Under load ticks are short, and a tick ho
 batch that follows another within a pause waits that long for company. With 32 connections, a third
 of the coordinator's CPU time went into sending records one by one, and as much into receiving them.
 
-    MERGE  hint_for | nil, patient, [id, record, id, record, ...]
+    MERGE  hint_for | nil, patient, vouched, [id, record, id, record, ...]
         -> nil | [[index, held | nil, code | nil, detail | nil], ...]
 
 ``patient``: nobody waits for the answer, so the receiver may let its commit wait for company.
+``vouched``: the sender is a co-owner that has the records and has compared them with the receiver
+(``kvnode.lifecycle``).
 
 The answer names only what is out of the ordinary: the receiver holds something else than was sent,
 or could not merge.
@@ -33,6 +35,10 @@ PATIENT_PAUSE_S: Final = 0.004
 #: A batch that has grown to this leaves before the tick ends.
 BATCH_BYTES_MAX: Final = 192 * 1024
 _RECORD_OVERHEAD_BYTES: Final = 32
+
+
+#: Node, whom it keeps a hint for, whether the records are vouched for.
+_Recipient = tuple[NodeId, NodeId | None, bool]
 
 
 class Sender(Protocol):
@@ -81,7 +87,7 @@ class MergeSender:
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: Transport) -> None:
         self._loop = loop
         self._transport = transport
-        self._batches: dict[tuple[NodeId, NodeId | None], _Batch] = {}
+        self._batches: dict[_Recipient, _Batch] = {}
         self._flushed_s = -inf
         #: The flush that is due, and whether a sender waits for it who is not patient.
         self._flush_due: asyncio.Handle | None = None
@@ -96,13 +102,14 @@ class MergeSender:
         sender: Sender,
         *,
         patient: bool,
+        vouched: bool = False,
     ) -> None:
         """Send one record; ``sender.on_sent`` is called once, later.
 
         A batch waits for its answer until the latest deadline of its records, and is as patient as
         the least patient of its senders.
         """
-        key = (target.node, target.hint_for)
+        key = (target.node, target.hint_for, vouched)
         batch = self._batches.get(key)
         if batch is None:
             batch = self._batches[key] = _Batch()
@@ -150,9 +157,9 @@ class MergeSender:
         for key, batch in batches.items():
             self._request(key, batch)
 
-    def _request(self, key: tuple[NodeId, NodeId | None], batch: _Batch) -> None:
-        node, hint_for = key
-        fields: list[Any] = [hint_for, batch.patient, batch.fields]
+    def _request(self, key: _Recipient, batch: _Batch) -> None:
+        node, hint_for, vouched = key
+        fields: list[Any] = [hint_for, batch.patient, vouched, batch.fields]
         self._transport.request(
             node, Op.MERGE, batch.deadline_s, fields, batch.size_bytes, batch.on_outcome
         )

@@ -19,7 +19,7 @@ from typing import Final
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from kvnode.codec import decode, encode, header_of, verify
-from kvnode.ending import Family, ending_of
+from kvnode.ending import Ending, Family, ending_of
 from kvnode.errors import CorruptRecord, Fenced, LateCopy, Overloaded
 from kvnode.floors import Floor, decode_floor
 from kvnode.hints import Fate, HintBook, decode_hint, encode_hint
@@ -71,7 +71,7 @@ class Replica:
         self.lifecycle = lifecycle
         self.records = RecordStore(engine, partitions, lifecycle.bucket_ms)
         self.quarantine = Quarantine(engine, clock)
-        #: Partitions whose records are not to be believed; all of them at first.
+        #: By partition: whether what is held of it is not to be believed.
         self.fenced = [False] * partitions
         #: Damaged records met; each was answered as "unknown".
         self.corrupt_count = 0
@@ -186,10 +186,34 @@ class Replica:
         return over
 
     def set_floor(self, partition: int, floor: Floor) -> None:
-        """Change a partition's purge floor; see ``kvnode.floors``."""
+        """Change a partition's purge floor, or fence; see ``kvnode.floors``."""
         if floor != self.lifecycle.floor(partition):
-            self.lifecycle.set_floor(partition, floor)
+            self._keep_floor(partition, floor)
             self._engine.put(floor_key(partition), floor.encode())
+
+    def meet_floor(self, partition: int, bucket: int, newest_deleted_ms: int) -> None:
+        """A co-owner has purged a partition this far."""
+        self.set_floor(partition, self.lifecycle.floor(partition).meet(bucket, newest_deleted_ms))
+
+    def set_aside_late(self, document_id: bytes, ending: Ending) -> bool:
+        """Put a record into quarantine that may be of a purged document; whether it may be.
+
+        Raises:
+            CorruptRecord: what is stored is damaged; nothing was changed.
+        """
+        partition = partition_of(document_id, self._partitions)
+        stored = self.records.latest(document_id)
+        late = self.lifecycle.admit(partition, ending, vouched=False) is Admission.LATE
+        if stored is None or not late:
+            return False
+        verify(document_id, stored)
+        self.records.remove(document_id, stored)
+        self.quarantine.hold(document_id, stored)
+        return True
+
+    def _keep_floor(self, partition: int, floor: Floor) -> None:
+        self.lifecycle.set_floor(partition, floor)
+        self.fenced[partition] = floor.fenced
 
     def when_durable(self, done: Callable[[], None], *, patient: bool) -> None:
         """Call ``done`` once, later, when everything put so far is durable."""
@@ -280,7 +304,7 @@ class Replica:
         False when the hash trees don't belong to the records: ``rebuild_trees`` is due.
         """
         for key, value in self._scan_all(FLOOR_PREFIX, prefix_stop(FLOOR_PREFIX)):
-            self.lifecycle.set_floor(partition_of_floor(key), decode_floor(value))
+            self._keep_floor(partition_of_floor(key), decode_floor(value))
         for key, value in self._scan_all(HINT_PREFIX, prefix_stop(HINT_PREFIX)):
             self.hints.restore(hint_target_of(key), len(value))
         self.quarantine.restore()

@@ -18,17 +18,22 @@ class Op(IntEnum):
     REFUSED = 4
 
     # Between replicas.
-    MERGE = 16  # hint_for | nil, patient, [id, record, ...] -> see kvnode.merging
+    MERGE = 16  # hint_for | nil, patient, vouched, [id, record, ...] -> see kvnode.merging
     FETCH = 17  # id, header | nil -> FetchResult, record | nil
     GOSSIP = 18  # digest -> news, digest
     NEWS = 19  # news -> (nothing)
     VOTE = 20  # id, fingerprint -> fingerprint voted for, record | nil
 
+    # Between owners of the same partitions; see kvnode.services.exchange.
+    COMPARE = 21  # first expiring, [[partition, floor, newest_deleted_ms, root]] -> [[... fenced]]
+    TREE = 22  # [[first leaf, width]] -> [children's digests]
+    BUCKETS = 23  # partition, first expiring -> [[family, number, digest]]
+    PAGE = 24  # place, after id -> [[id, digest]]
+
     # From a document service to a coordinator.
     CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints
     READ = 33  # id, r, sloppy -> record | nil, answered, required, copies
     DELETE = 34  # id, record, w, sloppy -> record, acked, required, copies, hints
-    STATUS = 35  # -> ready, [member, alive] ...
 
 
 class FetchResult(IntEnum):

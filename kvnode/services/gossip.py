@@ -21,6 +21,7 @@ from kvnode.ports import Clock, Entropy
 from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
+from kvnode.services.loop import Work
 
 _EVENTS = {
     Status.ALIVE: "member.revived",
@@ -62,7 +63,7 @@ class Gossip:
         """Transport and gossip need each other: the transport comes second."""
         self._transport = transport
 
-    async def run_once(self) -> None:
+    async def run_once(self) -> Work:
         """Beat, judge the silent, and gossip with a few peers, now and then also a doubted one."""
         assert self._transport is not None
         membership = self.membership
@@ -80,6 +81,7 @@ class Gossip:
                 64 * len(digest),
                 partial(self._on_answer, node),
             )
+        return Work.IDLE
 
     def answer(self, digest: object) -> Fields:
         """[news, own digest] for a peer's digest. Raises ValueError for what is none."""

@@ -26,6 +26,8 @@ from kvnode.merging import MergeSender
 from kvnode.ports import Clock
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost
+from kvnode.services.budget import Budget
+from kvnode.services.loop import Work
 
 BATCH_HINTS: Final = 128
 DELIVERY_TIMEOUT_S: Final = 5.0
@@ -65,7 +67,7 @@ class Handoff:
         merges: MergeSender,
         *,
         interval_s: float,
-        rate_bytes_per_s: int,
+        budget: Budget,
         is_up: Callable[[NodeId], bool],
         clock: Clock,
         log: Log,
@@ -73,7 +75,7 @@ class Handoff:
         self.interval_s = interval_s
         self._replica = replica
         self._merges = merges
-        self._rate_bytes_per_s = rate_bytes_per_s
+        self._budget = budget
         self._is_up = is_up
         self._clock = clock
         self._log = log
@@ -83,9 +85,9 @@ class Handoff:
         """A peer connected: what made it fail before is likely over."""
         self._backoffs.pop(node, None)
 
-    async def run_once(self) -> None:
+    async def run_once(self) -> Work:
         """Deliver to each target that is up, within this interval's share of the rate."""
-        budget_bytes = self._rate_bytes_per_s * self.interval_s
+        budget_bytes = self._budget.allowed_bytes(self.name, self._clock.monotonic_s())
         for target, _ in self._replica.hints.targets():
             backoff = self._backoffs.get(target)
             if backoff is not None and self._clock.monotonic_s() < backoff.until_s:
@@ -97,8 +99,10 @@ class Handoff:
                     break
                 sent_bytes = sum(len(value) for _, value in batch)
                 budget_bytes -= sent_bytes
+                self._budget.spend(self.name, sent_bytes)
                 if not await self._deliver(target, batch):
                     break
+        return Work.IDLE if budget_bytes > 0 else Work.THROTTLED
 
     async def _deliverable(
         self, target: NodeId, batch: list[tuple[DocumentId, bytes]]

@@ -1,16 +1,36 @@
-"""Running background work, and stopping it cleanly.
+"""Running background work within its budget, and stopping it cleanly.
 
-A service does one bounded unit of work per call. It may be abandoned between calls, never inside
-one. A service that raises ends the node: a bug must not leave half a node running.
+A service does one bounded unit of work per call, and says what it found: ``Work``. It may be
+abandoned between calls, never inside one. A service that raises ends the node: a bug must not leave
+half a node running.
+
+What a unit costs is the time for which it held the event loop, not the time for which it waited
+for a disk or a peer. Each pause tells how late the event loop is (``kvnode.services.budget``).
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Coroutine, Generator, Sequence
+from enum import Enum, auto
+from functools import partial
+from typing import Any, Final, Protocol
 
-from kvnode.ports import Entropy
+from kvnode.ports import Clock, Entropy
+from kvnode.services.budget import Budget
 
 _JITTER: Final = 0.1
+#: Below the budget's burst, so that waiting costs nothing of the rate.
+_THROTTLED_S: Final = 0.1
+
+
+class Work(Enum):
+    """What a unit of work found."""
+
+    #: There is more: call again as soon as the budget allows.
+    BUSY = auto()
+    #: Nothing is left to do: call again at the interval.
+    IDLE = auto()
+    #: There is more, but its bytes are used up: call again when there may be some.
+    THROTTLED = auto()
 
 
 class Service(Protocol):
@@ -19,26 +39,63 @@ class Service(Protocol):
     name: str
     interval_s: float
 
-    async def run_once(self) -> None:
+    async def run_once(self) -> Work:
         """Do one bounded unit of work."""
 
 
-async def run_every(service: Service, stop: asyncio.Event, entropy: Entropy) -> None:
-    """Run a service at its interval, with jitter so that nodes don't work in step."""
+class _Unit:
+    """Awaits a unit of work, and adds up for how long it held the event loop."""
+
+    def __init__(self, work: Coroutine[Any, Any, Work], clock: Clock) -> None:
+        self._work = work
+        self._clock = clock
+        self.held_s = 0.0
+
+    def __await__(self) -> Generator[Any, Any, Work]:
+        step = partial(self._work.send, None)
+        while True:
+            began_s = self._clock.monotonic_s()
+            try:
+                waits_for = step()
+            except StopIteration as end:
+                found: Work = end.value
+                return found
+            finally:
+                self.held_s += self._clock.monotonic_s() - began_s
+            try:
+                step = partial(self._work.send, (yield waits_for))
+            except BaseException as error:  # noqa: BLE001, whatever it is, it is for the work
+                step = partial(self._work.throw, error)
+
+
+async def run_every(
+    service: Service, stop: asyncio.Event, budget: Budget, clock: Clock, entropy: Entropy
+) -> None:
+    """Run one service until ``stop``, with jitter so that nodes don't work in step."""
+    work, rest_s = Work.IDLE, 0.0
     while True:
-        low_s = service.interval_s * (1 - _JITTER)
-        pause_s = entropy.uniform(low_s, service.interval_s * (1 + _JITTER))
-        try:
-            async with asyncio.timeout(pause_s):
-                await stop.wait()
-        except TimeoutError:
-            await service.run_once()
-        else:
+        pause_s = rest_s
+        if work is Work.THROTTLED:
+            pause_s = max(rest_s, _THROTTLED_S)
+        elif work is Work.IDLE:
+            interval_s = service.interval_s
+            pause_s = entropy.uniform(interval_s * (1 - _JITTER), interval_s * (1 + _JITTER))
+        due_s = clock.monotonic_s() + pause_s
+        if await _stopped_within(stop, pause_s):
             return
+        budget.observe(clock.monotonic_s() - due_s)
+        unit = _Unit(service.run_once(), clock)
+        work = await unit
+        rest_s = budget.rest_s(service.name, unit.held_s, more=work is not Work.IDLE)
 
 
 async def run_until_stopped(
-    services: Sequence[Service], stop: asyncio.Event, entropy: Entropy
+    services: Sequence[Service],
+    stop: asyncio.Event,
+    budget: Budget,
+    *,
+    clock: Clock,
+    entropy: Entropy,
 ) -> None:
     """Run every service until ``stop``, and let each finish its unit of work.
 
@@ -46,4 +103,15 @@ async def run_until_stopped(
     """
     async with asyncio.TaskGroup() as tasks:
         for service in services:
-            tasks.create_task(run_every(service, stop, entropy), name=service.name)
+            running = run_every(service, stop, budget, clock, entropy)
+            tasks.create_task(running, name=service.name)
+
+
+async def _stopped_within(stop: asyncio.Event, pause_s: float) -> bool:
+    """Wait, also for 0 s, while others have their turn; whether ``stop`` came first."""
+    try:
+        async with asyncio.timeout(pause_s):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -35,7 +35,7 @@ class Wire:
         on_outcome: OnOutcome,
     ) -> None:
         """See ``Transport``."""
-        hint_for, patient, flat = fields
+        hint_for, patient, _, flat = fields
         assert op is Op.MERGE
         assert size_bytes >= sum(map(len, flat)) / 2
         pairs = list(zip(flat[::2], flat[1::2], strict=True))

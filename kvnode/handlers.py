@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from cluster.ids import DOCUMENT_ID_BYTES, NodeId
+from kvnode.agreement import Agreement, Proposal
 from kvnode.codec import decode, encode, verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
@@ -42,6 +43,7 @@ class Handlers:
         self._coordinator = coordinator
         self._gossip = gossip
         self._comparing = Comparing(replica)
+        self._agreement = Agreement(replica)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._handlers: dict[int, Handler] = {
             Op.MERGE: self._merge,
@@ -53,6 +55,8 @@ class Handlers:
             Op.TREE: self._tree,
             Op.BUCKETS: self._buckets,
             Op.PAGE: self._page,
+            Op.PROMISE: self._promise,
+            Op.FLOOR: self._floor,
             Op.CREATE: partial(self._coordinate, self._create),
             Op.READ: partial(self._coordinate, self._read),
             Op.DELETE: partial(self._coordinate, self._delete),
@@ -191,6 +195,23 @@ class Handlers:
         entries = self._comparing.page(self._comparing.place_from_wire(place), after)
         rows = [[entry.document_id, entry.digest] for entry in entries]
         connection.reply(request_id, [rows], 32 * len(rows))
+
+    def _promise(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        proposal = Proposal(*fields)
+        self._comparing.check_partition(proposal.partition)
+        if self._replica.owns(proposal.partition):
+            veto = self._agreement.promise(proposal)
+        else:
+            veto = self._agreement.holder_veto(proposal.partition)
+        promised = partial(connection.reply, request_id, [veto], 0)
+        self._replica.when_durable(promised, patient=False)
+
+    def _floor(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        partition, bucket, newest_deleted_ms = fields
+        self._comparing.check_partition(partition)
+        if self._replica.owns(partition):
+            self._replica.meet_floor(partition, bucket, newest_deleted_ms)
+        connection.reply(request_id, [], 0)
 
     # From document services
 

@@ -102,6 +102,12 @@ class HashForest:
         partition = (document_id[14] << 8 | document_id[15]) // self._width
         return Bucket(ending.family, partition, ending.ends_at_ms // self.bucket_ms)
 
+    def clear(self, bucket: Bucket) -> None:
+        """Nothing is in a bucket, whatever its digest says."""
+        self.total ^= self._buckets.get(bucket, 0)
+        self._set_bucket(bucket, 0)
+        self._changed_buckets[bucket] = None
+
     def restore_leaf(self, tail: int, digest: int) -> None:
         """A leaf as it was stored."""
         self.total ^= self._leaves[tail] ^ digest

@@ -26,11 +26,15 @@ from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
+from kvnode.services.antientropy import AntiEntropy
 from kvnode.services.budget import Budget
 from kvnode.services.gossip import Gossip
 from kvnode.services.handoff import Handoff
 from kvnode.services.indexing import Indexing
+from kvnode.services.inquiry import Inquiry
 from kvnode.services.loop import Service, Work, run_until_stopped
+from kvnode.services.purge import Purge
+from kvnode.services.sweep import Sweep
 from kvnode.storage.identity import Identity, boot
 
 HANDOFF_INTERVAL_S: Final = 0.5
@@ -130,6 +134,10 @@ class Node:
         services: list[Service] = [
             self.gossip,
             self.handoff,
+            self.antientropy,
+            self.sweep,
+            self.purge,
+            self.inquiry,
             Indexing(self.replica.records),
             _Periodic("disk", DISK_INTERVAL_S, self._check_disk),
             _Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
@@ -269,7 +277,51 @@ class Node:
             entropy=self.entropy,
             copies=min(ring.copies, len(nodes)),
         )
-        self.budget = Budget({Handoff.name: settings.hints.rate_bytes_per_s})
+        self.budget = Budget(
+            {
+                Handoff.name: settings.hints.rate_bytes_per_s,
+                AntiEntropy.name: settings.antientropy.rate_bytes_per_s,
+            }
+        )
+        self.antientropy = AntiEntropy(
+            self.replica,
+            ring,
+            self.own.node_id,
+            transport=self.transport,
+            merges=self.coordinator.merges,
+            round_interval_s=settings.antientropy.interval_s,
+            budget=self.budget,
+            is_up=self.is_up,
+            clock=self.clock,
+            log=self.log,
+        )
+        lifecycle_interval_s = settings.lifecycle.sweep_interval_s
+        self.sweep = Sweep(
+            self.replica,
+            ring.partitions,
+            interval_s=lifecycle_interval_s,
+            log=self.log,
+        )
+        self.purge = Purge(
+            self.replica,
+            ring,
+            self.own.node_id,
+            [node.node_id for node in nodes],
+            interval_s=lifecycle_interval_s,
+            transport=self.transport,
+            is_up=self.is_up,
+            clock=self.clock,
+            log=self.log,
+        )
+        self.inquiry = Inquiry(
+            self.replica,
+            ring,
+            self.own.node_id,
+            interval_s=lifecycle_interval_s,
+            transport=self.transport,
+            clock=self.clock,
+            log=self.log,
+        )
         self.handoff = Handoff(
             self.replica,
             self.coordinator.merges,

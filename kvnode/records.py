@@ -125,6 +125,11 @@ class RecordStore:
         found = self._engine.scan(start, prefix_stop(prefix), limit)
         return [(document_id_of(key), _DELETED_AT.unpack(value)[0]) for key, value in found]
 
+    def forget_bucket(self, bucket: Bucket) -> None:
+        """Clear the digest of a bucket in which nothing is."""
+        self._changed = True
+        self.forest.clear(bucket)
+
     # Start ----------------------------------------------------------------------------------
 
     def restore(self) -> bool:

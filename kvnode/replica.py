@@ -38,6 +38,7 @@ from kvnode.storage.keys import (
     hint_prefix,
     hint_target_of,
     partition_of_floor,
+    partition_range,
     prefix_stop,
     vote_key,
 )
@@ -77,6 +78,10 @@ class Replica:
         self.corrupt_count = 0
         #: Keyed creates that lost to an earlier one with another body.
         self.conflict_count = 0
+
+    def owns(self, partition: int) -> bool:
+        """Whether this node is one of a partition's owners."""
+        return self._owned(partition)
 
     def serves(self, partition: int) -> bool:
         """Whether this node can vouch for what is in a partition, and what is not."""
@@ -282,6 +287,16 @@ class Replica:
         prefix = hint_prefix(target)
         found = self._engine.scan(prefix, prefix_stop(prefix), limit)
         return [(document_id_of(key), value) for key, value in found]
+
+    def holds_hints_in(self, partition: int) -> bool:
+        """Whether a durable hint for a document of a partition is held, for anybody."""
+        start, stop = partition_range(partition, self._partitions)
+        for target, _ in self.hints.targets():
+            prefix = hint_prefix(target)
+            tail_stop = prefix + stop[1:] if stop[1:] else prefix_stop(prefix)
+            if self._engine.scan(prefix + start[1:], tail_stop, 1):
+                return True
+        return False
 
     def release(self, target: NodeId, document_id: bytes, value: bytes, fate: Fate) -> None:
         """Drop a hint that was delivered or is given up, unless it has been superseded since."""

@@ -29,6 +29,9 @@ class Op(IntEnum):
     TREE = 22  # [[first leaf, width]] -> [children's digests]
     BUCKETS = 23  # partition, first expiring -> [[family, number, digest]]
     PAGE = 24  # place, after id -> [[id, digest]]
+    # See kvnode.services.purge.
+    PROMISE = 25  # partition, after, floor, digest, newest_deleted_ms -> why not | nil
+    FLOOR = 26  # partition, floor, newest_deleted_ms -> (nothing)
 
     # From a document service to a coordinator.
     CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints

@@ -9,6 +9,7 @@ I1   An acknowledged create is never absent for a read with w + r > N, and never
 I2   A majority of the owners, and R of them, are absent for a 404; none of those had it on disk.
 I3   An acknowledged delete is never undone for a strict read with w + r > N.
 I8   All reads of an id give the same bytes.
+I4   A document that has begun to be purged is never read again, anywhere.
 I9   Of a key's bodies at most one is ever acknowledged, in the strong mode (W > N / 2).
 I10  A create under the key of a deleted document, with w + w' > N, is refused.
 I11  What is read was created under that id, before.
@@ -18,7 +19,7 @@ I27  A machine that runs undisturbed answers by the deadline, whatever befalls t
 And once every fault is over and all replicas were repaired:
 
 I1   What was acknowledged or read, and never deleted, is on every owner's disk.
-I4   What was acknowledged or read as deleted is deleted there.
+I4   What was acknowledged or read as deleted is deleted there, or purged.
 
 "Absent" counts only from owners, so it needs no strictness; "found" counts from hint holders too.
 """
@@ -47,9 +48,11 @@ def judge(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
     origins = _origins(history)
     yield from _refusals_without_effect(origins, history, watch)
     for document_id, operations in documents.items():
-        for what in _document(operations, origins):
+        for what in _document(operations, origins, document_id in watch.purged_s):
             yield Violation(*what, document_id)
         for what in _guesses(document_id, operations, watch):
+            yield Violation(*what, document_id)
+        for what in _resurrections(document_id, operations, watch):
             yield Violation(*what, document_id)
 
 
@@ -76,12 +79,13 @@ def judge_converged(
 
 
 def _document(
-    operations: list[Operation], origins: dict[str, list[Operation]]
+    operations: list[Operation], origins: dict[str, list[Operation]], purged: bool
 ) -> Iterator[tuple[str, str]]:
     creates = [op for op in operations if op.kind is Kind.CREATE]
     deletes = [op for op in operations if op.kind is Kind.DELETE]
     found = [op for op in operations if isinstance(op.answer, Found)]
-    yield from _absences(creates, deletes, operations)
+    if not purged and not any(op.ttl_s for op in creates):  # which may be absent again
+        yield from _absences(creates, deletes, operations)
     yield from _deletes(deletes, creates, found)
     yield from _bodies(creates, found)
     for op in found:
@@ -120,6 +124,15 @@ def _guesses(
             holders = watch.holders_at(document_id, op.invoked_s)
             if len(holders) + op.answer.acked > COPIES:
                 yield "I2", f"{holders} had it: {op}"
+
+
+def _resurrections(
+    document_id: bytes, operations: list[Operation], watch: DiskWatch
+) -> Iterator[tuple[str, str]]:
+    purged_s = watch.purged_s.get(document_id)
+    for op in operations:
+        if isinstance(op.answer, Found) and purged_s is not None and op.invoked_s > purged_s:
+            yield "I4", f"back after it was purged: {op}"
 
 
 def _deletes(

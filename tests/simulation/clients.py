@@ -50,19 +50,20 @@ class Clients:
         content: str,
         *,
         key: str | None = None,
+        ttl_s: int | None = None,
         write: int = 1,
         sloppy: bool = True,
         timeout_s: float = TIMEOUT_S,
     ) -> Created:
         """Create a document through a machine. Raises StoreError or NoAnswer."""
         operation = self._invoke(Kind.CREATE, via, Quorums(1, write, sloppy), timeout_s)
-        operation.content, operation.key = content, key
+        operation.content, operation.key, operation.ttl_s = content, key, ttl_s
         operation.document_id = id_of_key(key) if key is not None else None
         created: Created = await self._answer(
             operation,
             lambda documents, deadline_s: documents.create(
                 content,
-                ttl_s=None,
+                ttl_s=ttl_s,
                 idempotency_key=key,
                 quorums=operation.quorums,
                 deadline_s=deadline_s,

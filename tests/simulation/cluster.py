@@ -18,7 +18,14 @@ import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.ring import fallbacks
-from cluster.settings import ClusterSettings, HintSettings, NodeSettings, ReplicationSettings
+from cluster.settings import (
+    AntiEntropySettings,
+    ClusterSettings,
+    HintSettings,
+    LifecycleSettings,
+    NodeSettings,
+    ReplicationSettings,
+)
 from kvnode.node import ring_of
 from tests.simulation.clients import CLUSTER_ID, Clients, id_of_key
 from tests.simulation.disk import SimDisk
@@ -36,13 +43,21 @@ _RPC_PORT: Final = 9000
 
 
 def settings_of(
-    nodes: int = 3, *, zones: int = 3, partitions: int = 16, hints: HintSettings | None = None
+    nodes: int = 3,
+    *,
+    zones: int = 3,
+    partitions: int = 16,
+    hints: HintSettings | None = None,
+    antientropy: AntiEntropySettings | None = None,
+    lifecycle: LifecycleSettings | None = None,
 ) -> ClusterSettings:
     """The cluster file of nodes a1, a2, ... in zones z1, z2, ..., taken in turn."""
     return ClusterSettings(
         cluster_id=CLUSTER_ID,
         replication=ReplicationSettings(partitions=partitions),
         hints=hints or HintSettings(),
+        antientropy=antientropy or AntiEntropySettings(),
+        lifecycle=lifecycle or LifecycleSettings(),
         node=tuple(
             NodeSettings(
                 id=f"{REGION}{number}",

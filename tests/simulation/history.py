@@ -52,6 +52,7 @@ class Operation(msgspec.Struct, eq=False):
     document_id: DocumentId | None = None
     content: str | None = None
     key: str | None = None
+    ttl_s: int | None = None
     answered_s: float | None = None
     answer: Answer = None
     #: Whether the machine that was asked was paused or died meanwhile.

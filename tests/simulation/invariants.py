@@ -3,9 +3,10 @@
 Rules
 -----
 1. A replica's record only grows (I5): what it says after a commit is the join with what it said
-   before. None disappears.
-2. A hint that leaves a disk is covered by what its target has on disk (I15), unless it was given
-   up for its age or its damage.
+   before. It disappears only when it has expired, into quarantine, or when it is deleted and every
+   owner has its tombstone, or has purged it already (I6).
+2. A hint that leaves a disk is covered by what its target has on disk (I15), in quarantine or not,
+   unless its record has expired, or it was given up for its age or its damage.
 3. A vote never changes, or two bodies could both be elected (I9).
 4. A record is stored only by owners of its partition (I19).
 5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
@@ -26,7 +27,7 @@ from kvnode.errors import CorruptRecord
 from kvnode.hints import decode_hint
 from kvnode.record import Record, merge
 from kvnode.storage.commit import Changes
-from kvnode.storage.keys import document_id_of, hint_key, hint_target_of, record_key
+from kvnode.storage.keys import document_id_of, hint_key, hint_target_of, quarantine_key, record_key
 from tests.simulation.disk import SimDisk
 from tests.simulation.history import Kind, Operation
 
@@ -46,6 +47,8 @@ class Commit(msgspec.Struct):
     machine: str
     #: Whether it changed the machine's record, not a hint.
     is_record: bool
+    #: Whether nothing is left of it.
+    removed: bool
     what: str
 
 
@@ -70,6 +73,9 @@ class DiskWatch:
         #: Contents that were ever durable anywhere, and documents that had a tombstone.
         self.contents: dict[bytes, DocumentId] = {}
         self.deleted: dict[DocumentId, None] = {}
+        #: Deleted documents that have left disks, and which; and when the first did.
+        self.purged: dict[DocumentId, list[str]] = {}
+        self.purged_s: dict[bytes, float] = {}
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
         self._ring = ring
@@ -84,7 +90,11 @@ class DiskWatch:
             before = disk.values.get(key)
             match key[:1]:
                 case b"r":
-                    self._record_changed(disk, document_id_of(key), before, value)
+                    document_id = document_id_of(key)
+                    if value is None and quarantine_key(document_id) in changes:
+                        self._note(disk, document_id, "quarantined record", None)
+                    else:
+                        self._record_changed(disk, document_id, before, value)
                 case b"h":
                     self._hint_changed(disk, key, before, value)
                 case b"v" if before is not None and before != value:
@@ -96,13 +106,33 @@ class DiskWatch:
         new = readable(document_id, after)
         self._note(disk, document_id, "record", new)
         if new is None:
-            self._violated("I5", f"{disk.name} lost its record", document_id)
+            old = readable(document_id, before)
+            if old is None or old.tombstone is not None:
+                self._purged(disk, document_id)
+            elif not self._expired(disk, old):
+                self._violated("I5", f"{disk.name} lost its record {describe(old)}", document_id)
             return
         if disk.name not in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
             self._violated("I19", f"{disk.name} stores what it does not own", document_id)
         old = readable(document_id, before)
         if old is not None and merge(new, old) is not new:
             self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)
+
+    def _expired(self, disk: SimDisk, record: Record) -> bool:
+        expires_at_ms = record.create.expires_at_ms if record.create is not None else 0
+        return 0 < expires_at_ms <= self._wall_ms[disk.name]()
+
+    def _purged(self, disk: SimDisk, document_id: DocumentId) -> None:
+        """Judge that a deleted record leaves a disk."""
+        self.purged.setdefault(document_id, []).append(disk.name)
+        self.purged_s.setdefault(document_id, self._true_s())
+        for owner in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
+            if owner in self.purged[document_id]:
+                continue
+            held = readable(document_id, self._disks[owner].values.get(record_key(document_id)))
+            if held is None or held.tombstone is None:
+                what = f"{disk.name} purges what is deleted, but {owner} has {describe(held)}"
+                self._violated("I6", what, document_id)
 
     def _hint_changed(
         self, disk: SimDisk, key: bytes, before: bytes | None, after: bytes | None
@@ -118,7 +148,9 @@ class DiskWatch:
             return
         stored = readable(document_id, self._disks[target].values.get(record_key(document_id)))
         too_old = self._wall_ms[disk.name]() - held_at_ms > self._window_ms
-        if not (covers(stored, old) or too_old):
+        over = self._expired(self._disks[target], old)
+        aside = quarantine_key(document_id) in self._disks[target].values
+        if not (covers(stored, old) or too_old or over or aside):
             what = f"{disk.name} dropped its hint {describe(old)}, but {target} has"
             self._violated("I15", f"{what} {describe(stored)}", document_id)
 
@@ -126,7 +158,8 @@ class DiskWatch:
         self, disk: SimDisk, document_id: DocumentId, what: str, record: Record | None
     ) -> None:
         says = f"{what} {describe(record)}"
-        commit = Commit(self._true_s(), disk.name, what == "record", says)
+        is_record = what.endswith("record")
+        commit = Commit(self._true_s(), disk.name, is_record, record is None, says)
         self.commits.setdefault(document_id, []).append(commit)
         if record is not None and record.create is not None:
             self.contents[record.create.content] = document_id
@@ -161,7 +194,12 @@ class DiskWatch:
     def holders_at(self, document_id: bytes, before_s: float) -> list[str]:
         """The replicas that had something of a document on disk before a time."""
         commits = self.commits.get(DocumentId(document_id), [])
-        found = {c.machine: None for c in commits if c.is_record and c.at_s < before_s}
+        found: dict[str, None] = {}
+        for commit in commits:
+            if commit.is_record and commit.at_s < before_s:
+                found[commit.machine] = None
+                if commit.removed:
+                    del found[commit.machine]
         return list(found)
 
     def _violated(self, invariant: str, what: str, document_id: bytes) -> None:

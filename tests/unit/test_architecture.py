@@ -31,7 +31,7 @@ ORDER = """
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.records  kvnode.replica
 
-    kvnode.comparing  kvnode.merging
+    kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
     kvnode.handlers  kvnode.node  kvnode.metrics  kvnode.admin  kvnode.client

@@ -1,0 +1,102 @@
+"""One node's part in agreeing on a purge floor; the rules are ``kvnode.services.purge``'s."""
+
+from functools import reduce
+from operator import xor
+
+import msgspec
+
+from kvnode.ending import Family
+from kvnode.hashtree import Bucket
+from kvnode.replica import Replica
+from kvnode.rpc.operations import Fields
+
+_PAGE = 1000
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """A floor, and what the proposer holds below it."""
+
+    partition: int
+    #: The proposer's floor so far.
+    after: int
+    #: The floor proposed.
+    bucket: int
+    digest: int
+    #: When the latest deletion below the floor was made.
+    newest_deleted_ms: int
+
+    def to_wire(self) -> Fields:
+        """The fields of PROMISE."""
+        return [self.partition, self.after, self.bucket, self.digest, self.newest_deleted_ms]
+
+
+class Agreement:
+    """Proposes and promises for one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._lifecycle = replica.lifecycle
+
+    def propose(self, partition: int) -> Proposal | None:
+        """The floor that is due; None while nothing is."""
+        due = self._lifecycle.first_due_deleted()
+        oldest = self._replica.records.forest.oldest(Family.DELETED, partition)
+        floor = self._lifecycle.floor(partition)
+        if oldest is None or not floor.bucket <= oldest < due:
+            return None
+        return Proposal(
+            partition,
+            floor.bucket,
+            due,
+            self._digest(partition, floor.bucket, due),
+            self._newest_deleted_ms(partition, floor.bucket, due),
+        )
+
+    def own_veto(self, proposal: Proposal) -> str | None:
+        """Why this node, an owner, can't agree; None if it can. To be promised at once then."""
+        partition = proposal.partition
+        floor = self._lifecycle.floor(partition)
+        if floor.fenced:
+            return "fenced"
+        if floor.bucket != proposal.after:
+            return "floor"
+        if proposal.digest != self._digest(partition, floor.bucket, proposal.bucket):
+            return "differs"
+        return self.holder_veto(partition)
+
+    def holder_veto(self, partition: int) -> str | None:
+        """Why a node that only keeps hints can't agree."""
+        return "hints" if self._replica.holds_hints_in(partition) else None
+
+    def promise(self, proposal: Proposal) -> str | None:
+        """Agree, if nothing speaks against it; the answer waits until that is durable."""
+        if proposal.bucket > self._lifecycle.first_due_deleted() + 1:
+            return "clock"
+        veto = self.own_veto(proposal)
+        if veto is None:
+            floor = self._lifecycle.floor(proposal.partition)
+            self._replica.set_floor(proposal.partition, floor.promise(proposal.bucket))
+        return veto
+
+    def conclude(self, proposal: Proposal) -> None:
+        """All have promised."""
+        floor = self._lifecycle.floor(proposal.partition)
+        self._replica.set_floor(
+            proposal.partition, floor.advance(proposal.bucket, proposal.newest_deleted_ms)
+        )
+
+    def _digest(self, partition: int, after: int, bucket: int) -> int:
+        buckets = self._replica.records.forest.buckets(Family.DELETED, partition, after)
+        return reduce(xor, (digest for number, digest in buckets if number < bucket), 0)
+
+    def _newest_deleted_ms(self, partition: int, after: int, bucket: int) -> int:
+        newest_ms = 0
+        for number, _ in self._replica.records.forest.buckets(Family.DELETED, partition, after):
+            if number >= bucket:
+                break
+            last = b""
+            place = Bucket(Family.DELETED, partition, number)
+            while page := self._replica.records.in_bucket(place, last, _PAGE):
+                newest_ms = max([newest_ms, *(deleted_ms for _, deleted_ms in page)])
+                last = page[-1][0]
+        return newest_ms

@@ -1,0 +1,100 @@
+"""Deciding about late copies: their document's owners are asked whether they know it.
+
+Rules
+-----
+1. When an owner knows the document, the copy is joined with what that owner has: it was never
+   purged, or it is known to be deleted.
+2. Only when every other owner says that it has nothing, and may say so, the copy is an orphan.
+3. As long as one owner can't answer, nothing is decided, and the copy is asked about again.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from cluster.ids import NodeId, partition_of
+from cluster.ring import Ring
+from kvnode.codec import verify
+from kvnode.errors import StoreError
+from kvnode.log import Log
+from kvnode.ports import Clock
+from kvnode.quarantine import State, Suspect
+from kvnode.replica import Replica
+from kvnode.rpc.connection import Lost, Outcome, settle
+from kvnode.rpc.operations import FetchResult, Op
+from kvnode.rpc.transport import Transport
+from kvnode.services.loop import Work
+
+REQUEST_TIMEOUT_S: Final = 5.0
+_UNIT: Final = 64
+
+
+class Inquiry:
+    """A service (``kvnode.services.loop``)."""
+
+    name = "inquiry"
+
+    def __init__(
+        self,
+        replica: Replica,
+        ring: Ring,
+        node: NodeId,
+        *,
+        interval_s: float,
+        transport: Transport,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self.interval_s = interval_s
+        self._replica = replica
+        self._ring = ring
+        self._node = node
+        self._transport = transport
+        self._clock = clock
+        self._log = log
+        self._after = b""
+
+    async def run_once(self) -> Work:
+        """Ask about some of the copies in quarantine."""
+        if not self._replica.quarantine.counts[State.ASKED]:
+            return Work.IDLE
+        suspects = self._replica.quarantine.suspects(self._after, _UNIT)
+        self._after = suspects[-1].document_id if len(suspects) == _UNIT else b""
+        asked = [suspect for suspect in suspects if suspect.state is State.ASKED]
+        answers = [self._ask(suspect) for suspect in asked]
+        for suspect, outcomes in zip(asked, answers, strict=True):
+            self._decide(suspect, [await outcome for outcome in outcomes])
+        await self._replica.durable()
+        return Work.BUSY if self._after else Work.IDLE
+
+    def _ask(self, suspect: Suspect) -> Sequence["asyncio.Future[Outcome]"]:
+        deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
+        loop = asyncio.get_running_loop()
+        outcomes: list[asyncio.Future[Outcome]] = []
+        for owner in self._ring.primaries(partition_of(suspect.document_id, self._ring.partitions)):
+            if owner != self._node:
+                outcome: asyncio.Future[Outcome] = loop.create_future()
+                fields = [suspect.document_id, None]
+                self._transport.request(owner, Op.FETCH, deadline_s, fields, 0, settle(outcome))
+                outcomes.append(outcome)
+        return outcomes
+
+    def _decide(self, suspect: Suspect, outcomes: Sequence[Outcome]) -> None:
+        answers = [outcome for outcome in outcomes if not isinstance(outcome, Lost)]
+        known = [answer[1] for answer in answers if answer[0] == FetchResult.FOUND]
+        try:
+            for encoded in known:
+                verify(suspect.document_id, encoded)
+                self._replica.join(suspect.document_id, encoded, vouched=True)
+            if known:
+                self._replica.join(suspect.document_id, suspect.encoded, vouched=True)
+        except StoreError:
+            return  # damaged, or fenced meanwhile: asked again
+        if known:
+            self._replica.quarantine.release(suspect)
+        elif outcomes and all(
+            not isinstance(outcome, Lost) and outcome[0] == FetchResult.ABSENT
+            for outcome in outcomes
+        ):
+            self._replica.quarantine.condemn(suspect)
+            self._log.warning("orphan.quarantined", held_at_ms=suspect.held_at_ms)

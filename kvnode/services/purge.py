@@ -1,0 +1,135 @@
+"""Agreeing that deleted records may leave the disks: the proof behind a purge floor.
+
+The first owner of a partition that is believed up proposes a floor once records are due; every node
+of the region has a say.
+
+Rules
+-----
+1. A floor is due when the bucket's end has passed, a clock's error included.
+2. Each owner promises only if it holds exactly what the proposer holds in the buckets below the
+   floor, durably, and is not fenced. Each node, owner or not, refuses while it holds a hint for the
+   partition. A node that does not answer refuses: it may hold one, or lack a tombstone.
+3. Only when all have promised, the floor is told, and what is below it goes
+   (``kvnode.services.sweep``).
+4. Every refusal is kept with its reason and since when, until the floor is reached.
+
+Equal digests prove more than that rounds of anti-entropy were complete: that the very tombstones
+to be purged are on every owner's disk. That they become equal is the work of anti-entropy.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from cluster.ids import NodeId, PartitionId
+from cluster.ring import Ring
+from kvnode.agreement import Agreement, Proposal
+from kvnode.log import Log
+from kvnode.ports import Clock
+from kvnode.replica import Replica
+from kvnode.rpc.connection import Lost, Outcome, settle
+from kvnode.rpc.operations import Fields, Op
+from kvnode.rpc.transport import Transport
+from kvnode.services.loop import Work
+
+REQUEST_TIMEOUT_S: Final = 5.0
+
+
+class Veto(msgspec.Struct):
+    """Why a partition is not purged."""
+
+    node: NodeId
+    reason: str
+    since_ms: int
+
+
+class Purge:
+    """A service (``kvnode.services.loop``).
+
+    Args:
+        nodes: All of the region.
+    """
+
+    name = "purge"
+
+    def __init__(
+        self,
+        replica: Replica,
+        ring: Ring,
+        node: NodeId,
+        nodes: Sequence[NodeId],
+        *,
+        interval_s: float,
+        transport: Transport,
+        is_up: Callable[[NodeId], bool],
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self.interval_s = interval_s
+        self._replica = replica
+        self._agreement = Agreement(replica)
+        self._ring = ring
+        self._node = node
+        self._nodes = nodes
+        self._transport = transport
+        self._is_up = is_up
+        self._clock = clock
+        self._log = log
+        self._next = 0
+        #: By partition, while something is due there.
+        self.vetoes: dict[int, Veto] = {}
+
+    async def run_once(self) -> Work:
+        """Try to advance one partition's floor; all have had their turn once it is idle."""
+        while self._next < self._ring.partitions:
+            partition = PartitionId(self._next)
+            self._next += 1
+            proposal = self._agreement.propose(partition) if self._leads(partition) else None
+            if proposal is not None:
+                await self._try(proposal)
+                return Work.BUSY
+            self.vetoes.pop(partition, None)
+        self._next = 0
+        return Work.IDLE
+
+    def _leads(self, partition: PartitionId) -> bool:
+        up = [node for node in self._ring.primaries(partition) if self._is_up(node)]
+        return bool(up) and up[0] == self._node
+
+    async def _try(self, proposal: Proposal) -> None:
+        await self._replica.durable()
+        veto = self._agreement.own_veto(proposal)
+        if veto is not None:
+            self._veto(proposal, self._node, veto)
+            return
+        others = [node for node in self._nodes if node != self._node]
+        for node, answer in await self._ask_all(others, Op.PROMISE, proposal.to_wire()):
+            veto = f"{answer.code}" if isinstance(answer, Lost) else answer[0]
+            if veto is not None:
+                self._veto(proposal, node, str(veto))
+                return
+        self.vetoes.pop(proposal.partition, None)
+        self._agreement.conclude(proposal)
+        await self._replica.durable()
+        fields = [proposal.partition, proposal.bucket, proposal.newest_deleted_ms]
+        await self._ask_all(others, Op.FLOOR, fields)  # whoever misses it learns of it by comparing
+        self._log.info("partition.purged", partition=proposal.partition)
+
+    def _veto(self, proposal: Proposal, node: NodeId, reason: str) -> None:
+        before = self.vetoes.get(proposal.partition)
+        since_ms = before.since_ms if before is not None else self._clock.wall_ms()
+        self.vetoes[proposal.partition] = Veto(node, reason, since_ms)
+
+    async def _ask_all(
+        self, nodes: Sequence[NodeId], op: Op, fields: Fields
+    ) -> list[tuple[NodeId, Outcome]]:
+        deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
+        loop = asyncio.get_running_loop()
+        asked: list[tuple[NodeId, asyncio.Future[Outcome]]] = []
+        for node in nodes:
+            outcome: asyncio.Future[Outcome] = loop.create_future()
+            self._transport.request(node, op, deadline_s, fields, 64, settle(outcome))
+            asked.append((node, outcome))
+        return [(node, await outcome) for node, outcome in asked]

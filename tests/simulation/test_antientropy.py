@@ -1,0 +1,115 @@
+"""What hints and reads did not heal, the comparison of whole partitions does."""
+
+import asyncio
+from typing import Final
+
+from cluster.ids import DocumentId
+from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings
+from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.run import seeds, simulate
+
+INTERVAL_S: Final = 2.0
+#: No hint fits.
+NO_HINTS: Final = HintSettings(target_bytes_max=0, total_bytes_max=0)
+
+
+def comparing(nodes: int = 3, hints: HintSettings | None = None) -> ClusterSettings:
+    """A cluster that compares all the time."""
+    return settings_of(nodes, hints=hints, antientropy=AntiEntropySettings(interval_s=INTERVAL_S))
+
+
+def unlike(cluster: SimCluster, ids: list[DocumentId]) -> list[str]:
+    """Documents that two of their owners hold differently."""
+    return [
+        document_id.hex()
+        for document_id in ids
+        if len({str(cluster.nodes[one].stored(document_id)) for one in cluster.owners(document_id)})
+        != 1
+    ]
+
+
+def repairs(cluster: SimCluster) -> int:
+    """Records that were sent or fetched to level partitions, by all nodes."""
+    totals = [machine.serving.antientropy.totals for machine in cluster.nodes.values()]
+    return sum(one.pushed + one.pulled for one in totals)
+
+
+@seeds(3)
+def test_what_no_hint_was_kept_for_is_healed(seed: int) -> None:
+    """Creates and deletes that a node missed, in both directions of the exchange."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        before = [await cluster.create("a1", f"before {number}", write=3) for number in range(6)]
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        ids = [one.document_id for one in before]
+        for number in range(6):
+            created = await cluster.create("a2", f"missed {number}", write=2)
+            ids.append(created.document_id)
+        for document_id in ids[:3]:
+            await cluster.delete("a1", document_id, write=2)
+        assert not cluster.nodes["a1"].serving.replica.hints.held
+        await cluster.restart("a3")
+        await cluster.until(lambda: not unlike(cluster, ids), 20.0, lambda: unlike(cluster, ids))
+        assert repairs(cluster) >= 9
+
+    simulate(scenario, seed, comparing(hints=NO_HINTS))
+
+
+@seeds(2)
+def test_a_quiescent_cluster_repairs_nothing(seed: int) -> None:
+    """Not even what one replica removes a moment before another."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [await cluster.create("a1", f"text {n}", write=3) for n in range(5)]
+        await cluster.create("a2", "short-lived", ttl_s=30, write=3)
+        await cluster.delete("a2", created[0].document_id, write=3)
+        await asyncio.sleep(3 * INTERVAL_S)
+        before = repairs(cluster)
+        await asyncio.sleep(60 * INTERVAL_S)
+        assert repairs(cluster) == before
+        for machine in cluster.nodes.values():
+            assert all(one.complete_ms for one in machine.serving.antientropy.rounds.values())
+
+    simulate(scenario, seed, comparing())
+
+
+@seeds(2)
+def test_a_round_that_was_broken_off_begins_again(seed: int) -> None:
+    """The peer is killed while it is compared with."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        ids = [
+            (await cluster.create("a1", f"missed {number}", write=2)).document_id
+            for number in range(20)
+        ]
+        for _ in range(3):
+            cluster.nodes["a3"].start()
+            await asyncio.sleep(0.5)
+            cluster.kill("a3")
+        await cluster.restart("a3")
+        await cluster.until(lambda: not unlike(cluster, ids), 30.0, lambda: unlike(cluster, ids))
+
+    simulate(scenario, seed, comparing(hints=NO_HINTS))
+
+
+@seeds(2)
+def test_a_round_can_be_asked_for(seed: int) -> None:
+    """``stele repair``: now, not at the interval."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        await asyncio.sleep(5.0)  # the first rounds are over
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        created = await cluster.create("a1", "missed", write=2)
+        await cluster.restart("a3")
+        ids = [created.document_id]
+        await asyncio.sleep(5.0)
+        for machine in cluster.nodes.values():
+            machine.serving.antientropy.repair_now()
+        await cluster.until(lambda: not unlike(cluster, ids), 5.0, lambda: unlike(cluster, ids))
+
+    settings = settings_of(hints=NO_HINTS, antientropy=AntiEntropySettings(interval_s=1e6))
+    simulate(scenario, seed, settings)

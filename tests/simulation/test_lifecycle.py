@@ -1,0 +1,151 @@
+"""The end of documents: deleted stays deleted, expired is gone, and the disk is given back."""
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from cluster.ids import DocumentId, NodeId, partition_of
+from cluster.settings import AntiEntropySettings, ClusterSettings, LifecycleSettings
+from docservice.documents import DocumentDeleted, DocumentNotFound
+from kvnode.codec import encode
+from kvnode.hints import encode_hint
+from kvnode.quarantine import State
+from kvnode.storage.keys import hint_key
+from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.run import seeds, simulate
+
+RETENTION_S: Final = 20.0
+#: Retention, a bucket, skew on both sides, and time for all services.
+PURGED_WITHIN_S: Final = RETENTION_S + 25.0
+
+
+def ending(nodes: int = 3) -> ClusterSettings:
+    """A cluster whose months last seconds."""
+    return settings_of(
+        nodes,
+        antientropy=AntiEntropySettings(interval_s=2.0),
+        lifecycle=LifecycleSettings(
+            tombstone_retention_s=RETENTION_S,
+            purge_bucket_s=2.0,
+            sweep_interval_s=1.0,
+            clock_skew_max_s=5.0,
+        ),
+    )
+
+
+def holders(cluster: SimCluster, document_id: DocumentId) -> list[str]:
+    """Nodes on whose disk a record is."""
+    return [
+        name for name, machine in cluster.nodes.items() if machine.stored(document_id) is not None
+    ]
+
+
+async def purged(cluster: SimCluster, document_id: DocumentId) -> None:
+    """Wait until no disk holds a record."""
+    await cluster.until(
+        lambda: not holders(cluster, document_id),
+        PURGED_WITHIN_S,
+        lambda: (
+            holders(cluster, document_id),
+            [machine.serving.purge.vetoes for machine in cluster.alive()],
+        ),
+    )
+
+
+@seeds(3)
+def test_what_was_deleted_leaves_every_disk_in_the_end(seed: int) -> None:
+    """410 while the tombstone is kept, 404 afterwards, and nothing is left in the trees."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "to be deleted", write=3)
+        kept = await cluster.create("a2", "to be kept", write=3)
+        document_id = created.document_id
+        await cluster.delete("a2", document_id, write=2)
+        await asyncio.sleep(RETENTION_S / 2)
+        with pytest.raises(DocumentDeleted):
+            await cluster.read("a3", document_id)
+        await purged(cluster, document_id)
+        for name in cluster.nodes:
+            with pytest.raises(DocumentNotFound):
+                await cluster.read(name, document_id, read=2)
+            assert (await cluster.read(name, kept.document_id)).create.content == b"to be kept"
+            assert cluster.nodes[name].serving.replica.records.count == 1
+
+    simulate(scenario, seed, ending())
+
+
+@seeds(2)
+def test_a_document_whose_time_has_passed_is_gone_and_then_removed(seed: int) -> None:
+    """Also from a replica that missed its whole life, and nobody brings it back."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        created = await cluster.create("a1", "short-lived", ttl_s=10, write=2)
+        document_id = created.document_id
+        assert (await cluster.read("a2", document_id)).create.content == b"short-lived"
+        await asyncio.sleep(15.0)
+        with pytest.raises((DocumentDeleted, DocumentNotFound)):
+            await cluster.read("a1", document_id)
+        await cluster.restart("a3")  # the hints for it arrive now
+        await cluster.until(
+            lambda: not holders(cluster, document_id), 30.0, lambda: holders(cluster, document_id)
+        )
+        await asyncio.sleep(20.0)
+        assert not holders(cluster, document_id)
+
+    simulate(scenario, seed, ending())
+
+
+@seeds(2)
+def test_a_node_that_is_away_holds_up_the_purge(seed: int) -> None:
+    """Scenario 12, dark data: it comes back with the document, and learns that it is deleted."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "known to all", write=3)
+        document_id = created.document_id
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        await cluster.delete("a1", document_id, write=2)
+        await asyncio.sleep(PURGED_WITHIN_S)
+        partition = partition_of(document_id, cluster.ring.partitions)
+        vetoes = [machine.serving.purge.vetoes.get(partition) for machine in cluster.alive()]
+        assert [veto.reason for veto in vetoes if veto is not None] == ["hints"]  # for a3
+        assert holders(cluster, document_id) == ["a1", "a2", "a3"]
+        await cluster.restart("a3")
+        await purged(cluster, document_id)
+
+    simulate(scenario, seed, ending())
+
+
+@seeds(2)
+def test_a_copy_from_a_backup_is_quarantined_and_never_served(seed: int) -> None:
+    """A hint in a restored directory: the document was deleted and purged long ago."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "deleted for good", write=3)
+        document_id, record = created.document_id, cluster.nodes["a1"].stored(created.document_id)
+        assert record is not None
+        (outsider,) = [name for name in cluster.nodes if name not in cluster.owners(document_id)]
+        target = cluster.owners(document_id)[0]
+        await cluster.delete(target, document_id, write=3)
+        await purged(cluster, document_id)
+        cluster.kill(outsider)
+        now_ms = cluster.nodes[outsider].clock.wall_ms()
+        hint = encode_hint(now_ms, encode(document_id, record))
+        key = hint_key(NodeId(target), document_id)
+        cluster.nodes[outsider].disk.values[key] = hint
+        cluster.nodes[outsider].disk.sorted_keys.append(key)
+        cluster.nodes[outsider].disk.sorted_keys.sort()
+        await cluster.restart(outsider)
+        quarantine = cluster.nodes[target].serving.replica.quarantine
+        await cluster.until(
+            lambda: quarantine.counts[State.ORPHAN] == 1, 20.0, lambda: quarantine.counts
+        )
+        assert not holders(cluster, document_id)
+        for name in cluster.nodes:
+            with pytest.raises(DocumentNotFound):
+                await cluster.read(name, document_id)
+
+    simulate(scenario, seed, ending(4))

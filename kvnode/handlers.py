@@ -57,6 +57,7 @@ class Handlers:
             Op.PAGE: self._page,
             Op.PROMISE: self._promise,
             Op.FLOOR: self._floor,
+            Op.CHECKIN: self._check_in,
             Op.CREATE: partial(self._coordinate, self._create),
             Op.READ: partial(self._coordinate, self._read),
             Op.DELETE: partial(self._coordinate, self._delete),
@@ -64,6 +65,8 @@ class Handlers:
 
     def __call__(self, connection: Connection, peer: str, message: Message) -> None:
         """Serve one request: [operation, request id, timeout_ms, *fields]."""
+        if message[0] == Op.CHECKIN:  # who it is was proved in the handshake
+            message = [*message[:3], peer, *message[3:]]
         handler = self._handlers.get(message[0])
         if handler is None or len(message) < 3:
             msg = f"unknown operation {message[0]} from {peer}"
@@ -212,6 +215,15 @@ class Handlers:
         if self._replica.owns(partition):
             self._replica.meet_floor(partition, bucket, newest_deleted_ms)
         connection.reply(request_id, [], 0)
+
+    def _check_in(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        peer, count, boot_id = fields
+        if not (isinstance(count, int) and isinstance(boot_id, bytes)):
+            raise TypeError("not a boot's count and id")
+        remembered = self._replica.boots.meet(NodeId(peer), count, boot_id)
+        floors = self._replica.agreed_floors()
+        met = partial(connection.reply, request_id, [remembered, floors], 32 * len(floors))
+        self._replica.when_durable(met, patient=False)
 
     # From document services
 

@@ -14,6 +14,7 @@ from cluster.ids import NodeId
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
+from kvnode.boots import BOOT_ID_BYTES
 from kvnode.coordinator import Coordinator
 from kvnode.handlers import Handlers
 from kvnode.hints import HintBook
@@ -28,6 +29,7 @@ from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
 from kvnode.services.antientropy import AntiEntropy
 from kvnode.services.budget import Budget
+from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
 from kvnode.services.handoff import Handoff
 from kvnode.services.indexing import Indexing
@@ -35,7 +37,7 @@ from kvnode.services.inquiry import Inquiry
 from kvnode.services.loop import Service, Work, run_until_stopped
 from kvnode.services.purge import Purge
 from kvnode.services.sweep import Sweep
-from kvnode.storage.identity import Identity, boot
+from kvnode.storage.identity import Identity, boot, raise_boot_count
 
 HANDOFF_INTERVAL_S: Final = 0.5
 DISK_INTERVAL_S: Final = 1.0
@@ -133,6 +135,7 @@ class Node:
         self.transport.dial_all()
         services: list[Service] = [
             self.gossip,
+            self.checkin,
             self.handoff,
             self.antientropy,
             self.sweep,
@@ -177,6 +180,10 @@ class Node:
         share = self.placement.quorum_share(copies // 2 + 1)
         if share <= 0.5:
             reasons.append(f"only {share:.0%} of the partitions have a quorum of nodes up")
+        if self.checkin.joining_count:
+            reasons.append(f"{self.checkin.joining_count} partitions wait for a peer to confirm")
+        if fenced := self.antientropy.fenced_partitions():
+            reasons.append(f"{len(fenced)} partitions are fenced and being rebuilt")
         return reasons
 
     def status(self) -> dict[str, Any]:
@@ -331,6 +338,17 @@ class Node:
             clock=self.clock,
             log=self.log,
         )
+        self.checkin = CheckIn(
+            self.replica,
+            ring,
+            self.own.node_id,
+            boot_count=identity.boot_counter,
+            boot_id=self.entropy.random_bytes(BOOT_ID_BYTES),
+            raise_boot_count=partial(raise_boot_count, self._engine, identity),
+            transport=self.transport,
+            clock=self.clock,
+            log=self.log,
+        )
         self.gossip.attach(self.transport)
         self.handlers = Handlers(self.replica, self.coordinator, self.gossip)
 
@@ -351,6 +369,7 @@ class Node:
     def _on_peer_change(self, peer: NodeId, connected: bool, reason: str) -> None:
         if connected:
             self.log.info("peer.connected", peer=peer)
+            self.checkin.peer_connected(peer)
             self.handoff.peer_returned(peer)
         elif not self._stop.is_set():
             self.log.warning("peer.disconnected", peer=peer, reason=reason)

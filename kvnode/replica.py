@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 
 from cluster.ids import DocumentId, NodeId, partition_of
+from kvnode.boots import Boots
 from kvnode.codec import decode, encode, header_of, verify
 from kvnode.ending import Ending, Family, ending_of
 from kvnode.errors import CorruptRecord, Fenced, LateCopy, Overloaded
@@ -72,8 +73,11 @@ class Replica:
         self.lifecycle = lifecycle
         self.records = RecordStore(engine, partitions, lifecycle.bucket_ms)
         self.quarantine = Quarantine(engine, clock)
+        self.boots = Boots(engine)
         #: By partition: whether what is held of it is not to be believed.
         self.fenced = [False] * partitions
+        #: By partition: whether that is not known yet (``kvnode.services.checkin``).
+        self.joining = [False] * partitions
         #: Damaged records met; each was answered as "unknown".
         self.corrupt_count = 0
         #: Keyed creates that lost to an earlier one with another body.
@@ -85,7 +89,7 @@ class Replica:
 
     def serves(self, partition: int) -> bool:
         """Whether this node can vouch for what is in a partition, and what is not."""
-        return self._owned(partition) and not self.fenced[partition]
+        return self._owned(partition) and not (self.fenced[partition] or self.joining[partition])
 
     def get(self, document_id: bytes) -> tuple[Record, bytes] | None:
         """The durable record, and its bytes. Raises CorruptRecord."""
@@ -99,7 +103,7 @@ class Replica:
     ) -> tuple[FetchResult, bytes | None]:
         """Answer a coordinator: what this node can say about a document."""
         partition = partition_of(document_id, self._partitions)
-        if self.fenced[partition]:
+        if self.fenced[partition] or self.joining[partition]:
             return FetchResult.UNKNOWN, None
         try:
             encoded = self.records.durable(document_id)
@@ -196,6 +200,14 @@ class Replica:
             self._keep_floor(partition, floor)
             self._engine.put(floor_key(partition), floor.encode())
 
+    def agreed_floors(self) -> list[list[int]]:
+        """[partition, floor promised, newest_deleted_ms] of each that has one."""
+        return [
+            [partition, floor.promised, floor.newest_deleted_ms]
+            for partition in range(self._partitions)
+            if (floor := self.lifecycle.floor(partition)).promised
+        ]
+
     def meet_floor(self, partition: int, bucket: int, newest_deleted_ms: int) -> None:
         """A co-owner has purged a partition this far."""
         self.set_floor(partition, self.lifecycle.floor(partition).meet(bucket, newest_deleted_ms))
@@ -236,8 +248,9 @@ class Replica:
             Overloaded, CorruptRecord, Fenced: as ``merge``; no vote was cast.
         """
         self.admit()
-        if self.fenced[partition_of(document_id, self._partitions)]:
-            raise Fenced("this replica is being rebuilt")
+        partition = partition_of(document_id, self._partitions)
+        if self.fenced[partition] or self.joining[partition]:
+            raise Fenced("this replica is not sure of its disk")
         stored = self.records.latest(document_id)
         if stored is not None:
             self._decode_stored(document_id, stored)

@@ -66,3 +66,8 @@ def boot(engine: Engine, expected: Identity, done: Callable[[], None]) -> Identi
     engine.put(IDENTITY_KEY, booted.encode())
     engine.barrier(done)
     return booted
+
+
+def raise_boot_count(engine: Engine, identity: Identity, count: int) -> None:
+    """Store a higher count: peers remember a boot that this database does not know."""
+    engine.put(IDENTITY_KEY, msgspec.structs.replace(identity, boot_counter=count).encode())

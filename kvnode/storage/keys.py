@@ -8,6 +8,7 @@
     t 0 tail16                             -> digest(8)                a leaf of the hash trees
     t bucket                               -> digest(8)                a bucket of the hash trees
     f partition(2)                         -> a partition's purge floor (``kvnode.floors``)
+    b node                                 -> count(8) boot_id(8)      a peer's boot, seen last
     i                                      -> identity
     n                                      -> count(8) newest_ms(8) total(8)  of the records
 
@@ -31,6 +32,7 @@ RECORDS_KEY: Final = b"n"
 TREE_PREFIX: Final = b"t"
 FLOOR_PREFIX: Final = b"f"
 QUARANTINE_PREFIX: Final = b"q"
+BOOT_PREFIX: Final = b"b"
 _TAIL_VALUES: Final = 1 << 16
 
 
@@ -119,6 +121,11 @@ def floor_key(partition: int) -> bytes:
 def partition_of_floor(key: bytes) -> int:
     """The inverse of ``floor_key``."""
     return int.from_bytes(key[len(FLOOR_PREFIX) :], "big")
+
+
+def boot_key(node: NodeId) -> bytes:
+    """Where the boot of a peer is that was seen last."""
+    return BOOT_PREFIX + node.encode()
 
 
 def _bucket_bytes(bucket: Bucket) -> bytes:

@@ -166,6 +166,14 @@ class DiskWatch:
         if record is not None and record.tombstone is not None:
             self.deleted[document_id] = None
 
+    def forget(self, machine: str) -> None:
+        """A machine's disk is being wiped or replaced: what it had is not there any more."""
+        for commits in self.commits.values():
+            commits[:] = [commit for commit in commits if commit.machine != machine]
+        for names in self.purged.values():
+            while machine in names:
+                names.remove(machine)
+
     def acknowledged(self, operation: Operation) -> None:
         """Judge a write just when its client hears that it succeeded."""
         stored, document_id = operation.stored, operation.document_id

@@ -1,6 +1,8 @@
 """The end of documents: deleted stays deleted, expired is gone, and the disk is given back."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterable
 from typing import Final
 
 import pytest
@@ -9,9 +11,12 @@ from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.settings import AntiEntropySettings, ClusterSettings, LifecycleSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.codec import encode
+from kvnode.errors import StoreError
 from kvnode.hints import encode_hint
 from kvnode.quarantine import State
-from kvnode.storage.keys import hint_key
+from kvnode.storage.identity import Identity
+from kvnode.storage.keys import IDENTITY_KEY, hint_key
+from tests.simulation.clients import CLUSTER_ID
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.run import seeds, simulate
 
@@ -149,3 +154,73 @@ def test_a_copy_from_a_backup_is_quarantined_and_never_served(seed: int) -> None
                 await cluster.read(name, document_id)
 
     simulate(scenario, seed, ending(4))
+
+
+def restore(cluster: SimCluster, name: str, values: dict[bytes, bytes]) -> None:
+    """Put an old copy of a dead machine's disk in its place."""
+    disk = cluster.nodes[name].disk
+    disk.values = dict(values)
+    disk.sorted_keys = sorted(values)
+
+
+@seeds(3)
+def test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back(seed: int) -> None:
+    """Restored after a purge: it is fenced before it says a word, and rebuilt."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        doomed = await cluster.create("a1", "deleted for good", write=3)
+        kept = await cluster.create("a1", "kept", write=3)
+        cluster.kill("a3")
+        copy = dict(cluster.nodes["a3"].disk.values)
+        await cluster.restart("a3")
+        later = await cluster.create("a2", "written after the copy", write=3)
+        await cluster.delete("a1", doomed.document_id, write=3)
+        await purged(cluster, doomed.document_id)
+        cluster.kill("a3")
+        cluster.watch.forget("a3")
+        restore(cluster, "a3", copy)
+        cluster.nodes["a3"].start()
+        await rebuilt(cluster, "a3", (doomed.document_id, kept.document_id))
+        assert cluster.nodes["a3"].events("node.fenced")
+        assert holders(cluster, doomed.document_id) == []
+        for one in (kept, later):
+            assert len(holders(cluster, one.document_id)) == 3
+        with pytest.raises(DocumentNotFound):
+            await cluster.read("a3", doomed.document_id)
+
+    simulate(scenario, seed, ending())
+
+
+@seeds(3)
+def test_a_wiped_node_is_rebuilt_before_it_answers(seed: int) -> None:
+    """Its empty disk says "unknown", never "absent", until it has everything."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [await cluster.create("a1", f"text {n}", write=3) for n in range(30)]
+        ids = [one.document_id for one in created]
+        await cluster.delete("a2", ids[0], write=3)
+        cluster.kill("a2")
+        identity = {IDENTITY_KEY: Identity(CLUSTER_ID, "a2", 16).encode()}
+        cluster.watch.forget("a2")
+        restore(cluster, "a2", identity)
+        cluster.nodes["a2"].start()
+        await rebuilt(cluster, "a2", ids)
+        for document_id in ids:
+            assert "a2" in holders(cluster, document_id)
+        assert cluster.nodes["a2"].events("node.rebuilt")
+
+    simulate(scenario, seed, ending())
+
+
+async def rebuilt(cluster: SimCluster, name: str, ids: Iterable[DocumentId]) -> None:
+    """Ask a node for documents until it is ready; it must never deny one that others have."""
+    machine = cluster.nodes[name]
+    await cluster.until(lambda: machine.documents is not None, 5.0, "it does not start")
+    for _ in range(400):
+        for document_id in ids:
+            with contextlib.suppress(StoreError, DocumentDeleted):
+                await cluster.read(name, document_id, timeout_s=0.5)
+        if not machine.serving.unready_reasons():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(machine.serving.unready_reasons())

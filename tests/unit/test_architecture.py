@@ -29,7 +29,7 @@ ORDER = """
     kvnode.rpc.connection  kvnode.rpc.transport
 
     kvnode.storage
-    kvnode.lifecycle  kvnode.quarantine  kvnode.records  kvnode.replica
+    kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.records  kvnode.replica
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
@@ -201,9 +201,9 @@ def test_no_part_of_a_node_knows_the_operators_tools() -> None:
 def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
     """One door: whatever changes a stored record goes through ``Replica.join``.
 
-    Records and quarantine are rooms behind it.
+    Records, quarantine and boots are rooms behind it.
     """
-    rooms = {"kvnode.records", "kvnode.quarantine"}
+    rooms = {"kvnode.records", "kvnode.quarantine", "kvnode.boots"}
     doors = {"kvnode.replica", "kvnode.node", "kvnode.storage", "kvnode.__main__", "kvnode.ports"}
     doors |= rooms
     engines = {"Engine", "LevelDBEngine", "MemoryEngine", "GroupCommit"}

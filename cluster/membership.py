@@ -151,6 +151,10 @@ class Membership:
         """
         return self._members[self.node]
 
+    def silent_s(self, node: NodeId, now_s: float) -> float:
+        """How long nothing new was heard of a member; 0 for this node itself."""
+        return 0.0 if node == self.node else self._detectors[node].silent_s(now_s)
+
     def beat(self, ring_epoch: int) -> None:
         """Once per interval: show a new heartbeat, and the epoch of the ring in use."""
         own = self.own()

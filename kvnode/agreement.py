@@ -70,8 +70,8 @@ class Agreement:
 
     def promise(self, proposal: Proposal) -> str | None:
         """Agree, if nothing speaks against it; the answer waits until that is durable."""
-        if proposal.bucket > self._lifecycle.first_due_deleted() + 1:
-            return "clock"
+        if proposal.bucket > self._lifecycle.first_compared_expiring():
+            return "clock"  # its end has not passed here, however wrong clocks may be
         veto = self.own_veto(proposal)
         if veto is None:
             floor = self._lifecycle.floor(proposal.partition)

@@ -300,6 +300,7 @@ class Node:
             budget=self.budget,
             is_up=self.is_up,
             clock=self.clock,
+            entropy=self.entropy,
             log=self.log,
         )
         lifecycle_interval_s = settings.lifecycle.sweep_interval_s
@@ -317,6 +318,7 @@ class Node:
             interval_s=lifecycle_interval_s,
             transport=self.transport,
             is_up=self.is_up,
+            is_absent=self._is_absent,
             clock=self.clock,
             log=self.log,
         )
@@ -357,6 +359,12 @@ class Node:
         if node == self.own.node_id:
             return True
         return self.transport.connected(node) and node in self.gossip.membership.up
+
+    def _is_absent(self, node: NodeId) -> bool:
+        """Whether a node was silent for longer than tombstones are kept."""
+        lifecycle = self.settings.lifecycle
+        kept_s = lifecycle.tombstone_retention_s + 2 * lifecycle.clock_skew_max_s
+        return self.gossip.membership.silent_s(node, self.clock.monotonic_s()) > kept_s
 
     # The transport and gossip exist before what these reach: that needs them.
 

@@ -22,7 +22,7 @@ from cluster.ids import NodeId, PartitionId
 from cluster.ring import Ring
 from kvnode.log import Log
 from kvnode.merging import MergeSender
-from kvnode.ports import Clock
+from kvnode.ports import Clock, Entropy
 from kvnode.replica import Replica
 from kvnode.rpc.transport import Transport
 from kvnode.services.budget import Budget
@@ -48,6 +48,8 @@ class Round(msgspec.Struct):
     tries: dict[int, int]
     started_ms: int = 0
     backoff_s: float = _BACKOFF_MIN_S
+    #: A peer that was lost is left alone until then.
+    retry_s: float = 0.0
     #: Beginning of the last complete round, unix time; 0: there was none.
     complete_ms: int = 0
 
@@ -75,6 +77,7 @@ class AntiEntropy:
         budget: Budget,
         is_up: Callable[[NodeId], bool],
         clock: Clock,
+        entropy: Entropy,
         log: Log,
     ) -> None:
         self._replica = replica
@@ -87,20 +90,21 @@ class AntiEntropy:
         self._is_up = is_up
         self._clock = clock
         self._log = log
-        self.rounds = self._plan()
+        self.rounds = self._plan(entropy)
         self.totals = Outcomes()
         #: Of each fenced partition, the co-owners that it was compared with since.
         self._rebuilt_from: dict[int, dict[NodeId, None]] = {}
 
-    def _plan(self) -> dict[NodeId, Round]:
+    def _plan(self, entropy: Entropy) -> dict[NodeId, Round]:
         shared: dict[NodeId, list[int]] = {}
         for partition in self._ring.partitions_of(self._node):
             for peer in self._ring.primaries(partition):
                 if peer != self._node:
                     shared.setdefault(peer, []).append(partition)
-        now_s = self._clock.monotonic_s()
+        # Not all at once after a restart of the whole cluster.
+        first_s = self._clock.monotonic_s() + entropy.uniform(0.0, self._round_interval_s)
         return {
-            peer: Round(tuple(partitions), now_s, deque(), {})
+            peer: Round(tuple(partitions), first_s, deque(), {})
             for peer, partitions in sorted(shared.items())
         }
 
@@ -143,7 +147,7 @@ class AntiEntropy:
         return (
             peer in self._ring.primaries(partition)
             and peer not in self._rebuilt_from.get(partition, ())
-            and self._clock.monotonic_s() >= self.rounds[peer].due_s
+            and self._clock.monotonic_s() >= self.rounds[peer].retry_s
         )
 
     async def _go_on(self, peer: NodeId, round_: Round) -> None:
@@ -185,7 +189,7 @@ class AntiEntropy:
             round_.backoff_s = _BACKOFF_MIN_S
         except PeerLost as lost:
             round_.left.clear()
-            round_.due_s = self._clock.monotonic_s() + round_.backoff_s
+            round_.retry_s = round_.due_s = self._clock.monotonic_s() + round_.backoff_s
             round_.backoff_s = min(_BACKOFF_MAX_S, 2 * round_.backoff_s)
             self._log.info("antientropy.postponed", peer=peer, reason=str(lost))
         self._add(peer, exchange.outcomes)

@@ -70,6 +70,11 @@ class CheckIn:
             replica.joining[partition] = bool(others)
 
     @property
+    def unanswered(self) -> list[NodeId]:
+        """Connected peers that have not confirmed this boot yet."""
+        return [peer for peer in self._unanswered if self._transport.connected(peer)]
+
+    @property
     def joining_count(self) -> int:
         """Partitions that nobody has confirmed yet."""
         return sum(self._replica.joining)
@@ -81,9 +86,8 @@ class CheckIn:
 
     async def run_once(self) -> Work:
         """Ask those again who did not answer."""
-        for peer in list(self._unanswered):
-            if self._transport.connected(peer):
-                self._send(peer)
+        for peer in self.unanswered:
+            self._send(peer)
         return Work.IDLE
 
     def _send(self, peer: NodeId) -> None:

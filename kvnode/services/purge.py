@@ -11,7 +11,10 @@ Rules
    partition. A node that does not answer refuses: it may hold one, or lack a tombstone.
 3. Only when all have promised, the floor is told, and what is below it goes
    (``kvnode.services.sweep``).
-4. Every refusal is kept with its reason and since when, until the floor is reached.
+4. A node that was silent for longer than tombstones are kept is *absent*: it is not asked, for
+   tombstones can't wait for ever. It never promised the floor, so it is fenced when it comes back
+   (``kvnode.services.checkin``), and rebuilt.
+5. Every refusal is kept with its reason and since when, until the floor is reached.
 
 Equal digests prove more than that rounds of anti-entropy were complete: that the very tombstones
 to be purged are on every owner's disk. That they become equal is the work of anti-entropy.
@@ -50,6 +53,7 @@ class Purge:
 
     Args:
         nodes: All of the region.
+        is_absent: Rule 4.
     """
 
     name = "purge"
@@ -64,6 +68,7 @@ class Purge:
         interval_s: float,
         transport: Transport,
         is_up: Callable[[NodeId], bool],
+        is_absent: Callable[[NodeId], bool],
         clock: Clock,
         log: Log,
     ) -> None:
@@ -75,6 +80,7 @@ class Purge:
         self._nodes = nodes
         self._transport = transport
         self._is_up = is_up
+        self._is_absent = is_absent
         self._clock = clock
         self._log = log
         self._next = 0
@@ -104,7 +110,7 @@ class Purge:
         if veto is not None:
             self._veto(proposal, self._node, veto)
             return
-        others = [node for node in self._nodes if node != self._node]
+        others = [node for node in self._nodes if node != self._node and not self._is_absent(node)]
         for node, answer in await self._ask_all(others, Op.PROMISE, proposal.to_wire()):
             veto = f"{answer.code}" if isinstance(answer, Lost) else answer[0]
             if veto is not None:

@@ -207,12 +207,21 @@ class SimCluster(Clients):
     def _unready(self) -> list[str]:
         running = [machine for machine in self.machines.values() if machine.process.running]
         starting = [f"{machine.name} starts" for machine in running if machine.documents is None]
-        return starting or [
-            f"{watcher} does not hold {peer.name} for up"
-            for watcher in (machine.name for machine in running)
-            for peer in self.alive()
-            if not self._holds_for_up(watcher, peer.name)
+        unsure = [
+            f"{machine.name} waits for {machine.serving.checkin.unanswered} to confirm its boot"
+            for machine in self.alive()
+            if machine.documents is not None and machine.serving.checkin.unanswered
         ]
+        return (
+            starting
+            or unsure
+            or [
+                f"{watcher} does not hold {peer.name} for up"
+                for watcher in (machine.name for machine in running)
+                for peer in self.alive()
+                if not self._holds_for_up(watcher, peer.name)
+            ]
+        )
 
     def _holds_for_up(self, watcher: str, name: str) -> bool:
         if watcher == DOCS:

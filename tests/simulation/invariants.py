@@ -76,6 +76,8 @@ class DiskWatch:
         #: Deleted documents that have left disks, and which; and when the first did.
         self.purged: dict[DocumentId, list[str]] = {}
         self.purged_s: dict[bytes, float] = {}
+        #: Machines that are away for longer than tombstones are kept.
+        self.absent: dict[str, None] = {}
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
         self._ring = ring
@@ -127,7 +129,7 @@ class DiskWatch:
         self.purged.setdefault(document_id, []).append(disk.name)
         self.purged_s.setdefault(document_id, self._true_s())
         for owner in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
-            if owner in self.purged[document_id]:
+            if owner in self.purged[document_id] or owner in self.absent:
                 continue
             held = readable(document_id, self._disks[owner].values.get(record_key(document_id)))
             if held is None or held.tombstone is None:

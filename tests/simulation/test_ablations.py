@@ -18,22 +18,33 @@ import kvnode.replica
 import kvnode.writing
 from cluster.detector import Detector
 from cluster.ids import NodeId
+from kvnode.agreement import Agreement
+from kvnode.boots import Boots
 from kvnode.coordinator import Coordinator
 from kvnode.errors import Unavailable
+from kvnode.floors import Floor
 from kvnode.hints import HintBook
+from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.quorum import ReadTally, WriteTally
 from kvnode.reading import Read
 from kvnode.record import Record, merge
 from kvnode.replica import Replica
-from kvnode.rpc.operations import FetchResult
+from kvnode.rpc.operations import FetchResult, Op
 from kvnode.services.handoff import _Delivery
+from kvnode.services.purge import Purge
 from kvnode.storage.commit import GroupCommit
 from kvnode.storage.identity import Identity, boot
 from kvnode.storage.keys import hint_key
 from kvnode.storage.memory import MemoryEngine
 from kvnode.sweep import DeadlineSweep
 from kvnode.writing import Write
-from tests.simulation import test_crashes, test_handoff, test_membership, test_reading
+from tests.simulation import (
+    test_crashes,
+    test_handoff,
+    test_lifecycle,
+    test_membership,
+    test_reading,
+)
 from tests.simulation.histories import random_history
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -53,6 +64,11 @@ class Ablation(NamedTuple):
 
 
 ABLATIONS: Final[list[Ablation]] = []
+_AWAY: Final = (
+    test_lifecycle.test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back
+)
+_OLD_COPY: Final = test_lifecycle.test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back
+_BACKUP: Final = test_lifecycle.test_a_copy_from_a_backup_is_quarantined_and_never_served
 
 
 def ablation(caught_as: str, check: Callable[[], object]) -> Callable[[Patch], Patch]:
@@ -263,6 +279,56 @@ def boots_not_counted(patch: pytest.MonkeyPatch) -> None:
 def own_pause_not_excused(patch: pytest.MonkeyPatch) -> None:
     """A node that stood still takes everybody else for silent."""
     patch.setattr(Detector, "excuse", lambda self, paused_s, now_s: None)
+
+
+def _first_failing(test: Callable[[int], None]) -> Callable[[], None]:
+    """A test, over some seeds: what a race decides is not lost in each of them."""
+
+    def check() -> None:
+        for seed in range(6):
+            test(seed)
+
+    return check
+
+
+@ablation("I6", _first_failing(test_lifecycle.test_a_node_that_is_away_holds_up_the_purge))
+def purged_without_proof(patch: pytest.MonkeyPatch) -> None:
+    """Owners promise a floor without looking at what they have, and nobody else is asked."""
+    patch.setattr(Agreement, "own_veto", lambda self, proposal: None)
+    patch.setattr(Purge, "_ask_all", _answer_yes)
+
+
+async def _answer_yes(self: Purge, nodes: list[NodeId], op: Op, fields: Any) -> Any:
+    return [(node, [None]) for node in nodes]
+
+
+@ablation("ORPHAN: 1>: 0", _first_failing(_BACKUP))
+def late_copies_merged(patch: pytest.MonkeyPatch) -> None:
+    """What is unknown here is taken for new."""
+    patch.setattr(Lifecycle, "admit", lambda self, partition, ending, vouched: Admission.STORE)
+
+
+@ablation("I4|== ", _first_failing(_AWAY))
+def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
+    """A node takes over a floor that it was never asked about."""
+
+    def meet(self: Floor, bucket: int, newest_deleted_ms: int) -> Floor:
+        return self.advance(bucket, newest_deleted_ms) if bucket > self.bucket else self
+
+    patch.setattr(Floor, "meet", meet)
+
+
+@ablation("I4|I1|I2|events", _first_failing(_OLD_COPY))
+def later_boots_not_remembered(patch: pytest.MonkeyPatch) -> None:
+    """Whoever says its name is believed."""
+    patch.setattr(Boots, "meet", lambda self, peer, count, boot_id: None)
+
+
+@ablation("I4|I1|I2", _first_failing(_OLD_COPY))
+def served_before_it_is_confirmed(patch: pytest.MonkeyPatch) -> None:
+    """A node answers from its disk before anybody has told it what it missed."""
+    never = property(lambda self: [False] * 16, lambda self, _: None)
+    patch.setattr(Replica, "joining", never, raising=False)
 
 
 @pytest.mark.parametrize("ablated", ABLATIONS, ids=lambda ablated: ablated.patch.__name__)

@@ -51,7 +51,7 @@ def test_what_no_hint_was_kept_for_is_healed(seed: int) -> None:
         assert not cluster.nodes["a1"].serving.replica.hints.held
         await cluster.restart("a3")
         await cluster.until(lambda: not unlike(cluster, ids), 20.0, lambda: unlike(cluster, ids))
-        assert repairs(cluster) >= 9
+        await cluster.until(lambda: repairs(cluster) >= 9, 5.0, lambda: repairs(cluster))
 
     simulate(scenario, seed, comparing(hints=NO_HINTS))
 

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from cluster.ids import DocumentId, NodeId, partition_of
-from cluster.settings import AntiEntropySettings, ClusterSettings, LifecycleSettings
+from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.codec import encode
 from kvnode.errors import StoreError
@@ -25,10 +25,11 @@ RETENTION_S: Final = 20.0
 PURGED_WITHIN_S: Final = RETENTION_S + 25.0
 
 
-def ending(nodes: int = 3) -> ClusterSettings:
+def ending(nodes: int = 3, hints: HintSettings | None = None) -> ClusterSettings:
     """A cluster whose months last seconds."""
     return settings_of(
         nodes,
+        hints=hints,
         antientropy=AntiEntropySettings(interval_s=2.0),
         lifecycle=LifecycleSettings(
             tombstone_retention_s=RETENTION_S,
@@ -122,6 +123,31 @@ def test_a_node_that_is_away_holds_up_the_purge(seed: int) -> None:
         await purged(cluster, document_id)
 
     simulate(scenario, seed, ending())
+
+
+@seeds(3)
+def test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back(seed: int) -> None:
+    """Its peers have purged without it; it has the document, and has never heard of its end."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        doomed = await cluster.create("a1", "deleted while a3 was away", write=3)
+        kept = await cluster.create("a1", "kept", write=3)
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        await cluster.delete("a1", doomed.document_id, write=2)
+        cluster.watch.absent["a3"] = None
+        await cluster.until(
+            lambda: holders(cluster, doomed.document_id) == ["a3"],
+            2 * PURGED_WITHIN_S,
+            lambda: [machine.serving.purge.vetoes for machine in cluster.alive()],
+        )
+        cluster.nodes["a3"].start()
+        await rebuilt(cluster, "a3", (doomed.document_id, kept.document_id))
+        assert holders(cluster, doomed.document_id) == []
+        assert len(holders(cluster, kept.document_id)) == 3
+        assert cluster.nodes["a3"].events("node.rebuilt")
+
+    simulate(scenario, seed, ending(hints=HintSettings(window_s=5.0)))
 
 
 @seeds(2)

@@ -28,6 +28,7 @@ from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
 from kvnode.services.antientropy import AntiEntropy
+from kvnode.services.asking import Asker
 from kvnode.services.budget import Budget
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
@@ -37,6 +38,7 @@ from kvnode.services.inquiry import Inquiry
 from kvnode.services.loop import Service, Work, run_until_stopped
 from kvnode.services.purge import Purge
 from kvnode.services.sweep import Sweep
+from kvnode.services.verify import Verify
 from kvnode.storage.identity import Identity, boot, raise_boot_count
 
 HANDOFF_INTERVAL_S: Final = 0.5
@@ -140,6 +142,7 @@ class Node:
             self.antientropy,
             self.sweep,
             self.purge,
+            self.verify,
             self.inquiry,
             Indexing(self.replica.records),
             _Periodic("disk", DISK_INTERVAL_S, self._check_disk),
@@ -290,11 +293,12 @@ class Node:
                 AntiEntropy.name: settings.antientropy.rate_bytes_per_s,
             }
         )
+        asker = Asker(self.transport, self.clock)
         self.antientropy = AntiEntropy(
             self.replica,
             ring,
             self.own.node_id,
-            transport=self.transport,
+            asker=asker,
             merges=self.coordinator.merges,
             round_interval_s=settings.antientropy.interval_s,
             budget=self.budget,
@@ -316,10 +320,19 @@ class Node:
             self.own.node_id,
             [node.node_id for node in nodes],
             interval_s=lifecycle_interval_s,
-            transport=self.transport,
+            asker=asker,
             is_up=self.is_up,
             is_absent=self._is_absent,
             clock=self.clock,
+            log=self.log,
+        )
+        self.verify = Verify(
+            self.replica,
+            self.sweep,
+            ring,
+            self.own.node_id,
+            interval_s=lifecycle_interval_s,
+            asker=asker,
             log=self.log,
         )
         self.inquiry = Inquiry(
@@ -327,8 +340,7 @@ class Node:
             ring,
             self.own.node_id,
             interval_s=lifecycle_interval_s,
-            transport=self.transport,
-            clock=self.clock,
+            asker=asker,
             log=self.log,
         )
         self.handoff = Handoff(

@@ -24,7 +24,7 @@ from kvnode.log import Log
 from kvnode.merging import MergeSender
 from kvnode.ports import Clock, Entropy
 from kvnode.replica import Replica
-from kvnode.rpc.transport import Transport
+from kvnode.services.asking import Asker
 from kvnode.services.budget import Budget
 from kvnode.services.exchange import Exchange, Outcomes, PeerLost
 from kvnode.services.loop import Work
@@ -71,7 +71,7 @@ class AntiEntropy:
         ring: Ring,
         node: NodeId,
         *,
-        transport: Transport,
+        asker: Asker,
         merges: MergeSender,
         round_interval_s: float,
         budget: Budget,
@@ -83,7 +83,7 @@ class AntiEntropy:
         self._replica = replica
         self._ring = ring
         self._node = node
-        self._transport = transport
+        self._asker = asker
         self._merges = merges
         self._round_interval_s = round_interval_s
         self._budget = budget
@@ -176,7 +176,7 @@ class AntiEntropy:
         """The partitions that are level now; None when the peer was lost."""
         exchange = Exchange(
             self._replica,
-            self._transport,
+            self._asker,
             self._merges,
             self._clock,
             peer,

@@ -31,9 +31,9 @@ from kvnode.hashtree import Bucket, digest_of, digests_from_bytes
 from kvnode.merging import MergeSender
 from kvnode.ports import Clock
 from kvnode.replica import Replica
-from kvnode.rpc.connection import Lost, Outcome, settle
+from kvnode.rpc.connection import Lost
 from kvnode.rpc.operations import FetchResult, Fields, Op
-from kvnode.rpc.transport import Transport
+from kvnode.services.asking import Asker
 
 REQUEST_TIMEOUT_S: Final = 5.0
 #: Records under way to or from the peer at once.
@@ -85,7 +85,7 @@ class Exchange:
     def __init__(
         self,
         replica: Replica,
-        transport: Transport,
+        asker: Asker,
         merges: MergeSender,
         clock: Clock,
         peer: NodeId,
@@ -93,7 +93,7 @@ class Exchange:
     ) -> None:
         self._replica = replica
         self._comparing = Comparing(replica)
-        self._transport = transport
+        self._asker = asker
         self._merges = merges
         self._clock = clock
         self._peer = peer
@@ -241,15 +241,10 @@ class Exchange:
         return whole
 
     async def _pull(self, ids: Sequence[DocumentId]) -> bool:
-        deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
-        loop = asyncio.get_running_loop()
-        asked: list[tuple[DocumentId, asyncio.Future[Outcome]]] = []
-        for document_id in ids:
-            outcome: asyncio.Future[Outcome] = loop.create_future()
-            self._transport.request(
-                self._peer, Op.FETCH, deadline_s, [document_id, None], 0, settle(outcome)
-            )
-            asked.append((document_id, outcome))
+        asked = [
+            (document_id, self._asker.send(self._peer, Op.FETCH, [document_id, None]))
+            for document_id in ids
+        ]
         whole = True
         for document_id, future in asked:
             found = await future
@@ -284,10 +279,7 @@ class Exchange:
 
     async def _ask(self, op: Op, fields: Fields, size_bytes: int) -> Fields:
         self._count(size_bytes)
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
-        self._transport.request(self._peer, op, deadline_s, fields, size_bytes, settle(outcome))
-        found = await outcome
+        found = await self._asker.send(self._peer, op, fields, size_bytes)
         if isinstance(found, Lost):
             raise PeerLost(f"{found.code}: {found.detail}")
         return found

@@ -17,15 +17,13 @@ from cluster.ring import Ring
 from kvnode.codec import verify
 from kvnode.errors import StoreError
 from kvnode.log import Log
-from kvnode.ports import Clock
 from kvnode.quarantine import State, Suspect
 from kvnode.replica import Replica
-from kvnode.rpc.connection import Lost, Outcome, settle
+from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import FetchResult, Op
-from kvnode.rpc.transport import Transport
+from kvnode.services.asking import Asker
 from kvnode.services.loop import Work
 
-REQUEST_TIMEOUT_S: Final = 5.0
 _UNIT: Final = 64
 
 
@@ -41,16 +39,14 @@ class Inquiry:
         node: NodeId,
         *,
         interval_s: float,
-        transport: Transport,
-        clock: Clock,
+        asker: Asker,
         log: Log,
     ) -> None:
         self.interval_s = interval_s
         self._replica = replica
         self._ring = ring
         self._node = node
-        self._transport = transport
-        self._clock = clock
+        self._asker = asker
         self._log = log
         self._after = b""
 
@@ -67,17 +63,12 @@ class Inquiry:
         await self._replica.durable()
         return Work.BUSY if self._after else Work.IDLE
 
-    def _ask(self, suspect: Suspect) -> Sequence["asyncio.Future[Outcome]"]:
-        deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
-        loop = asyncio.get_running_loop()
-        outcomes: list[asyncio.Future[Outcome]] = []
-        for owner in self._ring.primaries(partition_of(suspect.document_id, self._ring.partitions)):
-            if owner != self._node:
-                outcome: asyncio.Future[Outcome] = loop.create_future()
-                fields = [suspect.document_id, None]
-                self._transport.request(owner, Op.FETCH, deadline_s, fields, 0, settle(outcome))
-                outcomes.append(outcome)
-        return outcomes
+    def _ask(self, suspect: Suspect) -> list["asyncio.Future[Outcome]"]:
+        owners = self._ring.primaries(partition_of(suspect.document_id, self._ring.partitions))
+        fields = [suspect.document_id, None]
+        return [
+            self._asker.send(owner, Op.FETCH, fields) for owner in owners if owner != self._node
+        ]
 
     def _decide(self, suspect: Suspect, outcomes: Sequence[Outcome]) -> None:
         answers = [outcome for outcome in outcomes if not isinstance(outcome, Lost)]

@@ -20,9 +20,7 @@ Equal digests prove more than that rounds of anti-entropy were complete: that th
 to be purged are on every owner's disk. That they become equal is the work of anti-entropy.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import msgspec
 
@@ -32,12 +30,10 @@ from kvnode.agreement import Agreement, Proposal
 from kvnode.log import Log
 from kvnode.ports import Clock
 from kvnode.replica import Replica
-from kvnode.rpc.connection import Lost, Outcome, settle
-from kvnode.rpc.operations import Fields, Op
-from kvnode.rpc.transport import Transport
+from kvnode.rpc.connection import Lost
+from kvnode.rpc.operations import Op
+from kvnode.services.asking import Asker
 from kvnode.services.loop import Work
-
-REQUEST_TIMEOUT_S: Final = 5.0
 
 
 class Veto(msgspec.Struct):
@@ -66,7 +62,7 @@ class Purge:
         nodes: Sequence[NodeId],
         *,
         interval_s: float,
-        transport: Transport,
+        asker: Asker,
         is_up: Callable[[NodeId], bool],
         is_absent: Callable[[NodeId], bool],
         clock: Clock,
@@ -78,7 +74,7 @@ class Purge:
         self._ring = ring
         self._node = node
         self._nodes = nodes
-        self._transport = transport
+        self._asker = asker
         self._is_up = is_up
         self._is_absent = is_absent
         self._clock = clock
@@ -111,7 +107,7 @@ class Purge:
             self._veto(proposal, self._node, veto)
             return
         others = [node for node in self._nodes if node != self._node and not self._is_absent(node)]
-        for node, answer in await self._ask_all(others, Op.PROMISE, proposal.to_wire()):
+        for node, answer in await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire()):
             veto = f"{answer.code}" if isinstance(answer, Lost) else answer[0]
             if veto is not None:
                 self._veto(proposal, node, str(veto))
@@ -120,22 +116,12 @@ class Purge:
         self._agreement.conclude(proposal)
         await self._replica.durable()
         fields = [proposal.partition, proposal.bucket, proposal.newest_deleted_ms]
-        await self._ask_all(others, Op.FLOOR, fields)  # whoever misses it learns of it by comparing
+        await self._asker.ask_all(
+            others, Op.FLOOR, fields
+        )  # whoever misses it learns of it by comparing
         self._log.info("partition.purged", partition=proposal.partition)
 
     def _veto(self, proposal: Proposal, node: NodeId, reason: str) -> None:
         before = self.vetoes.get(proposal.partition)
         since_ms = before.since_ms if before is not None else self._clock.wall_ms()
         self.vetoes[proposal.partition] = Veto(node, reason, since_ms)
-
-    async def _ask_all(
-        self, nodes: Sequence[NodeId], op: Op, fields: Fields
-    ) -> list[tuple[NodeId, Outcome]]:
-        deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
-        loop = asyncio.get_running_loop()
-        asked: list[tuple[NodeId, asyncio.Future[Outcome]]] = []
-        for node in nodes:
-            outcome: asyncio.Future[Outcome] = loop.create_future()
-            self._transport.request(node, op, deadline_s, fields, 64, settle(outcome))
-            asked.append((node, outcome))
-        return [(node, await outcome) for node, outcome in asked]

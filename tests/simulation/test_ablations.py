@@ -30,8 +30,8 @@ from kvnode.reading import Read
 from kvnode.record import Record, merge
 from kvnode.replica import Replica
 from kvnode.rpc.operations import FetchResult, Op
+from kvnode.services.asking import Asker
 from kvnode.services.handoff import _Delivery
-from kvnode.services.purge import Purge
 from kvnode.storage.commit import GroupCommit
 from kvnode.storage.identity import Identity, boot
 from kvnode.storage.keys import hint_key
@@ -295,10 +295,10 @@ def _first_failing(test: Callable[[int], None]) -> Callable[[], None]:
 def purged_without_proof(patch: pytest.MonkeyPatch) -> None:
     """Owners promise a floor without looking at what they have, and nobody else is asked."""
     patch.setattr(Agreement, "own_veto", lambda self, proposal: None)
-    patch.setattr(Purge, "_ask_all", _answer_yes)
+    patch.setattr(Asker, "ask_all", _answer_yes)
 
 
-async def _answer_yes(self: Purge, nodes: list[NodeId], op: Op, fields: Any) -> Any:
+async def _answer_yes(self: Asker, nodes: list[NodeId], op: Op, fields: Any) -> Any:
     return [(node, [None]) for node in nodes]
 
 

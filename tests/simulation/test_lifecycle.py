@@ -77,6 +77,9 @@ def test_what_was_deleted_leaves_every_disk_in_the_end(seed: int) -> None:
                 await cluster.read(name, document_id, read=2)
             assert (await cluster.read(name, kept.document_id)).create.content == b"to be kept"
             assert cluster.nodes[name].serving.replica.records.count == 1
+        verified = [machine.serving.verify for machine in cluster.nodes.values()]
+        await cluster.until(lambda: any(one.verified_count for one in verified), 10.0, "nothing")
+        assert not any(one.contradicted_count for one in verified)
 
     simulate(scenario, seed, ending())
 

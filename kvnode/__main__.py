@@ -14,19 +14,21 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from cluster.secret import read_secret
-from cluster.settings import ClusterSettings, NodeSettings
+from cluster.settings import ClusterSettings, NodeSettings, StorageSettings
 from cluster.topology import TopologyError, read_cluster_file
 from docservice.documents import DocumentService
 from docservice.http.server import start_data_listener
 from kvnode.admin import start_admin_listener
-from kvnode.errors import CannotStart
+from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.log import Log, process_log
 from kvnode.metrics import HttpMetrics, NodeCollector
 from kvnode.node import Node
+from kvnode.storage.database import create_database, is_damage, text_of
 from kvnode.storage.disk import DiskGuard
 from kvnode.storage.identity import Identity
 from kvnode.storage.keys import IDENTITY_KEY
-from kvnode.storage.leveldb import LevelDBEngine, create_database
+from kvnode.storage.leveldb import LevelDBEngine
+from kvnode.storage.recovery import has_put_aside, mark_damaged, replace_if_damaged
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
 
 DRAIN_S = 5.0
@@ -61,37 +63,81 @@ def _init(arguments: argparse.Namespace) -> None:
     create_database(arguments.directory, {IDENTITY_KEY: identity.encode()})
 
 
+def _open_engine(
+    directory: Path, identity: Identity, storage: StorageSettings, disk: DiskGuard, log: Log
+) -> LevelDBEngine:
+    """The node's database, or an empty one in its place if it is damaged. Raises CannotStart."""
+
+    def failed(error: BaseException) -> None:
+        # What is durable is not known any more; only a fresh start can find out.
+        try:
+            if is_damage(error):
+                _start_anew(directory, text_of(error), log)
+        finally:
+            detail = f"a write failed, this node ends: {text_of(error)}"
+            log.error("engine.failed", detail=detail)
+            os._exit(1)
+
+    def make_room() -> None:
+        log.warning("disk.filled", detail="the ballast is released, the database opened again")
+        disk.release()
+
+    replaced = replace_if_damaged(directory, identity, SystemClock().wall_ms())
+    if replaced is not None:
+        detail = (
+            f"the database was damaged and is in {directory / replaced.aside} now; this node "
+            "starts with an empty one and gets its documents from its peers; remove the old one "
+            "when all nodes are well"
+        )
+        log.error("database.replaced", reason=replaced.reason, detail=detail)
+    loop = asyncio.get_running_loop()
+    return LevelDBEngine(directory, loop, fsync=storage.fsync, failed=failed, make_room=make_room)
+
+
+def _start_anew(directory: Path, reason: str, log: Log) -> None:
+    """Mark the database as damaged, and run this process's command again, which puts it aside.
+
+    Returns if that was done before: whether the disk can be trusted is for a human to say.
+    """
+    before = has_put_aside(directory)
+    mark_damaged(directory, reason)
+    if not before:
+        log.error("database.damaged", detail=f"this node starts anew: {reason}")
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 (the command that is running)
+
+
+async def _start(node: Node, directory: Path, log: Log) -> None:
+    try:
+        await node.start()
+    except DamagedBlock as error:
+        _start_anew(directory, str(error), log)
+        msg = f"{error}, though a damaged database was put aside before: is the disk sound?"
+        raise CannotStart(msg) from error
+
+
 async def _run(arguments: argparse.Namespace, log: Log) -> None:
     settings = read_cluster_file(arguments.cluster_file)
     own = _own_settings(settings, arguments.node)
-    loop = asyncio.get_running_loop()
-
-    def engine_failed(error: BaseException) -> None:
-        # What is durable is not known any more; only a fresh start can find out.
-        log.error("engine.failed", detail=f"the disk refused a write, this node ends: {error}")
-        os._exit(1)
-
-    clock, entropy = SystemClock(), SystemEntropy()
-    engine = LevelDBEngine(
-        arguments.directory, loop, fsync=settings.storage.fsync, failed=engine_failed
+    directory, storage = arguments.directory, settings.storage
+    identity = Identity(settings.cluster_id, own.id, settings.replication.partitions)
+    disk = DiskGuard(
+        directory, ballast_bytes=storage.ballast_bytes, low_bytes=storage.disk_low_bytes
     )
+    engine = _open_engine(directory, identity, storage, disk, log)
+    clock, entropy = SystemClock(), SystemEntropy()
     node = Node(
         settings,
         own,
         read_secret(arguments.secret_file),
         engine=engine,
-        disk=DiskGuard(
-            arguments.directory,
-            ballast_bytes=settings.storage.ballast_bytes,
-            low_bytes=settings.storage.disk_low_bytes,
-        ),
+        disk=disk,
         clock=clock,
         entropy=entropy,
         log=log,
     )
     registry = CollectorRegistry()
     try:
-        await node.start()
+        await _start(node, directory, log)
         registry.register(NodeCollector(node))
         documents = DocumentService(
             node.coordinator,
@@ -119,6 +165,7 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             unready_reasons=node.unready_reasons,
             status=node.status,
         )
+        loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, node.request_stop)
         tune_garbage_collector()

@@ -66,7 +66,7 @@ class Agreement:
 
     def holder_veto(self, partition: int) -> str | None:
         """Why a node that only keeps hints can't agree."""
-        return "hints" if self._replica.holds_hints_in(partition) else None
+        return "hints" if self._replica.hint_store.holds_in(partition) else None
 
     def promise(self, proposal: Proposal) -> str | None:
         """Agree, if nothing speaks against it; the answer waits until that is durable."""

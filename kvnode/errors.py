@@ -25,6 +25,10 @@ class CorruptRecord(StoreError):
     code = "corrupt-record"
 
 
+class DamagedBlock(CorruptRecord):
+    """A part of the database's files can't be read; which keys are in it is not known."""
+
+
 class Unavailable(StoreError):
     """Too few replicas can take part; a write that raises this left nothing behind."""
 

@@ -139,7 +139,7 @@ class Handlers:
         for index, (document_id, encoded) in enumerate(_pairs(flat)):
             try:
                 verify(document_id, encoded)
-                self._replica.hold(target, document_id, encoded, partial(held, index))
+                self._replica.hint_store.hold(target, document_id, encoded, partial(held, index))
             except StoreError as error:
                 exceptions.append([index, None, error.code, str(error)])
         # Barriers fire in order: when this one does, every hint before it has had its word.

@@ -1,14 +1,15 @@
-"""Keeping account of hints: how many, for whom, and what became of each.
+"""Keeping account of hints: how many, for whom, what became of each, and what is owed for the lost.
 
 Rules
 -----
 1. created = delivered + superseded + dropped + held, always: a hint never vanishes unaccounted.
-2. A hint is kept only within the caps (bytes per target, bytes overall). One that is not kept is
-   counted as dropped; its document is then healed by read repair and anti-entropy.
+2. A hint is kept only within the caps (bytes per target, bytes overall).
 3. A hint older than the window is dropped: its target is away so long that a comparison of whole
    ranges is cheaper than the backlog.
+4. For every hint that is dropped (overflow, expired, corrupt) its target's partition is *owed* a
+   comparison by anti-entropy. A debt is repaid only by a comparison that began after the last loss.
 
-The bytes are the engine's; this file only counts them.
+The bytes are ``kvnode.hintstore``'s; this file only counts them.
 """
 
 from typing import Final, Literal
@@ -19,9 +20,14 @@ from cluster.ids import NodeId
 from cluster.settings import HintSettings
 
 HELD_AT_BYTES: Final = 8
+#: Hints are looked through for their age again after this part of the window: they may stay longer
+#: by as much.
+_SWEEPS_PER_WINDOW: Final = 16
 
+#: Why a hint was lost.
+Loss = Literal["overflow", "expired", "corrupt"]
 #: Why a hint is held no longer.
-Fate = Literal["delivered", "expired", "corrupt"]
+Fate = Literal["delivered"] | Loss
 
 
 class TargetHints(msgspec.Struct):
@@ -29,6 +35,17 @@ class TargetHints(msgspec.Struct):
 
     count: int = 0
     size_bytes: int = 0
+    #: None that is held was kept before this.
+    oldest_ms: int | None = None
+
+
+class Debt(msgspec.Struct, frozen=True):
+    """A target's partition in which hints were lost: only a comparison tells what it missed."""
+
+    target: NodeId
+    partition: int
+    #: The number of the last loss there, in this process: after another one it is another debt.
+    last_loss: int
 
 
 class HintBook:
@@ -36,11 +53,15 @@ class HintBook:
 
     def __init__(self, settings: HintSettings) -> None:
         self._settings = settings
+        self._window_ms = int(settings.window_s * 1000)
         self._targets: dict[NodeId, TargetHints] = {}
+        #: The number of the last loss, overall and by what it is owed for.
+        self._last_loss = 0
+        self._last_losses: dict[tuple[NodeId, int], int] = {}
         self.created = 0
         self.delivered = 0
         self.superseded = 0
-        self.dropped: dict[str, int] = {"overflow": 0, "expired": 0, "corrupt": 0}
+        self.dropped: dict[Loss, int] = {"overflow": 0, "expired": 0, "corrupt": 0}
         self.held_bytes = 0
 
     @property
@@ -61,12 +82,17 @@ class HintBook:
             and self.held_bytes + size_bytes <= self._settings.total_bytes_max
         )
 
-    def restore(self, target: NodeId, size_bytes: int) -> None:
+    # What becomes of a hint ---------------------------------------------------------------------
+
+    def restore(self, target: NodeId, size_bytes: int, held_at_ms: int) -> None:
         """A hint found in the database at start."""
         self.created += 1
         self._add(target, 1, size_bytes)
+        self.seen(target, held_at_ms)
 
-    def keep(self, target: NodeId, size_bytes: int, replaced_bytes: int | None) -> None:
+    def keep(
+        self, target: NodeId, size_bytes: int, held_at_ms: int, replaced_bytes: int | None
+    ) -> None:
         """A hint was put; ``replaced_bytes`` is the size of the one it took the place of."""
         self.created += 1
         if replaced_bytes is None:
@@ -74,29 +100,79 @@ class HintBook:
         else:
             self.superseded += 1
             self._add(target, 0, size_bytes - replaced_bytes)
+        self.seen(target, held_at_ms)
 
-    def refuse(self) -> None:
-        """A hint was not kept: over a cap."""
+    def refuse(self, target: NodeId, partition: int, loss: Loss) -> bool:
+        """A hint was not kept. Whether that is a new debt, whose row must be put."""
         self.created += 1
-        self.dropped["overflow"] += 1
+        return self._lose(target, partition, loss)
 
-    def release(self, target: NodeId, size_bytes: int, fate: Fate) -> None:
-        """The hint was deleted: the target has it on disk, or it was given up."""
+    def release(self, target: NodeId, partition: int, size_bytes: int, fate: Fate) -> bool:
+        """A hint was deleted: the target has it on disk, or it is given up.
+
+        Whether that is a new debt, whose row must be put.
+        """
+        self._add(target, -1, -size_bytes)
         if fate == "delivered":
             self.delivered += 1
-        else:
-            self.dropped[fate] += 1
-        self._add(target, -1, -size_bytes)
+            return False
+        return self._lose(target, partition, fate)
+
+    # Age ----------------------------------------------------------------------------------------
 
     def expired(self, held_at_ms: int, now_ms: int) -> bool:
         """Whether a hint's window has passed."""
-        return now_ms - held_at_ms > self._settings.window_s * 1000
+        return now_ms - held_at_ms > self._window_ms
+
+    def round_due(self, target: NodeId, now_ms: int) -> bool:
+        """Whether a target's hints should be looked through for expired ones."""
+        oldest_ms = self._targets[target].oldest_ms
+        slack_ms = self._window_ms // _SWEEPS_PER_WINDOW
+        return oldest_ms is not None and self.expired(oldest_ms, now_ms - slack_ms)
+
+    def round_begins(self, target: NodeId, now_ms: int) -> None:
+        """All of a target's hints are being looked through: ``seen`` is called for those kept."""
+        self._targets[target].oldest_ms = now_ms
+
+    def seen(self, target: NodeId, held_at_ms: int) -> None:
+        """A hint of this age is held."""
+        held = self._targets[target]
+        oldest_ms = held.oldest_ms
+        held.oldest_ms = held_at_ms if oldest_ms is None else min(oldest_ms, held_at_ms)
+
+    # Debts --------------------------------------------------------------------------------------
+
+    def owed(self) -> list[Debt]:
+        """What anti-entropy must compare, in the order in which it was first owed."""
+        return [Debt(*place, last_loss) for place, last_loss in self._last_losses.items()]
+
+    def owe(self, target: NodeId, partition: int) -> bool:
+        """A hint was lost, or its row found at start. Whether that is a new debt."""
+        place = target, partition
+        is_new = place not in self._last_losses
+        self._last_loss += 1
+        self._last_losses[place] = self._last_loss
+        return is_new
+
+    def repay(self, debt: Debt) -> bool:
+        """The comparison that began when ``debt`` was owed has ended; whether nothing is owed."""
+        place = debt.target, debt.partition
+        if self._last_losses.get(place) != debt.last_loss:
+            return False
+        del self._last_losses[place]
+        return True
+
+    def _lose(self, target: NodeId, partition: int, loss: Loss) -> bool:
+        self.dropped[loss] += 1
+        return self.owe(target, partition)
 
     def _add(self, target: NodeId, count: int, size_bytes: int) -> None:
         held = self._targets.setdefault(target, TargetHints())
         held.count += count
         held.size_bytes += size_bytes
         self.held_bytes += size_bytes
+        if held.count == 0:
+            held.oldest_ms = None
         assert held.count >= 0, "more hints gone than were held"
 
 

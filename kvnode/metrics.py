@@ -50,7 +50,7 @@ class NodeCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """See ``prometheus_client.registry.Collector``."""
         node = self._node
-        coordinator, hints = node.coordinator, node.replica.hints
+        coordinator = node.coordinator
         yield _gauge("stele_build_info", "Always 1.", 1, version=version("stele"))
         yield _counter(
             "stele_stale_reads", "Reads that met a stale replica.", coordinator.stale_read_count
@@ -77,16 +77,7 @@ class NodeCollector(Collector):
             "Connections ended by a broken protocol.",
             node.transport.protocol_errors,
         )
-        pending = GaugeMetricFamily("stele_hints_pending", "Hints held.", labels=("peer",))
-        for peer in node.peers:
-            held = dict(hints.targets()).get(peer)
-            pending.add_metric((peer,), held.count if held is not None else 0)
-        yield pending
-        yield _counter("stele_hints_delivered", "Hints acknowledged.", hints.delivered)
-        dropped = CounterMetricFamily("stele_hints_dropped", "Hints given up.", labels=("reason",))
-        for reason, count in hints.dropped.items():
-            dropped.add_metric((reason,), count)
-        yield dropped
+        yield from _hints(node)
         states = [member.status.name.lower() for member in node.gossip.membership.members()]
         members = GaugeMetricFamily(
             "stele_members", "Members by state.", labels=("state", "region")
@@ -94,7 +85,36 @@ class NodeCollector(Collector):
         for state in ("alive", "suspect", "dead"):
             members.add_metric((state, node.region), states.count(state))
         yield members
+        yield _gauge(
+            "stele_background_pace",
+            "Share of its budget that background work has: 1 while clients do not wait.",
+            node.budget.pace,
+        )
         yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
+
+
+def _hints(node: "Node") -> Iterable[Metric]:
+    book = node.replica.hints
+    held = dict(book.targets())
+    pending = GaugeMetricFamily("stele_hints_pending", "Hints held.", labels=("peer",))
+    size = GaugeMetricFamily("stele_hints_pending_bytes", "Size of hints held.", labels=("peer",))
+    for peer in node.peers:
+        pending.add_metric((peer,), held[peer].count if peer in held else 0)
+        size.add_metric((peer,), held[peer].size_bytes if peer in held else 0)
+    yield pending
+    yield size
+    yield _counter("stele_hints_created", "Writes that a replica missed.", book.created)
+    yield _counter("stele_hints_delivered", "Hints acknowledged.", book.delivered)
+    yield _counter("stele_hints_superseded", "Hints that a later one took in.", book.superseded)
+    dropped = CounterMetricFamily("stele_hints_dropped", "Hints given up.", labels=("reason",))
+    for reason, count in book.dropped.items():
+        dropped.add_metric((reason,), count)
+    yield dropped
+    yield _gauge(
+        "stele_hints_comparisons_owed",
+        "Pairs of a peer and a partition that await anti-entropy for hints given up.",
+        len(book.owed()),
+    )
 
 
 def _gauge(name: str, help_text: str, value: float, **labels: str) -> GaugeMetricFamily:

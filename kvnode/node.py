@@ -42,6 +42,8 @@ from kvnode.services.verify import Verify
 from kvnode.storage.identity import Identity, boot, raise_boot_count
 
 HANDOFF_INTERVAL_S: Final = 0.5
+#: How long a node that stops delivers what it holds for others.
+HAND_ON_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
@@ -167,10 +169,11 @@ class Node:
         self._stop.set()
 
     async def stop(self) -> None:
-        """Finish units of work, say goodbye, make everything durable, release the files."""
+        """Finish units of work, hand on, say goodbye, make all durable, release the files."""
         self._stop.set()
         if self._services is not None:
             await asyncio.gather(self._services, return_exceptions=True)
+            await self.handoff.hand_on(HAND_ON_S)
             await self.handlers.close()
             await self.transport.close()
         await self._engine.close()
@@ -219,9 +222,17 @@ class Node:
                 for member in membership.members()
             ],
             "hints": {
-                target: {"count": held.count, "bytes": held.size_bytes}
+                target: {
+                    "count": held.count,
+                    "bytes": held.size_bytes,
+                    "oldest_at_ms": held.oldest_ms,
+                    "left_alone_s": round(self.handoff.left_alone_s(target), 3),
+                }
                 for target, held in hints.targets()
             },
+            "hints_lost": dict(hints.dropped),
+            "comparisons_owed": len(hints.owed()),
+            "background_pace": round(self.budget.pace, 3),
             "documents_estimate": self.replica.records.count,
             "storage": {"disk_free_bytes": self._disk.free_bytes, "disk_low": self._disk.low},
         }
@@ -400,4 +411,4 @@ class Node:
         if self._disk.low != self.coordinator.disk_low:
             event = "disk.low_reached" if self._disk.low else "disk.low_cleared"
             self.log.warning(event, free_bytes=self._disk.free_bytes)
-        self.coordinator.disk_low = self._disk.low
+        self.coordinator.disk_low = self.replica.disk_low = self._disk.low

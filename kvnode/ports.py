@@ -6,7 +6,7 @@ for the simulation, where the network is the event loop's own (``create_server``
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Clock(Protocol):
@@ -29,6 +29,15 @@ class Entropy(Protocol):
         """A number in [low, high): jitter."""
 
 
+class Salvage(NamedTuple):
+    """What a range holds, as far as it can be read."""
+
+    #: In key order; each value is the newest of its key.
+    pairs: list[tuple[bytes, bytes]]
+    #: (start, stop): somewhere in start <= key < stop, keys may be missing from ``pairs``.
+    gaps: list[tuple[bytes, bytes]]
+
+
 class Engine(Protocol):
     """An ordered map of byte strings with group-committed, durable writes.
 
@@ -38,10 +47,16 @@ class Engine(Protocol):
     """
 
     def get(self, key: bytes) -> bytes | None:
-        """The durable value. Never returns what a crash could still take away."""
+        """The durable value. Never returns what a crash could still take away.
+
+        Raises CorruptRecord when it can't be read.
+        """
 
     def latest(self, key: bytes) -> bytes | None:
-        """The newest value, durable or not: what read-merge-write must build on."""
+        """The newest value, durable or not: what read-merge-write must build on.
+
+        Raises CorruptRecord when that is a durable one which can't be read.
+        """
 
     def put(self, key: bytes, value: bytes) -> None:
         """Join the gathered batch."""
@@ -65,7 +80,16 @@ class Engine(Protocol):
         """
 
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """At most ``limit`` durable pairs with start <= key < stop, in key order."""
+        """At most ``limit`` durable pairs with start <= key < stop, in key order.
+
+        All or nothing. Raises CorruptRecord when any of them can't be read.
+        """
+
+    def salvage(self, start: bytes, stop: bytes, limit: int) -> Salvage:
+        """As ``scan``, but past what can't be read; it says where that was.
+
+        Fewer than ``limit`` pairs are the end of the range; otherwise go on behind the last one.
+        """
 
     async def close(self) -> None:
         """Make what was put durable, then release the files."""

@@ -64,7 +64,7 @@ class Quarantine:
     def suspects(self, after: bytes, limit: int) -> list[Suspect]:
         """Durable ones, in key order, behind the id ``after``."""
         start = quarantine_key(after) + b"\x00" if after else QUARANTINE_PREFIX
-        found = self._engine.scan(start, prefix_stop(QUARANTINE_PREFIX), limit)
+        found, _ = self._engine.salvage(start, prefix_stop(QUARANTINE_PREFIX), limit)
         return [
             Suspect(
                 document_id_of(key),

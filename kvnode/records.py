@@ -59,6 +59,8 @@ class RecordStore:
         self._presence = Presence(0)
         #: How far the index of stored ids has come; None when it is complete.
         self._indexed_to: bytes | None = RECORD_PREFIX
+        #: Whether something was passed over.
+        self._unreadable = False
         self._changed = False
         engine.before_commit(self._close_batch)
 
@@ -112,17 +114,20 @@ class RecordStore:
     # Many records -------------------------------------------------------------------------
 
     def in_span(self, span: Span, after: bytes, limit: int) -> list[tuple[DocumentId, bytes]]:
-        """Durable records whose tail is in a span, in key order, behind the id ``after``."""
+        """Durable records whose tail is in a span, in key order, behind the id ``after``.
+
+        What can't be read is left out, here and below.
+        """
         start = tail_key(span.first) if not after else record_key(after) + b"\x00"
         stop = tail_key(span.first + span.width)
-        found = self._engine.scan(start, stop, limit)
+        found, _ = self._engine.salvage(start, stop, limit)
         return [(document_id_of(key), encoded) for key, encoded in found]
 
     def in_bucket(self, bucket: Bucket, after: bytes, limit: int) -> list[tuple[DocumentId, int]]:
         """(id, deleted_at_ms) of a bucket's records, in key order, behind the id ``after``."""
         prefix = ending_prefix(bucket)
         start = ending_key(bucket, after) + b"\x00" if after else prefix
-        found = self._engine.scan(start, prefix_stop(prefix), limit)
+        found, _ = self._engine.salvage(start, prefix_stop(prefix), limit)
         return [(document_id_of(key), _DELETED_AT.unpack(value)[0]) for key, value in found]
 
     def forget_bucket(self, bucket: Bucket) -> None:
@@ -167,14 +172,18 @@ class RecordStore:
         self._changed = True
 
     def index_some(self, limit: int) -> bool:
-        """Show some more of the stored ids to ``kvnode.presence``; whether there are more."""
+        """Show some more of the stored ids to ``kvnode.presence``; whether there are more.
+
+        Nothing is surely absent that may be where the disk can't be read: then it never completes.
+        """
         if self._indexed_to is None:
             return False
-        found = self._engine.scan(self._indexed_to, prefix_stop(RECORD_PREFIX), limit)
+        found, gaps = self._engine.salvage(self._indexed_to, prefix_stop(RECORD_PREFIX), limit)
+        self._unreadable = self._unreadable or bool(gaps)
         for key, _ in found:
             self._presence.add_stored(document_id_of(key))
         if len(found) < limit:
-            self._presence.complete = True
+            self._presence.complete = not self._unreadable
             self._indexed_to = None
             return False
         self._indexed_to = found[-1][0] + b"\x00"
@@ -182,7 +191,7 @@ class RecordStore:
 
     def _scan_all(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         while True:
-            found = self._engine.scan(start, stop, _SCAN)
+            found, _ = self._engine.salvage(start, stop, _SCAN)
             yield from found
             if len(found) < _SCAN:
                 return

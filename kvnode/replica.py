@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from cluster.ids import DocumentId, NodeId, partition_of
+from cluster.ids import partition_of
 from kvnode.boots import Boots
 from kvnode.codec import decode, encode, header_of, verify
 from kvnode.ending import Ending, Family, ending_of
-from kvnode.errors import CorruptRecord, Fenced, LateCopy, Overloaded
+from kvnode.errors import CorruptRecord, DiskLow, Fenced, LateCopy, Overloaded
 from kvnode.floors import Floor, decode_floor
-from kvnode.hints import Fate, HintBook, decode_hint, encode_hint
+from kvnode.hints import HintBook
+from kvnode.hintstore import HintStore
 from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.ports import Clock, Engine
 from kvnode.quarantine import Quarantine
@@ -32,14 +33,8 @@ from kvnode.records import RecordStore
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.keys import (
     FLOOR_PREFIX,
-    HINT_PREFIX,
-    document_id_of,
     floor_key,
-    hint_key,
-    hint_prefix,
-    hint_target_of,
     partition_of_floor,
-    partition_range,
     prefix_stop,
     vote_key,
 )
@@ -70,6 +65,7 @@ class Replica:
         self._owned = owned
         self._partitions = partitions
         self.hints = hints
+        self.hint_store = HintStore(engine, clock, hints, partitions)
         self.lifecycle = lifecycle
         self.records = RecordStore(engine, partitions, lifecycle.bucket_ms)
         self.quarantine = Quarantine(engine, clock)
@@ -78,6 +74,8 @@ class Replica:
         self.fenced = [False] * partitions
         #: By partition: whether that is not known yet (``kvnode.services.checkin``).
         self.joining = [False] * partitions
+        #: Set by the disk's guard: no new documents.
+        self.disk_low = False
         #: Damaged records met; each was answered as "unknown".
         self.corrupt_count = 0
         #: Keyed creates that lost to an earlier one with another body.
@@ -108,7 +106,7 @@ class Replica:
         try:
             encoded = self.records.durable(document_id)
             if encoded is None:
-                encoded = self._hinted(document_id)
+                encoded = self.hint_store.joined(document_id)
             if encoded is not None:
                 verify(document_id, encoded)
         except CorruptRecord:
@@ -145,6 +143,7 @@ class Replica:
         Raises:
             CorruptRecord: what is stored is damaged; nothing was changed.
             Fenced: what is stored here is not to be believed; nothing was changed.
+            DiskLow: it would be one more document; deletes and repairs are taken.
             LateCopy: it was put into quarantine.
         """
         partition = partition_of(document_id, self._partitions)
@@ -153,6 +152,8 @@ class Replica:
         stored = self.records.latest(document_id)
         if stored is None:
             ending = ending_of(encoded)
+            if self.disk_low and not vouched and ending.family is not Family.DELETED:
+                raise DiskLow("the disk of this replica is below its low mark")
             admission = self.lifecycle.admit(partition, ending, vouched=vouched)
             if admission is Admission.STORE:
                 self.records.put(document_id, encoded, ending, None)
@@ -261,64 +262,6 @@ class Replica:
             self._engine.put(key, voted)
         self._engine.barrier(partial(done, voted, stored))
 
-    def hold(
-        self, target: NodeId, document_id: bytes, encoded: bytes, done: Callable[[bool], None]
-    ) -> None:
-        """Keep a hint for ``target``. ``done(kept)`` is called when it is durable, or not kept.
-
-        A damaged hint that is held already is replaced.
-
-        Raises:
-            CorruptRecord: the engine can't read what is held; nothing was changed.
-        """
-        key = hint_key(target, document_id)
-        held = self._engine.latest(key)
-        held_at_ms, record = self._clock.wall_ms(), encoded
-        if held is not None:
-            earlier_at_ms, earlier = decode_hint(held)
-            try:
-                ours = self._decode_stored(document_id, earlier)
-            except CorruptRecord:
-                pass
-            else:
-                joined = merge(ours, decode(document_id, encoded))
-                if joined is ours:
-                    self._engine.barrier(partial(done, True))
-                    return
-                held_at_ms, record = earlier_at_ms, encode(document_id, joined)
-        value = encode_hint(held_at_ms, record)
-        if self._engine.full() or not self.hints.has_room(target, len(value)):
-            self.hints.refuse()
-            done(False)
-            return
-        self.hints.keep(target, len(value), len(held) if held is not None else None)
-        self._engine.put(key, value)
-        self._engine.barrier(partial(done, True))
-
-    def hinted_for(self, target: NodeId, limit: int) -> list[tuple[DocumentId, bytes]]:
-        """The first durable hints for ``target``: (document id, hint's value)."""
-        prefix = hint_prefix(target)
-        found = self._engine.scan(prefix, prefix_stop(prefix), limit)
-        return [(document_id_of(key), value) for key, value in found]
-
-    def holds_hints_in(self, partition: int) -> bool:
-        """Whether a durable hint for a document of a partition is held, for anybody."""
-        start, stop = partition_range(partition, self._partitions)
-        for target, _ in self.hints.targets():
-            prefix = hint_prefix(target)
-            tail_stop = prefix + stop[1:] if stop[1:] else prefix_stop(prefix)
-            if self._engine.scan(prefix + start[1:], tail_stop, 1):
-                return True
-        return False
-
-    def release(self, target: NodeId, document_id: bytes, value: bytes, fate: Fate) -> None:
-        """Drop a hint that was delivered or is given up, unless it has been superseded since."""
-        key = hint_key(target, document_id)
-        if self._engine.latest(key) != value:
-            return
-        self._engine.delete(key)
-        self.hints.release(target, len(value), fate)
-
     async def durable(self) -> None:
         """Return when everything put so far is durable."""
         done = asyncio.get_running_loop().create_future()
@@ -333,8 +276,7 @@ class Replica:
         """
         for key, value in self._scan_all(FLOOR_PREFIX, prefix_stop(FLOOR_PREFIX)):
             self._keep_floor(partition_of_floor(key), decode_floor(value))
-        for key, value in self._scan_all(HINT_PREFIX, prefix_stop(HINT_PREFIX)):
-            self.hints.restore(hint_target_of(key), len(value))
+        self.hint_store.restore()
         self.quarantine.restore()
         return self.records.restore()
 
@@ -344,16 +286,6 @@ class Replica:
             if self._engine.full():
                 await self.durable()
         await self.durable()
-
-    def _hinted(self, document_id: bytes) -> bytes | None:
-        """The join of the hints held for a document, encoded."""
-        joined: Record | None = None
-        for target, _ in self.hints.targets():
-            value = self._engine.get(hint_key(target, document_id))
-            if value is not None:
-                record = decode(document_id, decode_hint(value)[1])
-                joined = record if joined is None else merge(joined, record)
-        return encode(document_id, joined) if joined is not None else None
 
     def _decode_stored(self, document_id: bytes, stored: bytes) -> Record:
         try:

@@ -116,7 +116,7 @@ class Write:
             if target.hint_for is None:
                 replica.merge(self._document_id, self._encoded, partial(self._on_merged, target))
             else:
-                replica.hold(
+                replica.hint_store.hold(
                     target.hint_for,
                     self._document_id,
                     self._encoded,
@@ -179,10 +179,8 @@ class Write:
         """Keep a hint here; it counts only when sloppy, and only if this node has not counted."""
         node = self._coordinator.node
         done = partial(self._on_held, node) if self._sloppy else self._on_uncounted
-        try:
-            self._coordinator.replica.hold(primary, self._document_id, self._encoded, done)
-        except StoreError:  # what is held there can't be read, so nothing can be added
-            done(False)
+        hint_store = self._coordinator.replica.hint_store
+        hint_store.hold(primary, self._document_id, self._encoded, done)
 
     def _on_uncounted(self, kept: bool) -> None:
         self._hints_uncounted -= 1

@@ -20,6 +20,7 @@ import msgspec
 
 from cluster.ids import NodeId, PartitionId
 from cluster.ring import Ring
+from kvnode.hints import Debt
 from kvnode.log import Log
 from kvnode.merging import MergeSender
 from kvnode.ports import Clock, Entropy
@@ -113,12 +114,6 @@ class AntiEntropy:
         for round_ in self.rounds.values():
             round_.due_s = self._clock.monotonic_s()
 
-    def owe(self, peer: NodeId, partition: int) -> None:
-        """A peer is known to lack something: compare this partition before its turn."""
-        round_ = self.rounds.get(peer)
-        if round_ is not None and partition in round_.shared and partition not in round_.left:
-            round_.left.appendleft(partition)
-
     def fenced_partitions(self) -> list[PartitionId]:
         """Own partitions that are to be rebuilt."""
         owned = self._ring.partitions_of(self._node)
@@ -132,10 +127,14 @@ class AntiEntropy:
         fenced = self.fenced_partitions()
         for peer, round_ in self.rounds.items():
             missing = [one for one in fenced if self._rebuilds_from(one, peer)]
-            if not self._is_up(peer) or not (missing or round_.left or round_.due_s <= now_s):
+            owed = [debt for debt in self._replica.hints.owed() if self._can_repay(debt, peer)]
+            due = missing or owed or round_.left or round_.due_s <= now_s
+            if not self._is_up(peer) or now_s < round_.retry_s or not due:
                 continue
             if missing:
                 await self._compare(peer, round_, missing[:_UNIT_PARTITIONS])
+            elif owed:
+                await self._repay(peer, round_, owed[:_UNIT_PARTITIONS])
             else:
                 await self._go_on(peer, round_)
             # The others have their turn first when this one is called again.
@@ -144,11 +143,19 @@ class AntiEntropy:
         return Work.IDLE
 
     def _rebuilds_from(self, partition: PartitionId, peer: NodeId) -> bool:
-        return (
-            peer in self._ring.primaries(partition)
-            and peer not in self._rebuilt_from.get(partition, ())
-            and self._clock.monotonic_s() >= self.rounds[peer].retry_s
+        return peer in self._ring.primaries(partition) and peer not in self._rebuilt_from.get(
+            partition, ()
         )
+
+    def _can_repay(self, debt: Debt, peer: NodeId) -> bool:
+        return debt.target == peer and debt.partition in self.rounds[peer].shared
+
+    async def _repay(self, peer: NodeId, round_: Round, debts: Sequence[Debt]) -> None:
+        """Compare what hints were lost of, before its turn; see rule 4."""
+        complete = await self._compare(peer, round_, [debt.partition for debt in debts])
+        for debt in debts:
+            if complete is not None and debt.partition in complete:
+                self._replica.hint_store.repaid(debt)
 
     async def _go_on(self, peer: NodeId, round_: Round) -> None:
         if not round_.left:

@@ -82,6 +82,11 @@ class GroupCommit:
         """Whether a commit has failed: no barrier fires any more."""
         return self._broken
 
+    @property
+    def in_flight(self) -> Changes:
+        """The batch that ``begin`` got and ``finished`` has not yet been called for."""
+        return self._committing
+
     def put(self, key: bytes, value: bytes | None) -> None:
         """Join the batch being gathered; the last change of a key wins."""
         self._gathered[key] = value

@@ -1,17 +1,19 @@
 """Free space, and the ballast that keeps deletes possible on a full disk.
 
-LevelDB's out-of-space error is sticky: once a write has met it, the handle is lost even after space
-is freed. So creates are refused (507) while there is still room, and when the disk fills up
-nevertheless (by others), the ballast is given back so that tombstones can still be written.
+A write that meets a full disk costs LevelDB its handle, and to open it again takes room for what is
+in its logs (``leveldb``). So creates are refused (507) while there is still room, and when the disk
+fills up nevertheless, by others, the ballast is given back so that deletes can still be written.
 
 Rules
 -----
-1. Free space below ``low_bytes``: creates are refused; reads and deletes go on.
+1. Free space below ``low_bytes``: creates are refused; reads and deletes go on. They are taken
+   again with a quarter more than that, so that it does not flap.
 2. Free space below half of the ballast: the ballast is released.
 3. The ballast is taken again only when that leaves more than ``low_bytes`` free, and enough for
    rule 2 not to release it at the next check.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -51,7 +53,12 @@ class DiskGuard:
         except OSError as error:
             msg = f"cannot keep watch over the disk of {self._directory}: {error}"
             raise CannotStart(msg) from error
-        self.low = self.free_bytes < self._low_bytes
+        enough_bytes = self._low_bytes + (self._low_bytes // 4 if self.low else 0)
+        self.low = self.free_bytes < enough_bytes
+
+    def release(self) -> None:
+        """Give the ballast back: a write has met a full disk. Raises OSError."""
+        self._ballast.unlink(missing_ok=True)
 
     def _measure(self) -> int:
         found = os.statvfs(self._directory)
@@ -64,5 +71,9 @@ class DiskGuard:
         try:
             os.posix_fallocate(descriptor, 0, self._ballast_bytes)
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._ballast.unlink()  # others were faster: it is taken when there is room again
         finally:
             os.close(descriptor)

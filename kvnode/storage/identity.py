@@ -31,6 +31,29 @@ class Identity(msgspec.Struct, frozen=True):
         return bytes(msgpack.packb(fields))
 
 
+class Replaced(msgspec.Struct, frozen=True):
+    """Why a database is new though its node is not: it took the place of a damaged one.
+
+    What it lacks was not deleted, so a node that finds this vouches for no absence before it has
+    been rebuilt from its peers.
+    """
+
+    at_ms: int
+    #: What was wrong, for people.
+    reason: str
+    #: Name of the directory, within the node's, that has the damaged files.
+    aside: str
+
+    def encode(self) -> bytes:
+        """Msgpack: [at_ms, reason, aside]; the value of ``keys.REPLACED_KEY``."""
+        return bytes(msgpack.packb([self.at_ms, self.reason, self.aside]))
+
+
+def decode_replaced(encoded: bytes) -> Replaced:
+    """The inverse of ``Replaced.encode``."""
+    return Replaced(*msgspec.convert(msgpack.unpackb(encoded), tuple[int, str, str]))
+
+
 def decode_identity(encoded: bytes | None) -> Identity:
     """The stored identity. Raises CannotStart when it is missing or unreadable."""
     if encoded is None:

@@ -3,6 +3,7 @@
     r tail16 id[:14]                       -> record
     h len(target) target tail16 id[:14]    -> held_at_ms(8) record     a hint for `target`
     v tail16 id[:14]                       -> fingerprint(16)          a vote on a key's body
+    x len(target) target partition(2)      -> lost_at_ms(8)            hints for `target` were lost
     q tail16 id[:14]                       -> held_at_ms(8) state(1) record   a copy in quarantine
     e bucket tail16 id[:14]                -> deleted_at_ms(8)         the record ends in `bucket`
     t 0 tail16                             -> digest(8)                a leaf of the hash trees
@@ -10,6 +11,7 @@
     f partition(2)                         -> a partition's purge floor (``kvnode.floors``)
     b node                                 -> count(8) boot_id(8)      a peer's boot, seen last
     i                                      -> identity
+    d                                      -> replaced: this database is in a damaged one's place
     n                                      -> count(8) newest_ms(8) total(8)  of the records
 
 bucket := family(1) partition(2) number(6); see ``kvnode.ending`` and ``kvnode.hashtree``.
@@ -27,7 +29,9 @@ from kvnode.hashtree import LEAVES, Bucket
 
 RECORD_PREFIX: Final = b"r"
 HINT_PREFIX: Final = b"h"
+DEBT_PREFIX: Final = b"x"
 IDENTITY_KEY: Final = b"i"
+REPLACED_KEY: Final = b"d"
 RECORDS_KEY: Final = b"n"
 TREE_PREFIX: Final = b"t"
 FLOOR_PREFIX: Final = b"f"
@@ -73,6 +77,28 @@ def hint_key(target: NodeId, document_id: bytes) -> bytes:
 def hint_target_of(hint_key: bytes) -> NodeId:
     """The node that a hint is for."""
     return NodeId(hint_key[2 : 2 + hint_key[1]].decode())
+
+
+def hint_tails(target: NodeId, start: bytes, stop: bytes) -> range:
+    """The tails of the ids of all hints for a target that may be between two keys."""
+    prefix = hint_prefix(target)
+    tail_at = slice(len(prefix), len(prefix) + 2)
+    if stop <= prefix or start >= prefix_stop(prefix):
+        return range(0)
+    first = int.from_bytes(start[tail_at], "big") if start.startswith(prefix) else 0
+    last = int.from_bytes(stop[tail_at], "big") if stop.startswith(prefix) else _TAIL_VALUES - 1
+    return range(first, last + 1)
+
+
+def debt_key(target: NodeId, partition: int) -> bytes:
+    """Where it is that hints of a target's partition were lost."""
+    name = target.encode()
+    return DEBT_PREFIX + bytes((len(name),)) + name + partition.to_bytes(2, "big")
+
+
+def debt_of(key: bytes) -> tuple[NodeId, int]:
+    """(target, partition): the inverse of ``debt_key``."""
+    return hint_target_of(key), int.from_bytes(key[-2:], "big")
 
 
 def quarantine_key(document_id: bytes) -> bytes:

@@ -1,17 +1,11 @@
 """The engine on LevelDB.
 
-LevelDB's defaults, as plyvel gives them, lose or corrupt data silently; each of these was measured:
-
-- ``paranoid_checks`` off: a flipped bit in the log opens with 1,828 of 2,000 records visible.
-- ``verify_checksums`` off: a flipped bit in a table returned a wrong value and no error.
-- ``create_if_missing`` on: a missing CURRENT file EMPTIES the database. It is on at creation.
-- plyvel's plain iterator takes a damaged last block for the end; its raw one reports it.
-
-Blocks are not compressed: Snappy took a seventh of the CPU time of bulk creates, to save disk for
-texts that are small already.
-
 Reads run in the event loop (microseconds, from the cache or the page cache). Writes go through
 GroupCommit to one writer thread, with one fsync a batch.
+
+A full disk is the one error after which a batch is written again. LevelDB's handle is lost then,
+also when space is freed, so the database is closed, room is made, and it is opened again: what was
+acknowledged is in its log, and of the batch that failed nothing was. Any other error ends the node.
 """
 
 import asyncio
@@ -25,58 +19,26 @@ from typing import Final
 
 import plyvel
 
-from kvnode.errors import CannotStart, CorruptRecord
+from kvnode.errors import CannotStart, DamagedBlock
+from kvnode.ports import Salvage
 from kvnode.storage.commit import Changes, GroupCommit
+from kvnode.storage.database import is_full, open_database
 
 FSYNC_INTERVAL_S: Final = 1.0
-#: The larger, the fewer bytes are compacted: a fifth fewer than with 32 MiB, of 400,000 records of
-#: 1 KB. A node may hold two such buffers in memory.
-_WRITE_BUFFER_BYTES: Final = 64 * 1024 * 1024
-_CACHE_BYTES: Final = 64 * 1024 * 1024
-_BLOOM_BITS: Final = 10
-_OPEN_FILES_MAX: Final = 500
-
 _Write = Callable[[], object]
-
-
-def _open(directory: Path, **creation: bool) -> plyvel.DB:
-    return plyvel.DB(
-        str(directory),
-        paranoid_checks=True,
-        bloom_filter_bits=_BLOOM_BITS,
-        write_buffer_size=_WRITE_BUFFER_BYTES,
-        lru_cache_size=_CACHE_BYTES,
-        max_open_files=_OPEN_FILES_MAX,
-        compression=None,
-        **creation,
-    )
-
-
-def create_database(directory: Path, first: Changes) -> None:
-    """Make a new database that holds ``first``, durably.
-
-    Raises:
-        CannotStart: the directory holds a database already, or can't be written.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        database = _open(directory, create_if_missing=True, error_if_exists=True)
-        with database.write_batch(sync=True) as batch:
-            for key, value in first.items():
-                batch.put(key, value)
-        database.close()
-    except (plyvel.Error, OSError) as error:
-        msg = f"cannot create a database in {directory}: {error}"
-        raise CannotStart(msg) from error
 
 
 class LevelDBEngine:
     """``kvnode.ports.Engine`` over a database that ``create_database`` made.
 
-    ``failed`` is called in the event loop when a write or an fsync failed: the node must exit.
+    Args:
+        failed: Called in the event loop when a write or an fsync failed: the node must exit.
+        make_room: Called when the disk is full, before the database is opened again.
 
     Raises:
-        CannotStart: the database is missing, locked by another process, or does not open.
+        DatabaseDamaged: its files are not what was written.
+        CannotStart: there never was one, or it can't be opened for a reason that may pass: another
+            process has it, the disk is full, the files can't be read.
     """
 
     def __init__(
@@ -86,19 +48,13 @@ class LevelDBEngine:
         *,
         fsync: str,
         failed: Callable[[BaseException], None],
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
-        if not (directory / "CURRENT").is_file():
-            msg = (
-                f"no database in {directory} (its CURRENT file is missing): a node never starts "
-                "empty where it held documents; restore the directory, or remove it and run "
-                "'python -m kvnode init' if it is new"
-            )
-            raise CannotStart(msg)
-        try:
-            self._database = _open(directory, create_if_missing=False)
-        except plyvel.Error as error:
-            msg = f"LevelDB does not open {directory}: {error}"
-            raise CannotStart(msg) from error
+        self._directory = directory
+        self._make_room = make_room
+        #: Whether the batch in flight has met a full disk already.
+        self._had_no_room = False
+        self._database = open_database(directory)
         self._get = self._database.get
         self._loop = loop
         self._fsync = fsync
@@ -116,12 +72,12 @@ class LevelDBEngine:
         self._closed = False
 
     def get(self, key: bytes) -> bytes | None:
-        """See ``kvnode.ports.Engine``. Raises CorruptRecord when a block fails its checksum."""
+        """See ``kvnode.ports.Engine``. Raises DamagedBlock when a block fails its checksum."""
         try:
             return self._get(key, verify_checksums=True)  # type: ignore[no-any-return]
         except plyvel.Error as error:
             msg = f"LevelDB cannot read a key: {error}"
-            raise CorruptRecord(msg) from error
+            raise DamagedBlock(msg) from error
 
     def latest(self, key: bytes) -> bytes | None:
         """See ``kvnode.ports.Engine``."""
@@ -145,21 +101,64 @@ class LevelDBEngine:
         self._commit.barrier(done, patient=patient)
 
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """See ``kvnode.ports.Engine``. Raises CorruptRecord when a block fails its checksum."""
+        """See ``kvnode.ports.Engine``. Raises DamagedBlock when a block fails its checksum."""
         pairs: list[tuple[bytes, bytes]] = []
-        try:
-            with closing(self._database.raw_iterator(verify_checksums=True)) as found:
+        gap = self._read_on(start, stop, limit, pairs)
+        if gap is not None:
+            msg = f"LevelDB cannot read all of {gap[0].hex()}..{gap[1].hex()}"
+            raise DamagedBlock(msg)
+        return pairs
+
+    def salvage(self, start: bytes, stop: bytes, limit: int) -> Salvage:
+        """See ``kvnode.ports.Engine``.
+
+        LevelDB's iterator passes over a damaged block, and older versions of that block's keys come
+        to light from deeper tables, deleted ones too. So the first key behind the damage is looked
+        up by itself, which finds the newest version or the damage, and a fresh iterator goes on.
+        """
+        pairs: list[tuple[bytes, bytes]] = []
+        gaps: list[tuple[bytes, bytes]] = []
+        while gap := self._read_on(start, stop, limit, pairs):
+            first, behind = gap
+            start = behind
+            if behind < stop:
+                start += b"\x00"
+                try:
+                    value = self.get(behind)
+                except DamagedBlock:
+                    behind = start
+                else:
+                    if value is not None:
+                        pairs.append((gap[1], value))
+            if gaps and gaps[-1][1] == first:
+                first = gaps.pop()[0]
+            gaps.append((first, behind))
+        return Salvage(pairs, gaps)
+
+    def _read_on(
+        self, start: bytes, stop: bytes, limit: int, pairs: list[tuple[bytes, bytes]]
+    ) -> tuple[bytes, bytes] | None:
+        """Append what follows to ``pairs``, up to the limit or the stop: None.
+
+        Or up to damage: the bounds between which it is. The second is the first key behind it.
+        """
+        if len(pairs) >= limit or start >= stop:
+            return None
+        with closing(self._database.raw_iterator(verify_checksums=True)) as found:
+            try:
                 found.seek(start)
-                while len(pairs) < limit and found.valid():
+                while found.valid():
                     pair = found.item()
                     if pair[0] >= stop:
                         break
                     pairs.append(pair)
+                    start = pair[0] + b"\x00"
+                    if len(pairs) == limit:
+                        break
                     found.next()
-        except plyvel.Error as error:
-            msg = f"LevelDB cannot scan {start.hex()}..{stop.hex()}: {error}"
-            raise CorruptRecord(msg) from error
-        return pairs
+            except plyvel.Error:
+                return start, min(found.key(), stop) if found.valid() else stop
+        return None
 
     async def close(self) -> None:
         """See ``kvnode.ports.Engine``."""
@@ -200,15 +199,33 @@ class LevelDBEngine:
             except queue.Empty:  # an idle second: what the interval still owes
                 error = _outcome(self._database.write_batch(sync=True).write)
                 if error is not None:
-                    self._loop.call_soon_threadsafe(self._commit.finished, error)
+                    self._loop.call_soon_threadsafe(self._finished, error)
                 unsynced = False
                 continue
             if item is None:
                 return
             write, sync = item
             error = _outcome(write)
-            unsynced = self._fsync == "interval" and not sync
-            self._loop.call_soon_threadsafe(self._commit.finished, error)
+            unsynced = self._fsync == "interval" and not sync and error is None
+            self._loop.call_soon_threadsafe(self._finished, error)
+
+    def _finished(self, error: BaseException | None) -> None:
+        """The writer thread is done with a batch. In the event loop."""
+        if error is None or not is_full(error) or self._had_no_room:
+            self._had_no_room = False
+            self._commit.finished(error)
+            return
+        self._had_no_room = True
+        self._database.close()
+        try:
+            self._make_room()
+            self._database = open_database(self._directory)
+        except (CannotStart, OSError) as reason:
+            self._commit.finished(reason)
+            return
+        self._get = self._database.get
+        if self._commit.in_flight:
+            self._begin(self._commit.in_flight)
 
 
 def _outcome(write: _Write) -> BaseException | None:

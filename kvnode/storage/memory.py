@@ -7,8 +7,11 @@ whole, as LevelDB's log does.
 
 import asyncio
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
+from kvnode.errors import DamagedBlock
+from kvnode.ports import Salvage
 from kvnode.storage.commit import Changes, GroupCommit
 
 
@@ -18,10 +21,13 @@ class MemoryDisk:
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
         self.sorted_keys: list[bytes] = []
+        #: What can't be read, as in a damaged block of a table, until it is written again.
+        self.damaged: set[bytes] = set()
 
     def apply(self, changes: Changes) -> None:
         """Make one batch durable, all of it."""
         for key, value in changes.items():
+            self.damaged.discard(key)
             if value is None:
                 if self.values.pop(key, None) is not None:
                     del self.sorted_keys[bisect_left(self.sorted_keys, key)]
@@ -50,6 +56,7 @@ class MemoryEngine:
 
     def get(self, key: bytes) -> bytes | None:
         """See ``kvnode.ports.Engine``."""
+        self._check(key)
         return self._disk.values.get(key)
 
     def latest(self, key: bytes) -> bytes | None:
@@ -79,10 +86,33 @@ class MemoryEngine:
 
     def scan(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """See ``kvnode.ports.Engine``."""
+        keys = list(islice(self._keys(start, stop), limit))
+        for key in keys:
+            self._check(key)
+        return [(key, self._disk.values[key]) for key in keys]
+
+    def salvage(self, start: bytes, stop: bytes, limit: int) -> Salvage:
+        """See ``kvnode.ports.Engine``."""
+        pairs: list[tuple[bytes, bytes]] = []
+        gaps: list[tuple[bytes, bytes]] = []
+        for key in self._keys(start, stop):
+            if len(pairs) == limit:
+                break
+            if key in self._disk.damaged:
+                gaps.append((key, key + b"\x00"))
+            else:
+                pairs.append((key, self._disk.values[key]))
+        return Salvage(pairs, gaps)
+
+    def _check(self, key: bytes) -> None:
+        if key in self._disk.damaged:
+            msg = f"the value of {key.hex()} is damaged"
+            raise DamagedBlock(msg)
+
+    def _keys(self, start: bytes, stop: bytes) -> Iterator[bytes]:
         keys = self._disk.sorted_keys
         first = bisect_left(keys, start)
-        last = bisect_left(keys, stop, first)
-        return [(key, self._disk.values[key]) for key in keys[first : min(last, first + limit)]]
+        return islice(keys, first, bisect_left(keys, stop, first))
 
     async def close(self) -> None:
         """See ``kvnode.ports.Engine``."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kvnode.ports import Engine
-from kvnode.storage.leveldb import LevelDBEngine, create_database
+from kvnode.storage.database import create_database
+from kvnode.storage.leveldb import LevelDBEngine
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 
 #: Longest wait for what should come at once; only a failing test ever waits as long.
@@ -33,6 +34,10 @@ class Bench(ABC):
     @abstractmethod
     def crash(self) -> None:
         """End without any goodbye, and start again from what was on the disk at that moment."""
+
+    @abstractmethod
+    def damage(self, key: bytes) -> None:
+        """Make the durable value of a key unreadable; of its neighbours too, if they are small."""
 
     def reopen(self) -> None:
         """Close properly, and start again."""
@@ -77,6 +82,10 @@ class MemoryBench(Bench):
         """See ``Bench``."""
         self.engine = MemoryEngine(self.disk, self.loop, failed=self.failures.append)
 
+    def damage(self, key: bytes) -> None:
+        """See ``Bench``."""
+        self.disk.damaged.add(key)
+
     def crash(self) -> None:
         """See ``Bench``. The timers of the old life never run."""
         self.loop.close()
@@ -99,6 +108,18 @@ class LevelDBBench(Bench):
         self.engine = LevelDBEngine(
             self.directory, self.loop, fsync="always", failed=self.failures.append
         )
+
+    def damage(self, key: bytes) -> None:
+        """See ``Bench``. A flipped bit, in each table that holds the newest value."""
+        value = self.engine.get(key)
+        assert value
+        self.reopen()  # what the log held is in a table now
+        self.run(self.engine.close())
+        self.loop.close()
+        for table in self.directory.glob("*.ldb"):
+            table.write_bytes(table.read_bytes().replace(value, bytes((value[0] ^ 1,)) + value[1:]))
+        self.loop = asyncio.new_event_loop()
+        self.open()
 
     def crash(self) -> None:
         """See ``Bench``. A batch that waits for the writer is lost, and so is every callback.

@@ -12,9 +12,10 @@ from typing import Any
 import plyvel
 import pytest
 
-from kvnode.errors import CannotStart, CorruptRecord
+from kvnode.errors import CannotStart, CorruptRecord, DatabaseDamaged
 from kvnode.storage import leveldb
-from kvnode.storage.leveldb import LevelDBEngine, create_database
+from kvnode.storage.database import create_database
+from kvnode.storage.leveldb import LevelDBEngine
 from tests.contract.engines import PATIENCE_S
 
 #: Too random to be compressed, so that a flipped bit is a flipped bit of a value.
@@ -105,23 +106,36 @@ async def test_a_flipped_bit_in_the_log_keeps_the_database_shut(written: Path) -
             open_engine(damaged)
 
 
-async def test_a_damaged_length_in_the_log_looks_torn_and_never_yields_a_wrong_value(
-    written: Path,
-) -> None:
-    """The one hole in that: behind a length that leads past the end, the log is cut off.
-
-    It can't be told from a write that was under way when the power went. FORMAT.md says so.
-    """
+async def test_a_damaged_length_in_the_log_keeps_the_database_shut(written: Path) -> None:
+    """LevelDB takes a length that leads past the end for a torn write, and cuts the log off."""
     log = largest(written, "*.log").name
     content = (written / log).read_bytes()
-    middle = list(RECORDS)[20]
-    header = content.index(RECORDS[middle]) - 7 - 12 - 1 - 1 - len(middle) - 1
-    damaged = copy_of(written)
-    flipped(damaged / log, 8 * (header + 5) + 7)
-    engine = open_engine(damaged)
-    found = engine.scan(b"r", b"s", 1000)
-    assert found == list(RECORDS.items())[:20], "all before it, nothing wrong, nothing in between"
-    await engine.close()
+    for key in b"r000", b"r020", b"r039":
+        header = content.index(RECORDS[key]) - 7 - 12 - 1 - 1 - len(key) - 1
+        damaged = copy_of(written)
+        flipped(damaged / log, 8 * (header + 5) + 7)
+        with pytest.raises(DatabaseDamaged, match=f"length of a record in {log}"):
+            open_engine(damaged)
+
+
+async def test_a_missing_log_keeps_the_database_shut(written: Path) -> None:
+    """LevelDB does without it, and without all that was in it."""
+    largest(written, "*.log").unlink()
+    with pytest.raises(DatabaseDamaged, match="log is missing"):
+        open_engine(written)
+
+
+async def test_a_torn_log_opens_with_all_that_was_whole(written: Path) -> None:
+    """The power went during a write that nobody was told of: that is no damage."""
+    log = largest(written, "*.log").name
+    content = (written / log).read_bytes()
+    start = content.index(RECORDS[b"r039"])
+    for size_bytes in (start - 25, start - 20, start - 1, start + 50, len(content) - 1):
+        torn = copy_of(written)
+        (torn / log).write_bytes(content[:size_bytes])
+        engine = open_engine(torn)
+        assert engine.scan(b"r", b"s", 1000) == list(RECORDS.items())[:-1]
+        await engine.close()
 
 
 async def test_a_flipped_bit_in_a_table_is_an_error_and_never_a_wrong_value(
@@ -185,6 +199,15 @@ async def test_creating_never_touches_a_database_that_is_there(compacted: Path) 
     engine = open_engine(compacted)
     assert engine.get(b"i") == FIRST[b"i"]
     await engine.close()
+
+
+async def test_creating_never_touches_what_is_left_of_a_database(compacted: Path) -> None:
+    """LevelDB would delete every table that its new, empty list does not name."""
+    (compacted / "CURRENT").unlink()
+    before = content_of(compacted)
+    with pytest.raises(CannotStart, match="holds one already"):
+        create_database(compacted, {b"i": b"another"})
+    assert content_of(compacted) == before
 
 
 async def test_creating_where_nothing_can_be_is_one_sentence(tmp_path: Path) -> None:

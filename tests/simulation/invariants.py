@@ -6,7 +6,8 @@ Rules
    before. It disappears only when it has expired, into quarantine, or when it is deleted and every
    owner has its tombstone, or has purged it already (I6).
 2. A hint that leaves a disk is covered by what its target has on disk (I15), in quarantine or not,
-   unless its record has expired, or it was given up for its age or its damage.
+   or its record has expired, or it was given up for its age or its damage; then the same batch says
+   that its target is owed a comparison.
 3. A vote never changes, or two bodies could both be elected (I9).
 4. A record is stored only by owners of its partition (I19).
 5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
@@ -27,7 +28,14 @@ from kvnode.errors import CorruptRecord
 from kvnode.hints import decode_hint
 from kvnode.record import Record, merge
 from kvnode.storage.commit import Changes
-from kvnode.storage.keys import document_id_of, hint_key, hint_target_of, quarantine_key, record_key
+from kvnode.storage.keys import (
+    debt_key,
+    document_id_of,
+    hint_key,
+    hint_target_of,
+    quarantine_key,
+    record_key,
+)
 from tests.simulation.disk import SimDisk
 from tests.simulation.history import Kind, Operation
 
@@ -98,7 +106,7 @@ class DiskWatch:
                     else:
                         self._record_changed(disk, document_id, before, value)
                 case b"h":
-                    self._hint_changed(disk, key, before, value)
+                    self._hint_changed(disk, key, before, changes)
                 case b"v" if before is not None and before != value:
                     self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
 
@@ -137,24 +145,31 @@ class DiskWatch:
                 self._violated("I6", what, document_id)
 
     def _hint_changed(
-        self, disk: SimDisk, key: bytes, before: bytes | None, after: bytes | None
+        self, disk: SimDisk, key: bytes, before: bytes | None, changes: Changes
     ) -> None:
         target, document_id = hint_target_of(key), document_id_of(key)
+        after = changes[key]
         new = readable(document_id, after and decode_hint(after)[1])
         self._note(disk, document_id, f"hint for {target}", new)
         if before is None:
             return
         held_at_ms, encoded = decode_hint(before)
         old = readable(document_id, encoded)
-        if old is None or covers(new, old):
-            return
         stored = readable(document_id, self._disks[target].values.get(record_key(document_id)))
+        if old is not None and (covers(new, old) or covers(stored, old)):
+            return
+        what = f"{disk.name} dropped its hint {describe(old)}"
         too_old = self._wall_ms[disk.name]() - held_at_ms > self._window_ms
-        over = self._expired(self._disks[target], old)
-        aside = quarantine_key(document_id) in self._disks[target].values
-        if not (covers(stored, old) or too_old or over or aside):
-            what = f"{disk.name} dropped its hint {describe(old)}, but {target} has"
-            self._violated("I15", f"{what} {describe(stored)}", document_id)
+        if quarantine_key(document_id) in self._disks[target].values or (
+            old is not None and self._expired(self._disks[target], old)
+        ):
+            return
+        if old is not None and not too_old:
+            what = f"{what}, but {target} has {describe(stored)}"
+            self._violated("I15", what, document_id)
+        debt = debt_key(target, partition_of(document_id, self._ring.partitions))
+        if changes.get(debt, disk.values.get(debt)) is None:
+            self._violated("I15", f"{what}, and says nowhere that it is lost", document_id)
 
     def _note(
         self, disk: SimDisk, document_id: DocumentId, what: str, record: Record | None

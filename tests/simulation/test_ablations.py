@@ -24,6 +24,7 @@ from kvnode.coordinator import Coordinator
 from kvnode.errors import Unavailable
 from kvnode.floors import Floor
 from kvnode.hints import HintBook
+from kvnode.hintstore import HintStore
 from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.quorum import ReadTally, WriteTally
 from kvnode.reading import Read
@@ -115,15 +116,34 @@ def hint_dropped_without_acknowledgement(patch: pytest.MonkeyPatch) -> None:
 @ablation("I15", partial(test_handoff.test_a_hint_that_grew_while_delivered_is_delivered_again, 0))
 def newer_hint_dropped_with_the_one_that_was_delivered(patch: pytest.MonkeyPatch) -> None:
     """A hint that was superseded during its delivery is released all the same."""
+    original = HintStore.release
 
-    def release(self: Replica, target: Any, document_id: Any, value: Any, fate: Any) -> None:
-        key = hint_key(target, document_id)
-        latest = self._engine.latest(key)
-        if latest is not None:
-            self._engine.delete(key)
-            self.hints.release(target, len(latest), fate)
+    def release(self: HintStore, target: Any, document_id: Any, value: Any, fate: Any) -> bool:
+        latest = self._engine.latest(hint_key(target, document_id))
+        return original(self, target, document_id, latest or value, fate)
 
-    patch.setattr(Replica, "release", release)
+    patch.setattr(HintStore, "release", release)
+
+
+@ablation(
+    "nowhere that it is lost",
+    partial(test_handoff.test_hints_older_than_the_window_are_dropped_and_counted, 0),
+)
+def lost_hints_not_remembered(patch: pytest.MonkeyPatch) -> None:
+    """A hint is given up, and nobody knows that its target has to be compared with."""
+    patch.setattr(HintStore, "_put_debt", lambda *_: None)
+
+
+@ablation(
+    "still: 6 are held",
+    partial(test_handoff.test_hints_that_their_target_refuses_hold_up_no_others, 0),
+)
+def refused_hints_sent_again_and_again(patch: pytest.MonkeyPatch) -> None:
+    """Each batch begins with the first hint that is held."""
+    original = HintStore.behind
+    patch.setattr(
+        HintStore, "behind", lambda self, target, _, limit: original(self, target, b"", limit)
+    )
 
 
 @ablation("holds -|I1", histories(3))

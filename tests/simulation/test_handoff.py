@@ -5,12 +5,15 @@ from typing import Final
 
 import pytest
 
-from cluster.ids import DocumentId, NodeId
+import kvnode.node
+from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.settings import HintSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.errors import WriteTimeout
 from kvnode.hints import HELD_AT_BYTES
-from kvnode.storage.keys import hint_key, record_key
+from kvnode.services import handoff
+from kvnode.services.budget import BURST_S
+from kvnode.storage.keys import DEBT_PREFIX, debt_of, hint_key, record_key
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import hints, settle
@@ -153,6 +156,9 @@ def test_hints_over_the_cap_are_counted_and_reads_heal_their_documents(seed: int
         book = cluster.nodes["a1"].serving.replica.hints
         assert (book.created, book.held, book.dropped["overflow"]) == (4, 1, 3)
         assert book.held_bytes <= ONE_HINT_BYTES
+        kept = [name for name in missed if cluster.hints_of("a1", "a3", name)]
+        lost = [name for name in missed if name not in kept]
+        assert debts(cluster, "a1") == partitions_of(cluster, lost)
         await cluster.restart("a3")
         await cluster.until(lambda: not hints(cluster), 60.0, lambda: hints(cluster))
         absent = [name for name in missed if cluster.nodes["a3"].stored(name) is None]
@@ -177,11 +183,54 @@ def test_hints_older_than_the_window_are_dropped_and_counted(seed: int) -> None:
         assert (book.held, book.dropped["expired"], book.delivered) == (0, 1, 0)
         assert not cluster.hints_of("a1", "a3", document_id)
         assert cluster.nodes["a1"].events("hint.dropped")
+        assert debts(cluster, "a1") == partitions_of(cluster, [document_id])
         await cluster.restart("a3")
         await cluster.read("a1", document_id, read=3)
         await settle(cluster)
 
     simulate(scenario, seed, settings_of(hints=HintSettings(window_s=WINDOW_S)))
+
+
+@seeds(2)
+def test_every_expired_hint_is_found_however_many_there_are(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A down target's hints are looked through in rounds: the old ones may be behind young ones."""
+    monkeypatch.setattr(handoff, "BATCH_HINTS", 2)
+
+    async def scenario(cluster: SimCluster) -> None:
+        old = await create_while_down(cluster, "a3", count=9)
+        await asyncio.sleep(WINDOW_S - 1.0)
+        young = [await cluster.create("a1", f"young {n}", write=2) for n in range(9)]
+        book = cluster.nodes["a1"].serving.replica.hints
+        await asyncio.sleep(2.0)
+        assert (book.dropped["expired"], book.held) == (len(old), len(young))
+        assert not any(cluster.hints_of("a1", "a3", document_id) for document_id in old)
+        assert debts(cluster, "a1") == partitions_of(cluster, old)
+        await cluster.restart("a3")
+        await cluster.until(lambda: not hints(cluster), 10.0, lambda: hints(cluster))
+        assert book.delivered == len(young)
+
+    settings = settings_of(hints=HintSettings(window_s=WINDOW_S))
+    simulate(scenario, seed, settings)
+
+
+@seeds(2)
+def test_what_is_owed_for_lost_hints_outlasts_the_holders_restart(seed: int) -> None:
+    """It is all that is left of them."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        missed = await create_while_down(cluster, "a3", count=4)
+        owed = cluster.nodes["a1"].serving.replica.hints.owed()
+        assert owed
+        cluster.kill("a1")
+        await cluster.restart("a1")
+        found = cluster.nodes["a1"].serving.replica.hints.owed()
+        places = [(debt.target, debt.partition) for debt in found]
+        assert sorted(places) == sorted((debt.target, debt.partition) for debt in owed)
+        assert {partition for _, partition in places} <= set(partitions_of(cluster, missed))
+
+    simulate(scenario, seed, settings_of(hints=HintSettings(target_bytes_max=ONE_HINT_BYTES)))
 
 
 @pytest.mark.xfail(
@@ -228,11 +277,8 @@ def test_no_hint_is_ever_unaccounted_for(seed: int) -> None:
             await cluster.until(lambda: not hints(cluster), 60.0, lambda: hints(cluster))
         for machine in cluster.nodes.values():
             book = machine.serving.replica.hints
-            for fate, count in {
-                "delivered": book.delivered,
-                "superseded": book.superseded,
-                **book.dropped,
-            }.items():
+            met = [("delivered", book.delivered), ("superseded", book.superseded)]
+            for fate, count in [*met, *book.dropped.items()]:
                 fates[fate] = fates.get(fate, 0) + count
 
     simulate(scenario, seed, settings)
@@ -247,6 +293,8 @@ def _balance(cluster: SimCluster) -> None:
         accounted = book.delivered + book.superseded + sum(book.dropped.values()) + book.held
         if book.created != accounted:
             raise Violation("I15", f"{machine.name} created {book.created}, knows of {accounted}")
+        if sum(book.dropped.values()) and not book.owed():
+            raise Violation("I15", f"{machine.name} dropped hints, and nothing is owed for them")
 
 
 @seeds(2)
@@ -280,10 +328,148 @@ def test_a_damaged_hint_is_dropped_and_counted_and_holds_up_no_other(seed: int) 
         await cluster.until(lambda: not hints(cluster), 10.0, lambda: hints(cluster))
         book = cluster.nodes["a1"].serving.replica.hints
         assert (book.delivered, book.dropped["corrupt"]) == (1, 1)
+        assert debts(cluster, "a1") == partitions_of(cluster, [damaged])
         assert cluster.nodes["a3"].stored(sound) is not None
         assert cluster.nodes["a3"].stored(damaged) is None
         await cluster.read("a3", damaged)
         await settle(cluster)
+
+    simulate(scenario, seed)
+
+
+# Targets that refuse, hang, or cost too much --------------------------------------------------
+
+
+@seeds(2)
+def test_hints_that_their_target_refuses_hold_up_no_others(seed: int) -> None:
+    """A whole batch of them is passed over, and tried again in the next round."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [await cluster.create("a1", f"document {n}", write=3) for n in range(6)]
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        for answer in created:
+            await cluster.delete("a1", answer.document_id, write=2)
+        in_turn = sorted((answer.document_id for answer in created), key=record_key)
+        refused, accepted = in_turn[:2], in_turn[2:]
+        for document_id in refused:
+            cluster.nodes["a3"].damage(document_id)
+        await cluster.restart("a3")
+        book = cluster.nodes["a1"].serving.replica.hints
+        await cluster.until(lambda: book.held == 2, 5.0, lambda: f"{book.held} are held")
+        assert book.delivered == len(accepted)
+        assert all(cluster.hints_of("a1", "a3", document_id) for document_id in refused)
+        for document_id in refused:
+            cluster.nodes["a3"].damage(document_id)  # healed
+        await cluster.until(lambda: not hints(cluster), 60.0, lambda: hints(cluster))
+        await settle(cluster)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handoff, "BATCH_HINTS", 2)
+        simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_target_that_hangs_holds_up_no_other(seed: int) -> None:
+    """Each target has its own batch under way."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.kill("a2", "a3")
+        await cluster.noticed("a2", "a3")
+        created = await cluster.create("a1", "missed by both")
+        hanging, sound = cluster.nodes["a2"], cluster.nodes["a3"]
+        hanging.commit_latency_s = (4.0, 4.0)
+        hanging.start()
+        await cluster.until(
+            lambda: _has_received(hanging, created.document_id), 30.0, "nothing was sent"
+        )
+        sound.start()
+        await cluster.until(
+            lambda: sound.stored(created.document_id) is not None, 3.5, lambda: hints(cluster)
+        )
+        assert hanging.stored(created.document_id) is None
+        await cluster.ready()
+        await settle(cluster)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_delivery_stays_below_its_rate(seed: int) -> None:
+    """A node that comes back to a long backlog must have room for clients."""
+    rate = 1024
+
+    async def scenario(cluster: SimCluster) -> None:
+        await create_while_down(cluster, "a3", count=40)
+        book = cluster.nodes["a1"].serving.replica.hints
+        began_s, held_bytes = cluster.loop.time(), book.held_bytes
+        await cluster.restart("a3")
+        await cluster.until(lambda: not hints(cluster), 60.0, lambda: hints(cluster))
+        took_s = cluster.loop.time() - began_s
+        assert held_bytes <= rate * (took_s + BURST_S) + ONE_HINT_BYTES
+        assert held_bytes >= rate * took_s / 2
+        await settle(cluster)
+
+    simulate(scenario, seed, settings_of(hints=HintSettings(rate_bytes_per_s=rate)))
+
+
+# A holder that leaves ---------------------------------------------------------------------------
+
+
+async def stop(cluster: SimCluster, name: str) -> float:
+    """Stop a node as an operator does; how long it took."""
+    began_s = cluster.loop.time()
+    machine = cluster.nodes[name]
+    cluster.disturb(name)
+    stopping = cluster.loop.spawn(machine.process, machine.serving.stop())
+    await cluster.until(stopping.done, 30.0, f"{name} does not stop")
+    stopping.result()
+    cluster.kill(name)
+    return cluster.loop.time() - began_s
+
+
+@seeds(2)
+def test_a_holder_that_is_stopped_hands_its_hints_on_before(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be away for long, and nobody else may have them."""
+    monkeypatch.setattr(kvnode.node, "HANDOFF_INTERVAL_S", 1000.0)
+
+    async def scenario(cluster: SimCluster) -> None:
+        missed = await create_while_down(cluster, "a3", count=3)
+        await cluster.restart("a3")
+        assert cluster.nodes["a1"].serving.replica.hints.held == len(missed)
+        await stop(cluster, "a1")
+        for document_id in missed:
+            assert cluster.nodes["a3"].stored(document_id) is not None
+            assert not cluster.hints_of("a1", "a3", document_id)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+@pytest.mark.parametrize("target", ["down", "hangs"])
+def test_a_holder_that_can_not_hand_on_stops_in_time_and_keeps_its_hints(
+    seed: int, target: str
+) -> None:
+    """An operator's restart must not wait for a third node."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        (document_id,) = await create_while_down(cluster, "a3")
+        if target == "hangs":
+            cluster.nodes["a3"].commit_latency_s = (20.0, 20.0)
+            cluster.machines["a3"].start()
+            await cluster.until(
+                lambda: _has_received(cluster.nodes["a3"], document_id), 30.0, "nothing was sent"
+            )
+        took_s = await stop(cluster, "a1")
+        assert took_s < (kvnode.node.HAND_ON_S + 1.0 if target == "hangs" else 1.0)
+        assert cluster.hints_of("a1", "a3", document_id)
+        cluster.kill(*(["a3"] if target == "hangs" else []))
+        cluster.nodes["a3"].commit_latency_s = (0.001, 0.001)
+        await cluster.restart("a1", "a3")
+        await settle(cluster)
+        assert cluster.nodes["a3"].stored(document_id) is not None
 
     simulate(scenario, seed)
 
@@ -325,6 +511,19 @@ def delivery(seed: int, strike: str = "", name: str = "", step: int = 0) -> rang
 
     simulate(scenario, seed)
     return range(steps[0] - 15, steps[1] + 10)
+
+
+def debts(cluster: SimCluster, holder: str) -> list[int]:
+    """The partitions of a3 that a node's disk says are owed a comparison."""
+    rows = [key for key in cluster.nodes[holder].disk.sorted_keys if key.startswith(DEBT_PREFIX)]
+    assert all(target == "a3" for target, _ in map(debt_of, rows))
+    return [partition for _, partition in map(debt_of, rows)]
+
+
+def partitions_of(cluster: SimCluster, documents: list[DocumentId]) -> list[int]:
+    """In ascending order."""
+    partitions = cluster.ring.partitions
+    return sorted({partition_of(document_id, partitions) for document_id in documents})
 
 
 def _has_received(target: NodeMachine, document_id: DocumentId) -> bool:

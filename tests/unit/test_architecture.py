@@ -29,7 +29,8 @@ ORDER = """
     kvnode.rpc.connection  kvnode.rpc.transport
 
     kvnode.storage
-    kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.records  kvnode.replica
+    kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.records  kvnode.hintstore
+    kvnode.replica
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
@@ -50,7 +51,7 @@ PURITY = """
     cluster.membership cluster.refusal cluster.clusterfile
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
-    kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.records
+    kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.records kvnode.hintstore
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.services.budget docservice.store docservice.documents
 """
@@ -79,11 +80,11 @@ ADAPTERS = {
     "random": ["kvnode.system"],
     "secrets": TOOLS,
     "uuid": [],
-    "os": ["kvnode.system", "kvnode.storage.disk", "kvnode.__main__", *TOOLS],
+    "os": ["kvnode.system", "kvnode.storage", "kvnode.__main__", *TOOLS],
     "threading": ["kvnode.storage.leveldb"],
     "subprocess": TOOLS,
     "socket": TOOLS,
-    "plyvel": ["kvnode.storage.leveldb"],
+    "plyvel": ["kvnode.storage.leveldb", "kvnode.storage.database"],
     "uvloop": ["kvnode.__main__", "docservice.__main__"],
     "aiohttp": ["kvnode.admin", "docservice.http"],
     "structlog": ["kvnode.log", "docservice.http.replies"],
@@ -201,9 +202,9 @@ def test_no_part_of_a_node_knows_the_operators_tools() -> None:
 def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
     """One door: whatever changes a stored record goes through ``Replica.join``.
 
-    Records, quarantine and boots are rooms behind it.
+    Records, hints, quarantine and boots are rooms behind it.
     """
-    rooms = {"kvnode.records", "kvnode.quarantine", "kvnode.boots"}
+    rooms = {"kvnode.records", "kvnode.hintstore", "kvnode.quarantine", "kvnode.boots"}
     doors = {"kvnode.replica", "kvnode.node", "kvnode.storage", "kvnode.__main__", "kvnode.ports"}
     doors |= rooms
     engines = {"Engine", "LevelDBEngine", "MemoryEngine", "GroupCommit"}

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from kvnode.errors import CannotStart
 from kvnode.ports import Engine
-from kvnode.storage.identity import FORMAT_VERSION, Identity, boot, decode_identity
+from kvnode.storage.identity import (
+    FORMAT_VERSION,
+    Identity,
+    Replaced,
+    boot,
+    decode_identity,
+    decode_replaced,
+)
 from kvnode.storage.keys import IDENTITY_KEY
 
 IDENTITY = Identity("0" * 32, "a1", 256, boot_counter=4)
@@ -118,3 +125,9 @@ def test_each_boot_is_counted_durably_before_it_is_announced() -> None:
     for done in engine.barriers:
         done()
     assert announced == [True]
+
+
+@given(st.builds(Replaced, st.integers(0, 1 << 63), st.text(), st.text()))
+def test_why_a_database_was_replaced_survives_encoding(replaced: Replaced) -> None:
+    """The node that finds it must not vouch for what it lacks."""
+    assert decode_replaced(replaced.encode()) == replaced

@@ -25,6 +25,7 @@ from kvnode.storage.keys import (
     HINT_PREFIX,
     RECORD_PREFIX,
     RECORDS_KEY,
+    debt_key,
     hint_key,
     prefix_stop,
     record_key,
@@ -87,7 +88,7 @@ class Life:
     def hold(self, target: NodeId, document_id: bytes, record: Record) -> list[bool]:
         """As ``merge``, for a hint."""
         calls: list[bool] = []
-        self.replica.hold(target, document_id, encode(document_id, record), calls.append)
+        self.replica.hint_store.hold(target, document_id, encode(document_id, record), calls.append)
         return calls
 
     def vote(self, document_id: bytes, body: bytes) -> list[tuple[bytes, bytes | None]]:
@@ -100,6 +101,10 @@ class Life:
         """The record on the disk."""
         found = self.replica.get(document_id)
         return found[0] if found is not None else None
+
+    def owed(self) -> list[tuple[NodeId, int]]:
+        """Which comparisons are owed for lost hints."""
+        return [(debt.target, debt.partition) for debt in self.replica.hints.owed()]
 
     def hint(self, target: NodeId, document_id: bytes) -> tuple[int, Record]:
         """(held_at_ms, record) on the disk."""
@@ -160,14 +165,14 @@ class ReplicaLife(RuleBasedStateMachine):
                 joined = record if earlier is None else merge(earlier, record)
                 self.hints_acked[node, document_id] = joined
 
-        self.life.replica.hold(node, document_id, encode(document_id, record), answered)
+        self.life.replica.hint_store.hold(node, document_id, encode(document_id, record), answered)
 
     @rule(node=st.sampled_from([A2, A3]))
     def deliver(self, node: NodeId) -> None:
         """Hand a target's durable hints over, as handoff does."""
-        for document_id, value in self.life.replica.hinted_for(node, 10):
+        for document_id, value in self.life.replica.hint_store.behind(node, b"", 10):
             self.delivered[node, document_id] = self.known_for(node, document_id)
-            self.life.replica.release(node, document_id, value, "delivered")
+            self.life.replica.hint_store.release(node, document_id, value, "delivered")
 
     def known_for(self, node: NodeId, document_id: bytes) -> Record:
         """The join of a durable hint and what its target got before."""
@@ -326,17 +331,20 @@ def test_two_bodies_of_one_key_are_counted_as_a_conflict() -> None:
     assert stored.create == LIVE.create
 
 
-def test_a_replica_whose_disk_is_behind_refuses_and_changes_nothing() -> None:
-    """Bounded: the queue in front of the disk has an end, and callers hear of it."""
+def test_a_replica_whose_disk_is_behind_refuses_and_keeps_only_what_it_owes() -> None:
+    """Bounded: the queue in front of the disk has an end, and callers hear of it.
+
+    That a hint was refused takes a row, once for each target and partition.
+    """
     life = Life()
-    life.engine.put(b"x", bytes(GATHERED_BYTES_MAX))
+    life.engine.put(b"much", bytes(GATHERED_BYTES_MAX))
     with pytest.raises(Overloaded):
         life.merge(ID, LIVE)
     with pytest.raises(Overloaded):
         life.vote(ID, BODIES[0])
     assert life.hold(A2, ID, LIVE) == [False]
     life.loop.run_all()
-    assert list(life.disk.values) == [b"x"]
+    assert list(life.disk.values) == [b"much", debt_key(A2, 0)]
 
 
 # Answers to coordinators
@@ -439,7 +447,7 @@ def test_a_hint_over_the_cap_is_not_kept_and_counted() -> None:
     life = Life(hint_bytes_max=10)
     assert life.hold(A2, ID, LIVE) == [False]
     life.loop.run_all()
-    assert life.disk.values == {}
+    assert list(life.disk.values) == [debt_key(A2, 0)]
     assert life.replica.hints.dropped["overflow"] == 1
 
 
@@ -448,9 +456,9 @@ def test_a_delivered_hint_that_was_superseded_meanwhile_stays() -> None:
     life = Life()
     life.hold(A2, ID, LIVE)
     life.loop.run_all()
-    ((_, sent),) = life.replica.hinted_for(A2, 10)
+    ((_, sent),) = life.replica.hint_store.behind(A2, b"", 10)
     life.hold(A2, ID, DELETED)
-    life.replica.release(A2, ID, sent, "delivered")
+    life.replica.hint_store.release(A2, ID, sent, "delivered")
     life.loop.run_all()
     assert life.hint(A2, ID)[1] == merge(LIVE, DELETED)
     assert life.replica.hints.delivered == 0
@@ -465,7 +473,8 @@ def test_a_damaged_hint_is_replaced_by_the_next_one() -> None:
     life.loop.run_all()
     assert calls == [True]
     assert life.hint(A2, ID)[1] == LIVE
-    assert life.replica.corrupt_count == 1
+    assert life.replica.hints.dropped["corrupt"] == 1
+    assert life.owed() == [(A2, 0)]
 
 
 def test_hints_are_found_again_after_a_restart_however_many_there_are() -> None:

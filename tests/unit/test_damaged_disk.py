@@ -1,0 +1,89 @@
+"""A replica on a disk that is damaged in places, or nearly full."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvnode.codec import encode
+from kvnode.errors import DamagedBlock, DiskLow
+from kvnode.record import Create, Record, Tombstone
+from kvnode.replica import Replica
+from kvnode.rpc.operations import FetchResult
+from kvnode.storage.keys import record_key
+from kvnode.storage.memory import MemoryDisk, MemoryEngine
+from tests.support.handcranked import HandCrankedLoop
+from tests.support.replicas import new_replica
+
+LIVE = Record(Create(b"x", 1, 0, b"c" * 32))
+DELETED = Record(tombstone=Tombstone(2, 10**15))
+#: Not of UUID version 7: whether one is absent is known from the index of stored ids alone.
+IDS = [b"%016d" % number for number in range(12)]
+
+
+class Life:
+    """A replica from one start to the next."""
+
+    def __init__(self) -> None:
+        self.disk = MemoryDisk()
+        self.restart()
+
+    def restart(self) -> None:
+        """Only what is on the disk is left."""
+        self.loop = HandCrankedLoop()
+        engine = MemoryEngine(self.disk, self.loop.as_loop, failed=_raise)
+        self.replica: Replica = new_replica(engine, self.loop)
+        self.replica.restore()
+
+    def join(self, document_id: bytes, record: Record, *, vouched: bool = False) -> None:
+        """Durable on return."""
+        self.replica.join(document_id, encode(document_id, record), vouched=vouched)
+        self.loop.run_all()
+
+    def fetch(self, document_id: bytes) -> FetchResult:
+        """What it says of a document."""
+        return self.replica.fetch(document_id, None)[0]
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@given(stored=st.sets(st.sampled_from(IDS)), damaged=st.sets(st.sampled_from(IDS)))
+@settings(deadline=None)
+def test_what_may_be_where_the_disk_can_not_be_read_is_never_said_to_be_absent(
+    stored: set[bytes], damaged: set[bytes]
+) -> None:
+    """The index of stored ids answers without the disk, so it must know what it has not seen."""
+    life = Life()
+    for document_id in sorted(stored):
+        life.join(document_id, LIVE)
+    life.restart()
+    life.disk.damaged = {record_key(document_id) for document_id in damaged & stored}
+    while life.replica.records.index_some(2):
+        pass
+    for document_id in IDS:
+        if document_id in damaged & stored:
+            assert life.fetch(document_id) is FetchResult.UNKNOWN
+            with pytest.raises(DamagedBlock):
+                life.join(document_id, LIVE)
+        else:
+            expected = FetchResult.FOUND if document_id in stored else FetchResult.ABSENT
+            assert life.fetch(document_id) is expected
+
+
+def test_a_replica_that_is_low_on_disk_takes_no_new_document_and_every_delete() -> None:
+    """Whoever coordinates: its own clients get 507, those of others must not fill it either."""
+    life = Life()
+    life.join(IDS[0], LIVE)
+    life.replica.disk_low = True
+    with pytest.raises(DiskLow):
+        life.join(IDS[1], LIVE)
+    assert life.fetch(IDS[1]) is FetchResult.ABSENT
+    life.join(IDS[0], LIVE)  # it has it already
+    for document_id in IDS[:2]:
+        life.join(document_id, DELETED)
+        assert life.fetch(document_id) is FetchResult.FOUND
+    life.join(IDS[2], LIVE, vouched=True)  # it lacks what the co-owners have
+    assert life.fetch(IDS[2]) is FetchResult.FOUND
+    life.replica.disk_low = False
+    life.join(IDS[3], LIVE)

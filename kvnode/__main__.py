@@ -73,6 +73,8 @@ def _open_engine(
         try:
             if is_damage(error):
                 _start_anew(directory, text_of(error), log)
+        except OSError as reason:
+            log.error("database.unmarked", detail=f"the next start must notice by itself: {reason}")
         finally:
             detail = f"a write failed, this node ends: {text_of(error)}"
             log.error("engine.failed", detail=detail)

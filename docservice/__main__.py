@@ -90,7 +90,8 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             arguments.ops_port,
             registry=registry,
             unready_reasons=unready_reasons,
-            status=status,
+            views={"status": status},
+            actions={},
         )
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -23,6 +24,7 @@ from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.log import Log, process_log
 from kvnode.metrics import HttpMetrics, NodeCollector
 from kvnode.node import Node
+from kvnode.status import lifecycle, quarantine, status
 from kvnode.storage.database import create_database, is_damage, text_of
 from kvnode.storage.disk import DiskGuard
 from kvnode.storage.identity import Identity
@@ -165,7 +167,12 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             own.ops_port,
             registry=registry,
             unready_reasons=node.unready_reasons,
-            status=node.status,
+            views={
+                "status": partial(status, node),
+                "lifecycle": partial(lifecycle, node),
+                "quarantine": partial(quarantine, node),
+            },
+            actions={"repair": node.background.antientropy.repair_now},
         )
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):

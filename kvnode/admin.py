@@ -1,6 +1,6 @@
 """The operations listener: is this process alive, is it of use, what does it see. Loopback only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -15,13 +15,15 @@ async def start_admin_listener(
     *,
     registry: CollectorRegistry,
     unready_reasons: Callable[[], list[str]],
-    status: Callable[[], dict[str, Any]],
+    views: Mapping[str, Callable[[], dict[str, Any]]],
+    actions: Mapping[str, Callable[[], dict[str, Any]]],
 ) -> web.AppRunner:
     """Listen; ``cleanup`` of the answer stops it.
 
     Args:
         unready_reasons: Why requests would mostly fail now; empty when ready.
-        status: What ``/admin/status`` shows.
+        views: What ``GET /admin/NAME`` shows, by name.
+        actions: What ``POST /admin/NAME`` begins, by name; answered with 202.
 
     Raises:
         OSError: the port is taken.
@@ -42,15 +44,25 @@ async def start_admin_listener(
         body = generate_latest(registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def admin_status(_: web.Request) -> web.Response:
-        return web.json_response({"version": version("stele"), **status()})
+    async def view(request: web.Request) -> web.Response:
+        show = views.get(request.match_info["name"])
+        if show is None:
+            raise web.HTTPNotFound(text=f"there is {', '.join(views)}\n")
+        return web.json_response({"version": version("stele"), **show()})
+
+    async def action(request: web.Request) -> web.Response:
+        begin = actions.get(request.match_info["name"])
+        if begin is None:
+            raise web.HTTPNotFound(text=f"there is {', '.join(actions) or 'nothing'}\n")
+        return web.json_response(begin(), status=202)
 
     app = web.Application()
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/version", versionz)
     app.router.add_get("/metrics", metrics)
-    app.router.add_get("/admin/status", admin_status)
+    app.router.add_get("/admin/{name}", view)
+    app.router.add_post("/admin/{name}", action)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()

@@ -108,6 +108,10 @@ class HashForest:
         self._set_bucket(bucket, 0)
         self._changed_buckets[bucket] = None
 
+    def mark(self, tail: int) -> None:
+        """A leaf is to be stored."""
+        self._changed_leaves[tail] = None
+
     def restore_leaf(self, tail: int, digest: int) -> None:
         """A leaf as it was stored."""
         self.total ^= self._leaves[tail] ^ digest

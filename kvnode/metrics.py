@@ -88,7 +88,7 @@ class NodeCollector(Collector):
         yield _gauge(
             "stele_background_pace",
             "Share of its budget that background work has: 1 while clients do not wait.",
-            node.budget.pace,
+            node.background.budget.pace,
         )
         yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
 

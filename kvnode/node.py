@@ -7,7 +7,7 @@ listen, dial, then run the services.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from cluster.claim import Candidate, claim
 from cluster.ids import NodeId
@@ -27,21 +27,12 @@ from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
-from kvnode.services.antientropy import AntiEntropy
-from kvnode.services.asking import Asker
-from kvnode.services.budget import Budget
+from kvnode.services.background import Background
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
-from kvnode.services.handoff import Handoff
-from kvnode.services.indexing import Indexing
-from kvnode.services.inquiry import Inquiry
 from kvnode.services.loop import Service, Work, run_until_stopped
-from kvnode.services.purge import Purge
-from kvnode.services.sweep import Sweep
-from kvnode.services.verify import Verify
 from kvnode.storage.identity import Identity, boot, raise_boot_count
 
-HANDOFF_INTERVAL_S: Final = 0.5
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
@@ -140,20 +131,14 @@ class Node:
         services: list[Service] = [
             self.gossip,
             self.checkin,
-            self.handoff,
-            self.antientropy,
-            self.sweep,
-            self.purge,
-            self.verify,
-            self.inquiry,
-            Indexing(self.replica.records),
+            *self.background.services(),
             _Periodic("disk", DISK_INTERVAL_S, self._check_disk),
             _Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
         ]
         self._check_disk()
         self._services = asyncio.get_running_loop().create_task(
             run_until_stopped(
-                services, self._stop, self.budget, clock=self.clock, entropy=self.entropy
+                services, self._stop, self.background.budget, clock=self.clock, entropy=self.entropy
             ),
             name="services",
         )
@@ -173,7 +158,7 @@ class Node:
         self._stop.set()
         if self._services is not None:
             await asyncio.gather(self._services, return_exceptions=True)
-            await self.handoff.hand_on(HAND_ON_S)
+            await self.background.handoff.hand_on(HAND_ON_S)
             await self.handlers.close()
             await self.transport.close()
         await self._engine.close()
@@ -188,54 +173,9 @@ class Node:
             reasons.append(f"only {share:.0%} of the partitions have a quorum of nodes up")
         if self.checkin.joining_count:
             reasons.append(f"{self.checkin.joining_count} partitions wait for a peer to confirm")
-        if fenced := self.antientropy.fenced_partitions():
+        if fenced := self.background.antientropy.fenced_partitions():
             reasons.append(f"{len(fenced)} partitions are fenced and being rebuilt")
         return reasons
-
-    def status(self) -> dict[str, Any]:
-        """What ``/admin/status`` shows."""
-        hints = self.replica.hints
-        membership = self.gossip.membership
-        zones = {node.node_id: node.zone for node in self.settings.region_nodes(self.region)}
-        reasons = self.unready_reasons()
-        return {
-            "node": self.own.id,
-            "region": self.region,
-            "zone": self.own.zone,
-            "incarnation": membership.own().incarnation,
-            "ready": not reasons,
-            "reasons": reasons,
-            "ring": {
-                "epoch": self.placement.ring.epoch,
-                "partitions": self.placement.ring.partitions,
-                "owned": len(self.placement.owned),
-            },
-            "members": [
-                {
-                    "id": member.node,
-                    "zone": zones[member.node],
-                    "state": member.status.name.lower(),
-                    "connected": member.node == self.own.id
-                    or self.transport.connected(member.node),
-                    "incarnation": member.incarnation,
-                }
-                for member in membership.members()
-            ],
-            "hints": {
-                target: {
-                    "count": held.count,
-                    "bytes": held.size_bytes,
-                    "oldest_at_ms": held.oldest_ms,
-                    "left_alone_s": round(self.handoff.left_alone_s(target), 3),
-                }
-                for target, held in hints.targets()
-            },
-            "hints_lost": dict(hints.dropped),
-            "comparisons_owed": len(hints.owed()),
-            "background_pace": round(self.budget.pace, 3),
-            "documents_estimate": self.replica.records.count,
-            "storage": {"disk_free_bytes": self._disk.free_bytes, "disk_low": self._disk.low},
-        }
 
     async def _boot(self) -> Identity:
         durable = asyncio.get_running_loop().create_future()
@@ -298,69 +238,24 @@ class Node:
             entropy=self.entropy,
             copies=min(ring.copies, len(nodes)),
         )
-        self.budget = Budget(
-            {
-                Handoff.name: settings.hints.rate_bytes_per_s,
-                AntiEntropy.name: settings.antientropy.rate_bytes_per_s,
-            }
-        )
-        asker = Asker(self.transport, self.clock)
-        self.antientropy = AntiEntropy(
-            self.replica,
-            ring,
+        self._assemble_background(ring, identity)
+        self.gossip.attach(self.transport)
+        self.handlers = Handlers(self.replica, self.coordinator, self.gossip)
+
+    def _assemble_background(self, ring: Ring, identity: Identity) -> None:
+        settings = self.settings
+        self.background = Background(
+            settings,
             self.own.node_id,
-            asker=asker,
+            [node.node_id for node in settings.region_nodes(self.region)],
+            ring,
+            replica=self.replica,
+            transport=self.transport,
             merges=self.coordinator.merges,
-            round_interval_s=settings.antientropy.interval_s,
-            budget=self.budget,
-            is_up=self.is_up,
-            clock=self.clock,
-            entropy=self.entropy,
-            log=self.log,
-        )
-        lifecycle_interval_s = settings.lifecycle.sweep_interval_s
-        self.sweep = Sweep(
-            self.replica,
-            ring.partitions,
-            interval_s=lifecycle_interval_s,
-            log=self.log,
-        )
-        self.purge = Purge(
-            self.replica,
-            ring,
-            self.own.node_id,
-            [node.node_id for node in nodes],
-            interval_s=lifecycle_interval_s,
-            asker=asker,
             is_up=self.is_up,
             is_absent=self._is_absent,
             clock=self.clock,
-            log=self.log,
-        )
-        self.verify = Verify(
-            self.replica,
-            self.sweep,
-            ring,
-            self.own.node_id,
-            interval_s=lifecycle_interval_s,
-            asker=asker,
-            log=self.log,
-        )
-        self.inquiry = Inquiry(
-            self.replica,
-            ring,
-            self.own.node_id,
-            interval_s=lifecycle_interval_s,
-            asker=asker,
-            log=self.log,
-        )
-        self.handoff = Handoff(
-            self.replica,
-            self.coordinator.merges,
-            interval_s=HANDOFF_INTERVAL_S,
-            budget=self.budget,
-            is_up=self.is_up,
-            clock=self.clock,
+            entropy=self.entropy,
             log=self.log,
         )
         self.checkin = CheckIn(
@@ -374,8 +269,6 @@ class Node:
             clock=self.clock,
             log=self.log,
         )
-        self.gossip.attach(self.transport)
-        self.handlers = Handlers(self.replica, self.coordinator, self.gossip)
 
     def is_up(self, node: NodeId) -> bool:
         """Whether requests to a node have a chance now."""
@@ -401,7 +294,7 @@ class Node:
         if connected:
             self.log.info("peer.connected", peer=peer)
             self.checkin.peer_connected(peer)
-            self.handoff.peer_returned(peer)
+            self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():
             self.log.warning("peer.disconnected", peer=peer, reason=reason)
         self.placement.refresh()

@@ -73,6 +73,9 @@ class Engine(Protocol):
     def full(self) -> bool:
         """Whether the disk is so far behind that new client writes should be refused."""
 
+    def settled(self) -> bool:
+        """Whether everything put so far is durable."""
+
     def barrier(self, done: Callable[[], None], *, patient: bool = False) -> None:
         """Call ``done`` once, later, when everything put so far is durable.
 

@@ -89,6 +89,33 @@ class RecordStore:
         self._remember(document_id, encoded, ending)
         self._engine.put(record_key(document_id), encoded)
 
+    def replace_damaged(self, document_id: bytes, encoded: bytes) -> None:
+        """Write a sound copy over a record whose bytes are damaged.
+
+        The trees hold the digest of what it was, which nobody knows: the scrub sets them right.
+        """
+        self._changed = True
+        ending = ending_of(encoded)
+        if ending.family is not Family.LASTING:
+            self._engine.put(
+                self._ending_key(document_id, ending), _DELETED_AT.pack(ending.deleted_at_ms)
+            )
+        self._engine.put(record_key(document_id), encoded)
+
+    def correct_leaf(self, tail: int, digest: int) -> bool:
+        """Make a leaf's digest what its durable records add up to; whether it was another.
+
+        Not while something is on its way to the disk: it is in the digest already.
+        """
+        if not self._engine.settled() or self.forest.digest_of_span(Span(tail, 1)) == digest:
+            return False
+        self.forest.restore_leaf(tail, digest)
+        self.forest.mark(tail)
+        self._changed = True
+        # The correction goes with the next batch; nothing else may ever come.
+        self._engine.put(leaf_key(tail), digest.to_bytes(8, "big"))
+        return True
+
     def remove(self, document_id: bytes, encoded: bytes) -> None:
         """Take a record off the disk: it is expired or purged, or its bytes were quarantined."""
         self._changed = True

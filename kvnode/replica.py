@@ -141,7 +141,8 @@ class Replica:
             What is held now, if that is not what was given.
 
         Raises:
-            CorruptRecord: what is stored is damaged; nothing was changed.
+            CorruptRecord: what is stored is damaged; nothing was changed. (A copy that is vouched
+                for takes its place instead.)
             Fenced: what is stored here is not to be believed; nothing was changed.
             DiskLow: it would be one more document; deletes and repairs are taken.
             LateCopy: it was put into quarantine.
@@ -149,21 +150,20 @@ class Replica:
         partition = partition_of(document_id, self._partitions)
         if self.fenced[partition] and not vouched:
             raise Fenced("this replica is being rebuilt")
-        stored = self.records.latest(document_id)
-        if stored is None:
-            ending = ending_of(encoded)
-            if self.disk_low and not vouched and ending.family is not Family.DELETED:
-                raise DiskLow("the disk of this replica is below its low mark")
-            admission = self.lifecycle.admit(partition, ending, vouched=vouched)
-            if admission is Admission.STORE:
-                self.records.put(document_id, encoded, ending, None)
-            elif admission is Admission.LATE:
-                self.quarantine.hold(document_id, encoded)
-                raise LateCopy("its document may have been purged: its owners are asked")
+        try:
+            stored = self.records.latest(document_id)
+            if stored is None:
+                self._store_new(partition, document_id, encoded, vouched=vouched)
+                return None
+            if stored == encoded:
+                return None
+            ours = self._decode_stored(document_id, stored)
+        except CorruptRecord:
+            if not vouched:
+                raise
+            self.records.replace_damaged(document_id, encoded)
             return None
-        if stored == encoded:
-            return None
-        ours, theirs = self._decode_stored(document_id, stored), decode(document_id, encoded)
+        theirs = decode(document_id, encoded)
         self.conflict_count += _bodies_differ(ours, theirs)
         joined = merge(ours, theirs)
         if joined is ours:
@@ -171,6 +171,19 @@ class Replica:
         held = encode(document_id, joined)
         self.records.put(document_id, held, ending_of(held), stored)
         return held if held != encoded else None
+
+    def _store_new(
+        self, partition: int, document_id: bytes, encoded: bytes, *, vouched: bool
+    ) -> None:
+        ending = ending_of(encoded)
+        if self.disk_low and not vouched and ending.family is not Family.DELETED:
+            raise DiskLow("the disk of this replica is below its low mark")
+        admission = self.lifecycle.admit(partition, ending, vouched=vouched)
+        if admission is Admission.STORE:
+            self.records.put(document_id, encoded, ending, None)
+        elif admission is Admission.LATE:
+            self.quarantine.hold(document_id, encoded)
+            raise LateCopy("its document may have been purged: its owners are asked")
 
     def remove_ended(self, document_id: bytes, *, expiring: int, deleted: int) -> bool:
         """Take a record off the disk if it has ended; whether it was removed.

@@ -14,7 +14,7 @@ Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -109,10 +109,12 @@ class AntiEntropy:
             for peer, partitions in sorted(shared.items())
         }
 
-    def repair_now(self) -> None:
-        """Begin a round with every peer as soon as there is time for it."""
+    def repair_now(self) -> dict[str, Any]:
+        """Begin a round with every peer as soon as there is time for it; what was begun."""
         for round_ in self.rounds.values():
             round_.due_s = self._clock.monotonic_s()
+        partitions = sum(len(round_.shared) for round_ in self.rounds.values())
+        return {"peers": list(self.rounds), "partitions": partitions}
 
     def fenced_partitions(self) -> list[PartitionId]:
         """Own partitions that are to be rebuilt."""

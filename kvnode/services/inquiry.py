@@ -37,7 +37,6 @@ class Inquiry:
         replica: Replica,
         ring: Ring,
         node: NodeId,
-        *,
         interval_s: float,
         asker: Asker,
         log: Log,

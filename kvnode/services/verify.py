@@ -34,7 +34,6 @@ class Verify:
         sweep: Sweep,
         ring: Ring,
         node: NodeId,
-        *,
         interval_s: float,
         asker: Asker,
         log: Log,

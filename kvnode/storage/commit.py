@@ -78,6 +78,11 @@ class GroupCommit:
         return self._gathered_bytes > GATHERED_BYTES_MAX
 
     @property
+    def settled(self) -> bool:
+        """Whether nothing is gathered and nothing in flight."""
+        return not (self._gathered or self._in_flight)
+
+    @property
     def broken(self) -> bool:
         """Whether a commit has failed: no barrier fires any more."""
         return self._broken

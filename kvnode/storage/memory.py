@@ -80,6 +80,10 @@ class MemoryEngine:
         """See ``kvnode.ports.Engine``."""
         return self._commit.full
 
+    def settled(self) -> bool:
+        """See ``kvnode.ports.Engine``."""
+        return self._commit.settled
+
     def barrier(self, done: Callable[[], None], *, patient: bool = False) -> None:
         """See ``kvnode.ports.Engine``."""
         self._commit.barrier(done, patient=patient)

@@ -30,7 +30,7 @@ def unlike(cluster: SimCluster, ids: list[DocumentId]) -> list[str]:
 
 def repairs(cluster: SimCluster) -> int:
     """Records that were sent or fetched to level partitions, by all nodes."""
-    totals = [machine.serving.antientropy.totals for machine in cluster.nodes.values()]
+    totals = [machine.serving.background.antientropy.totals for machine in cluster.nodes.values()]
     return sum(one.pushed + one.pulled for one in totals)
 
 
@@ -69,7 +69,9 @@ def test_a_quiescent_cluster_repairs_nothing(seed: int) -> None:
         await asyncio.sleep(60 * INTERVAL_S)
         assert repairs(cluster) == before
         for machine in cluster.nodes.values():
-            assert all(one.complete_ms for one in machine.serving.antientropy.rounds.values())
+            assert all(
+                one.complete_ms for one in machine.serving.background.antientropy.rounds.values()
+            )
 
     simulate(scenario, seed, comparing())
 
@@ -108,7 +110,7 @@ def test_a_round_can_be_asked_for(seed: int) -> None:
         ids = [created.document_id]
         await asyncio.sleep(5.0)
         for machine in cluster.nodes.values():
-            machine.serving.antientropy.repair_now()
+            machine.serving.background.antientropy.repair_now()
         await cluster.until(lambda: not unlike(cluster, ids), 5.0, lambda: unlike(cluster, ids))
 
     settings = settings_of(hints=NO_HINTS, antientropy=AntiEntropySettings(interval_s=1e6))

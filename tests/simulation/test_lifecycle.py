@@ -54,7 +54,7 @@ async def purged(cluster: SimCluster, document_id: DocumentId) -> None:
         PURGED_WITHIN_S,
         lambda: (
             holders(cluster, document_id),
-            [machine.serving.purge.vetoes for machine in cluster.alive()],
+            [machine.serving.background.purge.vetoes for machine in cluster.alive()],
         ),
     )
 
@@ -77,7 +77,7 @@ def test_what_was_deleted_leaves_every_disk_in_the_end(seed: int) -> None:
                 await cluster.read(name, document_id, read=2)
             assert (await cluster.read(name, kept.document_id)).create.content == b"to be kept"
             assert cluster.nodes[name].serving.replica.records.count == 1
-        verified = [machine.serving.verify for machine in cluster.nodes.values()]
+        verified = [machine.serving.background.verify for machine in cluster.nodes.values()]
         await cluster.until(lambda: any(one.verified_count for one in verified), 10.0, "nothing")
         assert not any(one.contradicted_count for one in verified)
 
@@ -119,7 +119,9 @@ def test_a_node_that_is_away_holds_up_the_purge(seed: int) -> None:
         await cluster.delete("a1", document_id, write=2)
         await asyncio.sleep(PURGED_WITHIN_S)
         partition = partition_of(document_id, cluster.ring.partitions)
-        vetoes = [machine.serving.purge.vetoes.get(partition) for machine in cluster.alive()]
+        vetoes = [
+            machine.serving.background.purge.vetoes.get(partition) for machine in cluster.alive()
+        ]
         assert [veto.reason for veto in vetoes if veto is not None] == ["hints"]  # for a3
         assert holders(cluster, document_id) == ["a1", "a2", "a3"]
         await cluster.restart("a3")
@@ -142,7 +144,7 @@ def test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back(see
         await cluster.until(
             lambda: holders(cluster, doomed.document_id) == ["a3"],
             2 * PURGED_WITHIN_S,
-            lambda: [machine.serving.purge.vetoes for machine in cluster.alive()],
+            lambda: [machine.serving.background.purge.vetoes for machine in cluster.alive()],
         )
         cluster.nodes["a3"].start()
         await rebuilt(cluster, "a3", (doomed.document_id, kept.document_id))

@@ -35,7 +35,7 @@ ORDER = """
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
-    kvnode.handlers  kvnode.node  kvnode.metrics  kvnode.admin  kvnode.client
+    kvnode.handlers  kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
 
     docservice.store  docservice.documents  docservice.http
 

@@ -1,0 +1,131 @@
+"""All background work of a node, put together: one place to see what runs beside requests.
+
+Gossip, the disk's guard and placement are not here: requests depend on them.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from cluster.ids import NodeId
+from cluster.ring import Ring
+from cluster.settings import ClusterSettings
+from kvnode.log import Log
+from kvnode.merging import MergeSender
+from kvnode.ports import Clock, Entropy
+from kvnode.replica import Replica
+from kvnode.rpc.transport import Transport
+from kvnode.services.antientropy import AntiEntropy
+from kvnode.services.asking import Asker
+from kvnode.services.budget import Budget
+from kvnode.services.handoff import Handoff
+from kvnode.services.indexing import Indexing
+from kvnode.services.inquiry import Inquiry
+from kvnode.services.loop import Service
+from kvnode.services.purge import Purge
+from kvnode.services.scrub import Scrub
+from kvnode.services.sweep import Sweep
+from kvnode.services.verify import Verify
+
+HANDOFF_INTERVAL_S: Final = 0.5
+
+
+class Background:
+    """The services, by name.
+
+    Args:
+        nodes: All of the region.
+        is_up: Whether requests to a node have a chance now.
+        is_absent: Whether a node was silent for longer than tombstones are kept.
+    """
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        node: NodeId,
+        nodes: list[NodeId],
+        ring: Ring,
+        *,
+        replica: Replica,
+        transport: Transport,
+        merges: MergeSender,
+        is_up: Callable[[NodeId], bool],
+        is_absent: Callable[[NodeId], bool],
+        clock: Clock,
+        entropy: Entropy,
+        log: Log,
+    ) -> None:
+        asker = Asker(transport, clock)
+        self.budget = _budget_of(settings)
+        self.handoff = Handoff(
+            replica,
+            merges,
+            interval_s=HANDOFF_INTERVAL_S,
+            budget=self.budget,
+            is_up=is_up,
+            clock=clock,
+            log=log,
+        )
+        self.antientropy = AntiEntropy(
+            replica,
+            ring,
+            node,
+            asker=asker,
+            merges=merges,
+            round_interval_s=settings.antientropy.interval_s,
+            budget=self.budget,
+            is_up=is_up,
+            clock=clock,
+            entropy=entropy,
+            log=log,
+        )
+        self.scrub = Scrub(
+            replica,
+            ring,
+            node,
+            interval_s=settings.antientropy.interval_s,
+            asker=asker,
+            budget=self.budget,
+            clock=clock,
+            log=log,
+        )
+        interval_s = settings.lifecycle.sweep_interval_s
+        self.sweep = Sweep(replica, ring.partitions, interval_s=interval_s, log=log)
+        self.purge = Purge(
+            replica,
+            ring,
+            node,
+            nodes,
+            interval_s=interval_s,
+            asker=asker,
+            is_up=is_up,
+            is_absent=is_absent,
+            clock=clock,
+            log=log,
+        )
+        asking = (ring, node, interval_s, asker, log)
+        self.verify = Verify(replica, self.sweep, *asking)
+        self.inquiry = Inquiry(replica, *asking)
+        self._indexing = Indexing(replica.records)
+
+    def services(self) -> list[Service]:
+        """Everything that runs."""
+        return [
+            self.handoff,
+            self.antientropy,
+            self.sweep,
+            self.purge,
+            self.verify,
+            self.inquiry,
+            self.scrub,
+            self._indexing,
+        ]
+
+
+def _budget_of(settings: ClusterSettings) -> Budget:
+    return Budget(
+        {
+            Handoff.name: settings.hints.rate_bytes_per_s,
+            AntiEntropy.name: settings.antientropy.rate_bytes_per_s,
+            Scrub.name: settings.antientropy.rate_bytes_per_s,
+        }
+    )

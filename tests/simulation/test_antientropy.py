@@ -5,6 +5,7 @@ from typing import Final
 
 from cluster.ids import DocumentId
 from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings
+from kvnode.storage.keys import record_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.run import seeds, simulate
 
@@ -115,3 +116,38 @@ def test_a_round_can_be_asked_for(seed: int) -> None:
 
     settings = settings_of(hints=NO_HINTS, antientropy=AntiEntropySettings(interval_s=1e6))
     simulate(scenario, seed, settings)
+
+
+@seeds(2)
+def test_a_damaged_record_is_replaced_by_the_scrub(seed: int) -> None:
+    """Nobody reads it, so nobody else would notice."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [await cluster.create("a1", f"text {n}", write=3) for n in range(5)]
+        sick, document_id = cluster.nodes["a2"], created[2].document_id
+        sick.damage(document_id)
+        scrub = sick.serving.background.scrub
+        await cluster.until(lambda: scrub.healed_count == 1, 120.0, lambda: scrub.progress)
+        assert sick.stored(document_id) == cluster.nodes["a1"].stored(document_id)
+        assert sick.events("record.healed")
+        before = repairs(cluster)
+        await asyncio.sleep(5 * INTERVAL_S)
+        assert repairs(cluster) == before, "its digest in the tree is right"
+
+    simulate(scenario, seed, comparing())
+
+
+@seeds(2)
+def test_a_record_that_vanished_is_missed_by_the_scrub_and_fetched_again(seed: int) -> None:
+    """Its digest is still in the tree, so that comparisons alone would never find it."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [await cluster.create("a1", f"text {n}", write=3) for n in range(5)]
+        sick, document_id = cluster.nodes["a2"], created[2].document_id
+        sick.disk.lose(record_key(document_id))
+        await cluster.until(
+            lambda: sick.stored(document_id) is not None, 300.0, "it is not fetched again"
+        )
+        assert sick.events("leaf.corrected")
+
+    simulate(scenario, seed, comparing())

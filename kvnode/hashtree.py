@@ -15,6 +15,7 @@ Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7 (Merkle trees, there w
 Bellare and Micciancio, "A New Paradigm for Collision-Free Hashing", EUROCRYPT 1997 (XOR of hashes).
 """
 
+import struct
 from array import array
 from collections.abc import Iterable, Iterator
 from functools import reduce
@@ -138,6 +139,10 @@ class HashForest:
         else:
             self._buckets.pop(bucket, None)
             numbers.pop(bucket.number, None)
+
+    def pack_leaves(self, first: int, count: int) -> bytes:
+        """Some leaves' digests, DIGEST_BYTES each."""
+        return struct.pack(f">{count}Q", *self._leaves[first : first + count])
 
     # Comparing ----------------------------------------------------------------------------
 

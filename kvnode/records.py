@@ -21,21 +21,23 @@ from kvnode.codec import verify
 from kvnode.ending import Ending, Family, ending_of
 from kvnode.errors import CorruptRecord
 from kvnode.hashtree import Bucket, HashForest, Span
+from kvnode.leaflog import LeafLog
 from kvnode.ports import Engine
 from kvnode.presence import Presence
 from kvnode.storage.keys import (
+    CHANGES_PREFIX,
+    LEAVES_PREFIX,
     RECORD_PREFIX,
     RECORDS_KEY,
     TREE_PREFIX,
     bucket_key,
+    bucket_of_key,
     document_id_of,
     ending_key,
     ending_prefix,
-    leaf_key,
     prefix_stop,
     record_key,
     tail_key,
-    tree_place_of,
 )
 
 #: How many there are, when the id of the newest was minted, and the XOR of all trees.
@@ -61,6 +63,7 @@ class RecordStore:
         self._indexed_to: bytes | None = RECORD_PREFIX
         #: Whether something was passed over.
         self._unreadable = False
+        self._leaf_log = LeafLog(engine)
         self._changed = False
         engine.before_commit(self._close_batch)
 
@@ -112,8 +115,8 @@ class RecordStore:
         self.forest.restore_leaf(tail, digest)
         self.forest.mark(tail)
         self._changed = True
-        # The correction goes with the next batch; nothing else may ever come.
-        self._engine.put(leaf_key(tail), digest.to_bytes(8, "big"))
+        # Something must be put, for a batch to close.
+        self._engine.put(RECORDS_KEY, self._sums())
         return True
 
     def remove(self, document_id: bytes, encoded: bytes) -> None:
@@ -171,13 +174,11 @@ class RecordStore:
             return True
         self.count, newest_ms, total = _SUMS.unpack(stored)
         self._presence = Presence(newest_ms)
-        for key, value in self._scan_all(TREE_PREFIX, prefix_stop(TREE_PREFIX)):
-            digest = int.from_bytes(value, "big")
-            place = tree_place_of(key)
-            if isinstance(place, Bucket):
-                self.forest.restore_bucket(place, digest)
-            else:
-                self.forest.restore_leaf(place, digest)
+        for key, value in self._scan_prefix(TREE_PREFIX):
+            self.forest.restore_bucket(bucket_of_key(key), int.from_bytes(value, "big"))
+        chunks = [value for _, value in self._scan_prefix(LEAVES_PREFIX)]
+        changes = [value for _, value in self._scan_prefix(CHANGES_PREFIX)]
+        self._leaf_log.restore(self.forest, chunks, changes)
         return bool(self.forest.total == total)
 
     def rebuild(self) -> Iterator[int]:
@@ -187,9 +188,10 @@ class RecordStore:
         """
         self.forest = HashForest(self.forest.partitions, self.forest.bucket_ms)
         self.count = 0
-        for key, _ in self._scan_all(TREE_PREFIX, prefix_stop(TREE_PREFIX)):
-            self._engine.delete(key)
-        for key, encoded in self._scan_all(RECORD_PREFIX, prefix_stop(RECORD_PREFIX)):
+        for prefix in (TREE_PREFIX, LEAVES_PREFIX, CHANGES_PREFIX):
+            for key, _ in self._scan_prefix(prefix):
+                self._engine.delete(key)
+        for key, encoded in self._scan_prefix(RECORD_PREFIX):
             self.count += 1
             document_id = document_id_of(key)
             with contextlib.suppress(CorruptRecord):  # the scrub finds it and replaces it
@@ -216,7 +218,8 @@ class RecordStore:
         self._indexed_to = found[-1][0] + b"\x00"
         return True
 
-    def _scan_all(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _scan_prefix(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        start, stop = prefix, prefix_stop(prefix)
         while True:
             found, _ = self._engine.salvage(start, stop, _SCAN)
             yield from found
@@ -229,12 +232,14 @@ class RecordStore:
             return
         self._changed = False
         leaves, buckets = self.forest.take_changed()
-        for tail, digest in leaves:
-            self._engine.put(leaf_key(tail), digest.to_bytes(8, "big"))
+        if leaves:
+            self._leaf_log.put(self.forest, leaves)
         for bucket, digest in buckets:
             if digest:
                 self._engine.put(bucket_key(bucket), digest.to_bytes(8, "big"))
             else:
                 self._engine.delete(bucket_key(bucket))
-        sums = _SUMS.pack(self.count, self._presence.newest_ms, self.forest.total)
-        self._engine.put(RECORDS_KEY, sums)
+        self._engine.put(RECORDS_KEY, self._sums())
+
+    def _sums(self) -> bytes:
+        return _SUMS.pack(self.count, self._presence.newest_ms, self.forest.total)

@@ -6,7 +6,8 @@
     x len(target) target partition(2)      -> lost_at_ms(8)            hints for `target` were lost
     q tail16 id[:14]                       -> held_at_ms(8) state(1) record   a copy in quarantine
     e bucket tail16 id[:14]                -> deleted_at_ms(8)         the record ends in `bucket`
-    t 0 tail16                             -> digest(8)                a leaf of the hash trees
+    l chunk(1)                             -> see ``kvnode.leaflog``   leaves of the hash trees
+    m slot(2)                              -> see ``kvnode.leaflog``   leaves that changed since
     t bucket                               -> digest(8)                a bucket of the hash trees
     f partition(2)                         -> a partition's purge floor (``kvnode.floors``)
     b node                                 -> count(8) boot_id(8)      a peer's boot, seen last
@@ -34,6 +35,8 @@ IDENTITY_KEY: Final = b"i"
 REPLACED_KEY: Final = b"d"
 RECORDS_KEY: Final = b"n"
 TREE_PREFIX: Final = b"t"
+LEAVES_PREFIX: Final = b"l"
+CHANGES_PREFIX: Final = b"m"
 FLOOR_PREFIX: Final = b"f"
 QUARANTINE_PREFIX: Final = b"q"
 BOOT_PREFIX: Final = b"b"
@@ -111,9 +114,14 @@ def tail_key(tail: int) -> bytes:
     return RECORD_PREFIX + tail.to_bytes(2, "big") if tail < LEAVES else prefix_stop(RECORD_PREFIX)
 
 
-def leaf_key(tail: int) -> bytes:
-    """Where the digest of a leaf is."""
-    return TREE_PREFIX + b"\x00" + tail.to_bytes(2, "big")
+def leaves_key(chunk: int) -> bytes:
+    """Where a chunk of leaves is."""
+    return LEAVES_PREFIX + bytes((chunk,))
+
+
+def change_key(slot: int) -> bytes:
+    """Where the leaves are that a batch changed."""
+    return CHANGES_PREFIX + slot.to_bytes(2, "big")
 
 
 def bucket_key(bucket: Bucket) -> bytes:
@@ -121,10 +129,8 @@ def bucket_key(bucket: Bucket) -> bytes:
     return TREE_PREFIX + _bucket_bytes(bucket)
 
 
-def tree_place_of(key: bytes) -> int | Bucket:
-    """The leaf (its tail) or the bucket whose digest is under a key."""
-    if key[1] == 0:
-        return int.from_bytes(key[2:], "big")
+def bucket_of_key(key: bytes) -> Bucket:
+    """The inverse of ``bucket_key``."""
     partition, number = int.from_bytes(key[2:4], "big"), int.from_bytes(key[4:], "big")
     return Bucket(Family(key[1]), partition, number)
 

@@ -29,7 +29,8 @@ ORDER = """
     kvnode.rpc.connection  kvnode.rpc.transport
 
     kvnode.storage
-    kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.records  kvnode.hintstore
+    kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
+    kvnode.records  kvnode.hintstore
     kvnode.replica
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
@@ -51,7 +52,8 @@ PURITY = """
     cluster.membership cluster.refusal cluster.clusterfile
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
-    kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.records kvnode.hintstore
+    kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
+    kvnode.hintstore
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.services.budget docservice.store docservice.documents
 """
@@ -204,7 +206,13 @@ def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
 
     Records, hints, quarantine and boots are rooms behind it.
     """
-    rooms = {"kvnode.records", "kvnode.hintstore", "kvnode.quarantine", "kvnode.boots"}
+    rooms = {
+        "kvnode.records",
+        "kvnode.hintstore",
+        "kvnode.quarantine",
+        "kvnode.boots",
+        "kvnode.leaflog",
+    }
     doors = {"kvnode.replica", "kvnode.node", "kvnode.storage", "kvnode.__main__", "kvnode.ports"}
     doors |= rooms
     engines = {"Engine", "LevelDBEngine", "MemoryEngine", "GroupCommit"}

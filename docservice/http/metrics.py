@@ -2,11 +2,6 @@
 
 from typing import Final, Protocol
 
-#: Upper bounds in seconds for ``http_server_request_duration_seconds``.
-BUCKETS_S: Final = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-
 DOCUMENTS: Final = "/documents"
 DOCUMENT: Final = "/documents/{id}"
 BULK: Final = "/documents/_bulk"

@@ -61,7 +61,10 @@ WHY: Final = {
     "lifecycle.tombstone_retention_s": (
         "How long a deletion is remembered. Longer than any outage a node may come back from."
     ),
-    "lifecycle.purge_bucket_s": "What has ended leaves the disk in whole buckets of this length.",
+    "lifecycle.purge_bucket_s": (
+        "What has ended leaves the disk in whole buckets of this length. Fixed for the life of the "
+        "cluster."
+    ),
     "lifecycle.sweep_interval_s": "How often what has ended is looked for and removed.",
     "lifecycle.clock_skew_max_s": "How far the clocks of two nodes may differ.",
     "gossip.interval_s": "Time between two rounds. Shorter notices a dead node sooner.",

@@ -19,7 +19,7 @@ from typing import Final
 from cluster.ids import DocumentId
 from kvnode.codec import verify
 from kvnode.ending import Ending, Family, ending_of
-from kvnode.errors import CorruptRecord
+from kvnode.errors import CannotStart, CorruptRecord
 from kvnode.hashtree import Bucket, HashForest, Span
 from kvnode.leaflog import LeafLog
 from kvnode.ports import Engine
@@ -40,8 +40,8 @@ from kvnode.storage.keys import (
     tail_key,
 )
 
-#: How many there are, when the id of the newest was minted, and the XOR of all trees.
-_SUMS: Final = struct.Struct(">QQQ")
+#: How many there are, when the id of the newest was minted, the XOR of all trees, bucket_ms.
+_SUMS: Final = struct.Struct(">QQQQ")
 _DELETED_AT: Final = struct.Struct(">Q")
 _SCAN: Final = 1000
 
@@ -168,11 +168,21 @@ class RecordStore:
     # Start ----------------------------------------------------------------------------------
 
     def restore(self) -> bool:
-        """Take up what is in the database. False: the trees don't add up; see ``rebuild``."""
+        """Take up what is in the database. False: the trees don't add up; see ``rebuild``.
+
+        Raises:
+            CannotStart: buckets had another length, so floors and index mean something else.
+        """
         stored = self._engine.get(RECORDS_KEY)
         if stored is None:
             return True
-        self.count, newest_ms, total = _SUMS.unpack(stored)
+        self.count, newest_ms, total, bucket_ms = _SUMS.unpack(stored)
+        if bucket_ms != self.forest.bucket_ms:
+            msg = (
+                f"lifecycle.purge_bucket_s is {self.forest.bucket_ms / 1000:g}, and was "
+                f"{bucket_ms / 1000:g} when this database was written; it can't be changed"
+            )
+            raise CannotStart(msg)
         self._presence = Presence(newest_ms)
         for key, value in self._scan_prefix(TREE_PREFIX):
             self.forest.restore_bucket(bucket_of_key(key), int.from_bytes(value, "big"))
@@ -242,4 +252,5 @@ class RecordStore:
         self._engine.put(RECORDS_KEY, self._sums())
 
     def _sums(self) -> bytes:
-        return _SUMS.pack(self.count, self._presence.newest_ms, self.forest.total)
+        forest = self.forest
+        return _SUMS.pack(self.count, self._presence.newest_ms, forest.total, forest.bucket_ms)

@@ -13,7 +13,7 @@
     b node                                 -> count(8) boot_id(8)      a peer's boot, seen last
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
-    n                                      -> count(8) newest_ms(8) total(8)  of the records
+    n                                      -> see ``kvnode.records``   sums of the records
 
 bucket := family(1) partition(2) number(6); see ``kvnode.ending`` and ``kvnode.hashtree``.
 

@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cluster.ids import NodeId, uuid7
 from cluster.preference import Target
-from cluster.settings import HintSettings
+from cluster.settings import HintSettings, LifecycleSettings
 from kvnode.codec import decode, encode, header_of
 from kvnode.coordinator import Coordinator
-from kvnode.errors import CorruptRecord, Overloaded
+from kvnode.errors import CannotStart, CorruptRecord, Overloaded
 from kvnode.hints import decode_hint
 from kvnode.placement import WritePlan
 from kvnode.record import Create, Record, Tombstone, merge
@@ -583,3 +583,15 @@ async def test_a_write_goes_on_when_the_hint_that_is_held_can_not_be_read() -> N
     async with asyncio.timeout(5):
         stored = await write.answer
     assert (stored.acked, stored.hints) == (1, 0)
+
+
+def test_another_length_of_buckets_is_refused() -> None:
+    """Floors are numbers of buckets: with another length they would purge what is not proved."""
+    disk, loop = MemoryDisk(), HandCrankedLoop()
+    engine = MemoryEngine(disk, loop.as_loop, failed=_raise)
+    new_replica(engine, loop).merge(ID, encode(ID, LIVE), lambda _: None)
+    loop.run_all()
+    changed = LifecycleSettings(purge_bucket_s=1.0)
+    again = new_replica(MemoryEngine(disk, loop.as_loop, failed=_raise), loop, lifecycle=changed)
+    with pytest.raises(CannotStart, match=r"purge_bucket_s is 1, and was 3600"):
+        again.restore()

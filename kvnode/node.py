@@ -7,6 +7,7 @@ listen, dial, then run the services.
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Final, Protocol
 
 from cluster.claim import Candidate, claim
@@ -35,6 +36,9 @@ from kvnode.storage.identity import Identity, boot, raise_boot_count
 
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
+#: How long a node that starts waits for its peers before it calls itself ready without them: a
+#: cluster that has just come up must be able to serve a request that asks for all replicas.
+CONNECT_GRACE_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
@@ -106,6 +110,7 @@ class Node:
         self._disk = disk
         self._stop = asyncio.Event()
         self._services: asyncio.Task[None] | None = None
+        self._started_s = -inf
 
     @property
     def peers(self) -> list[NodeId]:
@@ -126,6 +131,7 @@ class Node:
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
             await self.replica.rebuild_trees()
+        self._started_s = self.clock.monotonic_s()
         await self.transport.listen(self.own.host, self.own.rpc_port)
         self.transport.dial_all()
         services: list[Service] = [
@@ -171,6 +177,9 @@ class Node:
         share = self.placement.quorum_share(copies // 2 + 1)
         if share <= 0.5:
             reasons.append(f"only {share:.0%} of the partitions have a quorum of nodes up")
+        absent = [peer for peer in self.peers if not self.transport.connected(peer)]
+        if absent and self.clock.monotonic_s() - self._started_s < CONNECT_GRACE_S:
+            reasons.append(f"{', '.join(absent)} may yet connect")
         if self.checkin.joining_count:
             reasons.append(f"{self.checkin.joining_count} partitions wait for a peer to confirm")
         if fenced := self.background.antientropy.fenced_partitions():

@@ -39,7 +39,7 @@ class Agreement:
 
     def propose(self, partition: int) -> Proposal | None:
         """The floor that is due; None while nothing is."""
-        due = self._lifecycle.first_due_deleted()
+        due = self._lifecycle.first_kept()
         oldest = self._replica.records.forest.oldest(Family.DELETED, partition)
         floor = self._lifecycle.floor(partition)
         if oldest is None or not floor.bucket <= oldest < due:

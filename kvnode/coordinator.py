@@ -70,8 +70,6 @@ class Coordinator:
         self._transport = transport
         self._entropy = entropy
         self._partitions = placement.ring.partitions
-        #: Set by the disk's guard: creates are refused, everything else goes on.
-        self.disk_low = False
         self.hedged_count = 0
         self.stale_read_count = 0
         self.read_repair_count = 0
@@ -96,7 +94,7 @@ class Coordinator:
         deadline_s: float,
     ) -> Awaitable[Stored]:
         """See ``docservice.store.DocumentStore``."""
-        if self.disk_low:
+        if self.replica.disk_low:
             msg = "the disk is below its low mark: delete documents or add space"
             raise DiskLow(msg)
         if keyed:

@@ -172,10 +172,6 @@ class HashForest:
                     digest ^= self._buckets[Bucket(family, partition, number)]
         return digest
 
-    def bucket_digest(self, bucket: Bucket) -> int:
-        """0 when it holds nothing."""
-        return self._buckets.get(bucket, 0)
-
     def oldest(self, family: Family, partition: int) -> int | None:
         """The lowest bucket number that holds something."""
         return min(self._numbers.get((family, partition), ()), default=None)

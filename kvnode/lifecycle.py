@@ -54,7 +54,7 @@ class Lifecycle:
             below = ending.ends_at_ms // self.bucket_ms < self._floors[partition].bucket
             return Admission.OVER if below else Admission.STORE
         if ending.family is Family.EXPIRING and (
-            ending.ends_at_ms // self.bucket_ms < self.first_kept_expiring()
+            ending.ends_at_ms // self.bucket_ms < self.first_kept()
         ):
             return Admission.OVER
         if (
@@ -69,12 +69,8 @@ class Lifecycle:
         """First bucket of EXPIRING records that a comparison started now takes in."""
         return first_open(self._clock.wall_ms(), self.bucket_ms)
 
-    def first_kept_expiring(self) -> int:
-        """First bucket of EXPIRING records that are not removed yet."""
-        return first_open(self._clock.wall_ms() - self.skew_ms, self.bucket_ms)
-
-    def first_due_deleted(self) -> int:
-        """The floor that could be reached now, as far as time goes."""
+    def first_kept(self) -> int:
+        """First bucket that is not over yet for whoever removes: a clock's error is waited for."""
         return first_open(self._clock.wall_ms() - self.skew_ms, self.bucket_ms)
 
     def floor(self, partition: int) -> Floor:

@@ -52,6 +52,20 @@ class Sender(Protocol):
         """
 
 
+class Awaited:
+    """A sender that awaits what becomes of its record."""
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[bytes | Lost | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:  # noqa: ARG002
+        """Whoever waits may have been cancelled."""
+        if not self.outcome.done():
+            self.outcome.set_result(held)
+
+
 class _Batch:
     __slots__ = ("deadline_s", "fields", "patient", "senders", "size_bytes")
 

@@ -310,7 +310,7 @@ class Node:
 
     def _check_disk(self) -> None:
         self._disk.check()
-        if self._disk.low != self.coordinator.disk_low:
+        if self._disk.low != self.replica.disk_low:
             event = "disk.low_reached" if self._disk.low else "disk.low_cleared"
             self.log.warning(event, free_bytes=self._disk.free_bytes)
-        self.coordinator.disk_low = self.replica.disk_low = self._disk.low
+        self.replica.disk_low = self._disk.low

@@ -53,7 +53,7 @@ def status(node: "Node") -> dict[str, Any]:
         "comparisons_owed": len(hints.owed()),
         "background_pace": round(node.background.budget.pace, 3),
         "documents_estimate": node.replica.records.count,
-        "storage": {"disk_free_bytes": node.disk_free_bytes, "disk_low": node.coordinator.disk_low},
+        "storage": {"disk_free_bytes": node.disk_free_bytes, "disk_low": node.replica.disk_low},
     }
 
 

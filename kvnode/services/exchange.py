@@ -15,7 +15,6 @@ Rules
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -28,7 +27,7 @@ from kvnode.comparing import Comparing, Entry, Place, place_to_wire
 from kvnode.ending import Family, ending_of
 from kvnode.errors import StoreError
 from kvnode.hashtree import Bucket, digest_of, digests_from_bytes
-from kvnode.merging import MergeSender
+from kvnode.merging import Awaited, MergeSender
 from kvnode.ports import Clock
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost
@@ -58,21 +57,6 @@ class Outcomes(msgspec.Struct):
     size_bytes: int = 0
     #: Partitions that were compared to the end.
     compared: int = 0
-
-
-class _Pushed:
-    """A record on its way (``kvnode.merging.Sender``)."""
-
-    def __init__(self, document_id: DocumentId) -> None:
-        self.document_id = document_id
-        self.outcome: asyncio.Future[bytes | Lost | None] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:  # noqa: ARG002
-        """Whoever waits may have been cancelled."""
-        if not self.outcome.done():
-            self.outcome.set_result(held)
 
 
 class Exchange:
@@ -192,7 +176,7 @@ class Exchange:
         ]
         whole = True
         if push:
-            whole &= await self._in_batches(differing, self._push_one(ours), pull=pull)
+            whole &= await self._push(differing, ours, pull=pull)
         else:
             self._set_aside([one for one in differing if one not in known], ours)
             missing += [one for one in differing if one in known]
@@ -201,44 +185,33 @@ class Exchange:
                 whole &= await self._pull(missing[start : start + _BATCH_RECORDS])
         return whole
 
-    def _push_one(self, ours: dict[DocumentId, bytes]) -> Callable[[DocumentId, float], _Pushed]:
-        def push(document_id: DocumentId, deadline_s: float) -> _Pushed:
-            pushed = _Pushed(document_id)
-            encoded = ours[document_id]
-            self._count(len(encoded))
-            self._merges.send(
-                Target(self._peer),
-                document_id,
-                encoded,
-                deadline_s,
-                pushed,
-                patient=True,
-                vouched=True,
-            )
-            return pushed
-
-        return push
-
-    async def _in_batches(
-        self,
-        ids: Sequence[DocumentId],
-        push: Callable[[DocumentId, float], _Pushed],
-        *,
-        pull: bool,
+    async def _push(
+        self, ids: Sequence[DocumentId], ours: dict[DocumentId, bytes], *, pull: bool
     ) -> bool:
         whole = True
         for start in range(0, len(ids), _BATCH_RECORDS):
             deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
-            for pushed in [push(one, deadline_s) for one in ids[start : start + _BATCH_RECORDS]]:
+            batch = ids[start : start + _BATCH_RECORDS]
+            sent = [self._send(one, ours[one], deadline_s) for one in batch]
+            for document_id, pushed in zip(batch, sent, strict=True):
                 held = await pushed.outcome
                 if isinstance(held, Lost):
                     whole = False
                     continue
                 self.outcomes.pushed += 1
                 if held is not None and pull:
-                    whole &= self._take(pushed.document_id, held)
+                    whole &= self._take(document_id, held)
         await self._replica.durable()
         return whole
+
+    def _send(self, document_id: DocumentId, encoded: bytes, deadline_s: float) -> Awaited:
+        pushed = Awaited()
+        self._count(len(encoded))
+        target = Target(self._peer)
+        self._merges.send(
+            target, document_id, encoded, deadline_s, pushed, patient=True, vouched=True
+        )
+        return pushed
 
     async def _pull(self, ids: Sequence[DocumentId]) -> bool:
         asked = [

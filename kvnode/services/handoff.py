@@ -27,7 +27,7 @@ from kvnode.codec import verify
 from kvnode.errors import CorruptRecord, LateCopy
 from kvnode.hints import Loss, decode_hint
 from kvnode.log import Log
-from kvnode.merging import MergeSender
+from kvnode.merging import Awaited, MergeSender
 from kvnode.ports import Clock
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost
@@ -53,20 +53,13 @@ class _Lane(msgspec.Struct):
     under_way: asyncio.Task[None] | None = None
 
 
-class _Delivery:
-    """One hint on its way (``kvnode.merging.Sender``)."""
+class _Delivery(Awaited):
+    """One hint on its way."""
 
     def __init__(self, document_id: DocumentId, value: bytes) -> None:
+        super().__init__()
         self.document_id = document_id
         self.value = value
-        self.outcome: asyncio.Future[bytes | Lost | None] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:  # noqa: ARG002
-        """Whoever waits may have been cancelled."""
-        if not self.outcome.done():
-            self.outcome.set_result(held)
 
 
 class Handoff:

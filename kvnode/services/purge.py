@@ -108,7 +108,7 @@ class Purge:
             return
         others = [node for node in self._nodes if node != self._node and not self._is_absent(node)]
         for node, answer in await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire()):
-            veto = f"{answer.code}" if isinstance(answer, Lost) else answer[0]
+            veto = answer.code if isinstance(answer, Lost) else answer[0]
             if veto is not None:
                 self._veto(proposal, node, str(veto))
                 return
@@ -116,9 +116,8 @@ class Purge:
         self._agreement.conclude(proposal)
         await self._replica.durable()
         fields = [proposal.partition, proposal.bucket, proposal.newest_deleted_ms]
-        await self._asker.ask_all(
-            others, Op.FLOOR, fields
-        )  # whoever misses it learns of it by comparing
+        # Whoever misses it learns of it by comparing.
+        await self._asker.ask_all(others, Op.FLOOR, fields)
         self._log.info("partition.purged", partition=proposal.partition)
 
     def _veto(self, proposal: Proposal, node: NodeId, reason: str) -> None:

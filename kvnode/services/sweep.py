@@ -46,7 +46,7 @@ class Sweep:
         for _ in range(self._partitions):
             partition = self._next
             firsts = {
-                Family.EXPIRING: lifecycle.first_kept_expiring(),
+                Family.EXPIRING: lifecycle.first_kept(),
                 Family.DELETED: lifecycle.floor(partition).bucket,
             }
             for family, first in firsts.items():
@@ -71,9 +71,7 @@ class Sweep:
             if bucket.family is Family.DELETED:
                 self._remember(document_id)
         await self._replica.durable()
-        if (
-            not removed
-        ):  # the index names what is not there: the trees are rebuilt at the next start
+        if not removed:  # the index names what is not there, or nothing
             self._log.warning("sweep.found_nothing", family=bucket.family.name.lower())
             self._replica.records.forget_bucket(bucket)
         elif bucket.family is Family.DELETED:

@@ -94,5 +94,11 @@ class Engine(Protocol):
         Fewer than ``limit`` pairs are the end of the range; otherwise go on behind the last one.
         """
 
+    async def compact(self, start: bytes, stop: bytes) -> int:
+        """Give back the space of what was deleted or replaced with start <= key < stop.
+
+        Reads and writes go on meanwhile. Returns the size in bytes of what was gone through.
+        """
+
     async def close(self) -> None:
         """Make what was put durable, then release the files."""

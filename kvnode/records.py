@@ -35,6 +35,8 @@ from kvnode.storage.keys import (
     document_id_of,
     ending_key,
     ending_prefix,
+    ending_range,
+    partition_range,
     prefix_stop,
     record_key,
     tail_key,
@@ -164,6 +166,12 @@ class RecordStore:
         """Clear the digest of a bucket in which nothing is."""
         self._changed = True
         self.forest.clear(bucket)
+
+    async def compact(self, partition: int) -> int:
+        """Give back the space of a partition's removed records; bytes that were gone through."""
+        ranges = [partition_range(partition, self.forest.partitions)]
+        ranges += [ending_range(family, partition) for family in Family]
+        return sum([await self._engine.compact(start, stop) for start, stop in ranges])
 
     # Start ----------------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
-"""Asking several nodes the same, and waiting for all of them, with one deadline."""
+"""Asking other nodes on behalf of background services, with one deadline for all answers."""
 
 import asyncio
 from collections.abc import Iterable
 
-from cluster.ids import NodeId
+from cluster.ids import NodeId, partition_of
+from cluster.ring import Ring
 from kvnode.ports import Clock
-from kvnode.rpc.connection import Outcome, settle
-from kvnode.rpc.operations import Fields, Op
+from kvnode.rpc.connection import Lost, Outcome, settle
+from kvnode.rpc.operations import FetchResult, Fields, Op
 from kvnode.rpc.transport import Transport
 
 
@@ -37,3 +38,26 @@ class Asker:
         """Ask all at once; their answers in the order of the nodes."""
         sent = [(node, self.send(node, op, fields)) for node in nodes]
         return [(node, await outcome) for node, outcome in sent]
+
+
+class CoOwners:
+    """The other owners of this node's documents."""
+
+    def __init__(self, asker: Asker, ring: Ring, node: NodeId) -> None:
+        self._asker = asker
+        self._ring = ring
+        self.node = node
+
+    def fetch(self, document_id: bytes) -> "dict[NodeId, asyncio.Future[Outcome]]":
+        """Ask each of them what it has of a document."""
+        owners = self._ring.primaries(partition_of(document_id, self._ring.partitions))
+        return {
+            owner: self._asker.send(owner, Op.FETCH, [document_id, None])
+            for owner in owners
+            if owner != self.node
+        }
+
+
+def is_absent(answer: Outcome) -> bool:
+    """Whether an owner says that it has nothing, and can vouch for it."""
+    return not isinstance(answer, Lost) and answer[0] == FetchResult.ABSENT

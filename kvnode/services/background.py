@@ -3,10 +3,10 @@
 Gossip, the disk's guard and placement are not here: requests depend on them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from cluster.ids import NodeId
+from cluster.ids import NodeId, PartitionId
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings
 from kvnode.log import Log
@@ -15,13 +15,14 @@ from kvnode.ports import Clock, Entropy
 from kvnode.replica import Replica
 from kvnode.rpc.transport import Transport
 from kvnode.services.antientropy import AntiEntropy
-from kvnode.services.asking import Asker
+from kvnode.services.asking import Asker, CoOwners
 from kvnode.services.budget import Budget
 from kvnode.services.handoff import Handoff
 from kvnode.services.indexing import Indexing
 from kvnode.services.inquiry import Inquiry
 from kvnode.services.loop import Service
 from kvnode.services.purge import Purge
+from kvnode.services.reclaim import Reclaim
 from kvnode.services.scrub import Scrub
 from kvnode.services.sweep import Sweep
 from kvnode.services.verify import Verify
@@ -55,6 +56,7 @@ class Background:
         log: Log,
     ) -> None:
         asker = Asker(transport, clock)
+        owners = CoOwners(asker, ring, node)
         self.budget = _budget_of(settings)
         self.handoff = Handoff(
             replica,
@@ -80,32 +82,51 @@ class Background:
         )
         self.scrub = Scrub(
             replica,
-            ring,
-            node,
+            owners,
             interval_s=settings.antientropy.interval_s,
-            asker=asker,
             budget=self.budget,
             clock=clock,
             log=log,
         )
-        interval_s = settings.lifecycle.sweep_interval_s
-        self.sweep = Sweep(replica, ring.partitions, interval_s=interval_s, log=log)
+        self.sweep = Sweep(
+            replica, ring.partitions, interval_s=settings.lifecycle.sweep_interval_s, log=log
+        )
         self.purge = Purge(
             replica,
             ring,
             node,
             nodes,
-            interval_s=interval_s,
+            interval_s=self.sweep.interval_s,
             asker=asker,
             is_up=is_up,
             is_absent=is_absent,
             clock=clock,
             log=log,
         )
-        asking = (ring, node, interval_s, asker, log)
-        self.verify = Verify(replica, self.sweep, *asking)
-        self.inquiry = Inquiry(replica, *asking)
+        self._follow_sweep(replica, ring.partitions_of(node), owners, clock, log)
         self._indexing = Indexing(replica.records)
+
+    def _follow_sweep(
+        self,
+        replica: Replica,
+        owned: Sequence[PartitionId],
+        owners: CoOwners,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        """What there is to do once records are gone."""
+        interval_s = self.sweep.interval_s
+        self.reclaim = Reclaim(
+            replica,
+            self.sweep,
+            len(owned),
+            interval_s=interval_s,
+            budget=self.budget,
+            clock=clock,
+            log=log,
+        )
+        self.verify = Verify(replica, self.sweep, owners, interval_s=interval_s, log=log)
+        self.inquiry = Inquiry(replica, owners, interval_s=interval_s, log=log)
 
     def services(self) -> list[Service]:
         """Everything that runs."""
@@ -113,6 +134,7 @@ class Background:
             self.handoff,
             self.antientropy,
             self.sweep,
+            self.reclaim,
             self.purge,
             self.verify,
             self.inquiry,
@@ -127,5 +149,6 @@ def _budget_of(settings: ClusterSettings) -> Budget:
             Handoff.name: settings.hints.rate_bytes_per_s,
             AntiEntropy.name: settings.antientropy.rate_bytes_per_s,
             Scrub.name: settings.antientropy.rate_bytes_per_s,
+            Reclaim.name: settings.antientropy.rate_bytes_per_s,
         }
     )

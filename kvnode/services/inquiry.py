@@ -8,20 +8,17 @@ Rules
 3. As long as one owner can't answer, nothing is decided, and the copy is asked about again.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from cluster.ids import NodeId, partition_of
-from cluster.ring import Ring
 from kvnode.codec import verify
 from kvnode.errors import StoreError
 from kvnode.log import Log
 from kvnode.quarantine import State, Suspect
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost, Outcome
-from kvnode.rpc.operations import FetchResult, Op
-from kvnode.services.asking import Asker
+from kvnode.rpc.operations import FetchResult
+from kvnode.services.asking import CoOwners, is_absent
 from kvnode.services.loop import Work
 
 _UNIT: Final = 64
@@ -35,17 +32,14 @@ class Inquiry:
     def __init__(
         self,
         replica: Replica,
-        ring: Ring,
-        node: NodeId,
+        owners: CoOwners,
+        *,
         interval_s: float,
-        asker: Asker,
         log: Log,
     ) -> None:
         self.interval_s = interval_s
         self._replica = replica
-        self._ring = ring
-        self._node = node
-        self._asker = asker
+        self._owners = owners
         self._log = log
         self._after = b""
 
@@ -56,18 +50,11 @@ class Inquiry:
         suspects = self._replica.quarantine.suspects(self._after, _UNIT)
         self._after = suspects[-1].document_id if len(suspects) == _UNIT else b""
         asked = [suspect for suspect in suspects if suspect.state is State.ASKED]
-        answers = [self._ask(suspect) for suspect in asked]
+        answers = [self._owners.fetch(suspect.document_id) for suspect in asked]
         for suspect, outcomes in zip(asked, answers, strict=True):
-            self._decide(suspect, [await outcome for outcome in outcomes])
+            self._decide(suspect, [await outcome for outcome in outcomes.values()])
         await self._replica.durable()
         return Work.BUSY if self._after else Work.IDLE
-
-    def _ask(self, suspect: Suspect) -> list["asyncio.Future[Outcome]"]:
-        owners = self._ring.primaries(partition_of(suspect.document_id, self._ring.partitions))
-        fields = [suspect.document_id, None]
-        return [
-            self._asker.send(owner, Op.FETCH, fields) for owner in owners if owner != self._node
-        ]
 
     def _decide(self, suspect: Suspect, outcomes: Sequence[Outcome]) -> None:
         answers = [outcome for outcome in outcomes if not isinstance(outcome, Lost)]
@@ -82,9 +69,6 @@ class Inquiry:
             return  # damaged, or fenced meanwhile: asked again
         if known:
             self._replica.quarantine.release(suspect)
-        elif outcomes and all(
-            not isinstance(outcome, Lost) and outcome[0] == FetchResult.ABSENT
-            for outcome in outcomes
-        ):
+        elif outcomes and all(map(is_absent, outcomes)):
             self._replica.quarantine.condemn(suspect)
             self._log.warning("orphan.quarantined", held_at_ms=suspect.held_at_ms)

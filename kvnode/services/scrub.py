@@ -11,8 +11,7 @@ Rules
 
 from typing import Final
 
-from cluster.ids import DocumentId, NodeId, partition_of
-from cluster.ring import Ring
+from cluster.ids import DocumentId
 from kvnode.codec import verify
 from kvnode.ending import Family, ending_of
 from kvnode.errors import CorruptRecord, StoreError
@@ -21,8 +20,8 @@ from kvnode.log import Log
 from kvnode.ports import Clock
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost
-from kvnode.rpc.operations import FetchResult, Op
-from kvnode.services.asking import Asker
+from kvnode.rpc.operations import FetchResult
+from kvnode.services.asking import CoOwners
 from kvnode.services.budget import Budget
 from kvnode.services.loop import Work
 
@@ -40,20 +39,16 @@ class Scrub:
     def __init__(
         self,
         replica: Replica,
-        ring: Ring,
-        node: NodeId,
+        owners: CoOwners,
         *,
         interval_s: float,
-        asker: Asker,
         budget: Budget,
         clock: Clock,
         log: Log,
     ) -> None:
         self.interval_s = interval_s
         self._replica = replica
-        self._ring = ring
-        self._node = node
-        self._asker = asker
+        self._owners = owners
         self._budget = budget
         self._clock = clock
         self._log = log
@@ -116,10 +111,8 @@ class Scrub:
 
     async def _heal(self, document_id: DocumentId) -> None:
         self.corrupt_count += 1
-        owners = self._ring.primaries(partition_of(document_id, self._ring.partitions))
-        others = [owner for owner in owners if owner != self._node]
-        answers = await self._asker.ask_all(others, Op.FETCH, [document_id, None])
-        for owner, answer in answers:
+        for owner, asked in self._owners.fetch(document_id).items():
+            answer = await asked
             if isinstance(answer, Lost) or answer[0] != FetchResult.FOUND:
                 continue
             try:

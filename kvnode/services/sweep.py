@@ -38,24 +38,39 @@ class Sweep:
         self.purged_count = 0
         #: The ids that were purged last, oldest first.
         self.purged: dict[DocumentId, None] = {}
+        #: Records removed by partition, since its space was given back (``reclaim``).
+        self.removed: dict[int, int] = {}
         self._next = 0
 
     async def run_once(self) -> Work:
         """Remove some records of one partition."""
-        lifecycle, forest = self._replica.lifecycle, self._replica.records.forest
         for _ in range(self._partitions):
-            partition = self._next
-            firsts = {
-                Family.EXPIRING: lifecycle.first_kept(),
-                Family.DELETED: lifecycle.floor(partition).bucket,
-            }
-            for family, first in firsts.items():
-                oldest = forest.oldest(family, partition)
-                if oldest is not None and oldest < first:
-                    await self._remove(Bucket(family, partition, oldest), firsts)
-                    return Work.BUSY
-            self._next = (partition + 1) % self._partitions
+            firsts = self._firsts(self._next)
+            bucket = self._first_due(self._next, firsts)
+            if bucket is not None:
+                await self._remove(bucket, firsts)
+                return Work.BUSY
+            self._next = (self._next + 1) % self._partitions
         return Work.IDLE
+
+    def is_due(self, partition: int) -> bool:
+        """Whether something that has ended is still there."""
+        return self._first_due(partition, self._firsts(partition)) is not None
+
+    def _firsts(self, partition: int) -> dict[Family, int]:
+        """The buckets from which on records are kept."""
+        lifecycle = self._replica.lifecycle
+        return {
+            Family.EXPIRING: lifecycle.first_kept(),
+            Family.DELETED: lifecycle.floor(partition).bucket,
+        }
+
+    def _first_due(self, partition: int, firsts: dict[Family, int]) -> Bucket | None:
+        for family, first in firsts.items():
+            oldest = self._replica.records.forest.oldest(family, partition)
+            if oldest is not None and oldest < first:
+                return Bucket(family, partition, oldest)
+        return None
 
     async def _remove(self, bucket: Bucket, firsts: dict[Family, int]) -> None:
         removed = 0
@@ -71,6 +86,7 @@ class Sweep:
             if bucket.family is Family.DELETED:
                 self._remember(document_id)
         await self._replica.durable()
+        self.removed[bucket.partition] = self.removed.get(bucket.partition, 0) + removed
         if not removed:  # the index names what is not there, or nothing
             self._log.warning("sweep.found_nothing", family=bucket.family.name.lower())
             self._replica.records.forget_bucket(bucket)

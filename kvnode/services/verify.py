@@ -9,14 +9,12 @@ Rules
 
 from typing import Final
 
-from cluster.ids import NodeId, partition_of
-from cluster.ring import Ring
 from kvnode.ending import Family, ending_of
 from kvnode.log import Log
 from kvnode.replica import Replica
-from kvnode.rpc.connection import Lost
-from kvnode.rpc.operations import FetchResult, Op
-from kvnode.services.asking import Asker
+from kvnode.rpc.connection import Lost, Outcome
+from kvnode.rpc.operations import FetchResult
+from kvnode.services.asking import CoOwners, is_absent
 from kvnode.services.loop import Work
 from kvnode.services.sweep import Sweep
 
@@ -32,18 +30,15 @@ class Verify:
         self,
         replica: Replica,
         sweep: Sweep,
-        ring: Ring,
-        node: NodeId,
+        owners: CoOwners,
+        *,
         interval_s: float,
-        asker: Asker,
         log: Log,
     ) -> None:
         self.interval_s = interval_s
         self._replica = replica
         self._sweep = sweep
-        self._ring = ring
-        self._node = node
-        self._asker = asker
+        self._owners = owners
         self._log = log
         self.verified_count = 0
         self.contradicted_count = 0
@@ -52,24 +47,21 @@ class Verify:
         """Ask about some of the ids that were purged last."""
         for document_id in list(self._sweep.purged)[:_UNIT]:
             del self._sweep.purged[document_id]
-            owners = self._ring.primaries(partition_of(document_id, self._ring.partitions))
-            others = [owner for owner in owners if owner != self._node]
-            answers = await self._asker.ask_all(others, Op.FETCH, [document_id, None])
-            found = [(node, answer) for node, answer in answers if not isinstance(answer, Lost)]
-            found.append((self._node, list(self._replica.fetch(document_id, None))))
-            live = [
-                node
-                for node, answer in found
-                if answer[0] == FetchResult.FOUND
-                and ending_of(answer[1]).family is not Family.DELETED
-            ]
+            asked = self._owners.fetch(document_id)
+            answers = {node: await answer for node, answer in asked.items()}
+            answers[self._owners.node] = list(self._replica.fetch(document_id, None))
+            live = [node for node, answer in answers.items() if _is_live(answer)]
             if live:
                 self.contradicted_count += 1
                 self._log.error("purge.contradicted", document=document_id.hex(), holders=live)
-            elif len(found) == len(owners) and all(
-                answer[0] == FetchResult.ABSENT for _, answer in found
-            ):
+            elif all(map(is_absent, answers.values())):
                 self.verified_count += 1
             else:
                 self._sweep.purged[document_id] = None
         return Work.IDLE
+
+
+def _is_live(answer: Outcome) -> bool:
+    if isinstance(answer, Lost) or answer[0] != FetchResult.FOUND:
+        return False
+    return ending_of(answer[1]).family is not Family.DELETED

@@ -66,6 +66,12 @@ def partition_range(partition: int, partitions: int) -> tuple[bytes, bytes]:
     return start_key, b"r" + stop.to_bytes(2, "big") if stop < _TAIL_VALUES else b"s"
 
 
+def ending_range(family: Family, partition: int) -> tuple[bytes, bytes]:
+    """(start, stop) keys of the index entries of all of a partition's records of a family."""
+    prefix = b"e" + bytes((family,)) + partition.to_bytes(2, "big")
+    return prefix, prefix_stop(prefix)
+
+
 def hint_prefix(target: NodeId) -> bytes:
     """What all hints for one target start with; no target's prefix is a prefix of another's."""
     name = target.encode()

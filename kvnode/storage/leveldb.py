@@ -9,11 +9,14 @@ acknowledged is in its log, and of the batch that failed nothing was. Any other 
 """
 
 import asyncio
+import concurrent.futures
 import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +72,8 @@ class LevelDBEngine:
             target=self._write_batches, name="leveldb-writer", daemon=True
         )
         self._writer.start()
+        self._compactor = ThreadPoolExecutor(1, thread_name_prefix="leveldb-compactor")
+        self._compaction: Future[None] | None = None
         self._closed = False
 
     def get(self, key: bytes) -> bytes | None:
@@ -164,6 +169,15 @@ class LevelDBEngine:
                 return start, min(found.key(), stop) if found.valid() else stop
         return None
 
+    async def compact(self, start: bytes, stop: bytes) -> int:
+        """See ``kvnode.ports.Engine``. LevelDB rewrites the tables that reach into the range."""
+        before_bytes = self._database.approximate_size(start, stop)
+        compact = partial(self._database.compact_range, start=start, stop=stop)
+        self._compaction = self._compactor.submit(compact)
+        await asyncio.wrap_future(self._compaction)
+        # Before, some of it may have been in the log only.
+        return int(max(before_bytes, self._database.approximate_size(start, stop)))
+
     async def close(self) -> None:
         """See ``kvnode.ports.Engine``."""
         if self._closed:
@@ -175,6 +189,12 @@ class LevelDBEngine:
             await durable
         self._batches.put(None)
         self._writer.join()
+        self._close_database()
+        self._compactor.shutdown()
+
+    def _close_database(self) -> None:
+        """Close it when nobody is in it: a compaction ends at its range's end, or at an error."""
+        concurrent.futures.wait([self._compaction] if self._compaction else [])
         self._database.close()
 
     def _begin(self, changes: Changes) -> None:
@@ -220,7 +240,7 @@ class LevelDBEngine:
             self._commit.finished(error)
             return
         self._had_no_room = True
-        self._database.close()
+        self._close_database()
         try:
             self._make_room()
             self._database = open_database(self._directory)

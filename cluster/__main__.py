@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cluster import launch, report, status
+from cluster import doctor, launch, report, status
+from cluster import repair as repairs
+from cluster.doctor import Severity
 from cluster.interrupts import Interrupted
 from cluster.launch import Wanted
 from cluster.startup import LaunchError
@@ -112,6 +114,70 @@ def restart(nodes: NodesArgument, var: VarOption = DEFAULT_ROOT) -> None:
     """Stop nodes and start them again, as after an edit of cluster.toml."""
     launch.stop(VarDirectory(var), nodes, _console(), kill=False)
     _start(VarDirectory(var), nodes)
+
+
+@app.command()
+def replace(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Such as a2; it must be stopped.")],
+    var: VarOption = DEFAULT_ROOT,
+) -> None:
+    """Start a node on an empty directory and rebuild it from its peers; the old one is kept."""
+    directory = VarDirectory(var)
+    for one in launch.replace(directory, node, _console()):
+        follow = directory.command("stele status")
+        launch.say(_console(), f"{node} runs, but is not ready yet: {one.unready}; {follow} tells")
+        raise typer.Exit(1)
+    launch.say(_console(), f"{node} was rebuilt and is ready")
+
+
+@app.command()
+def repair(
+    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE...]")] = None,
+    var: VarOption = DEFAULT_ROOT,
+    wait: Annotated[bool, typer.Option(help="Watch until all has been compared.")] = True,
+) -> None:
+    """Compare the copies of nodes (all, if none is named) with their peers' now, and level them."""
+    directory = VarDirectory(var)
+    chosen = launch.named(directory, nodes) if nodes else directory.settings().node
+    if not repairs.repair(chosen, _console(), wait=wait):
+        raise typer.Exit(1)
+
+
+@app.command()
+def trust(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Such as a2.")],
+    var: VarOption = DEFAULT_ROOT,
+    yes: Annotated[bool, typer.Option("--yes", help="I have read what this does.")] = False,
+) -> None:
+    """Serve what a fenced node holds. For partitions whose every owner is fenced.
+
+    A document that was deleted and purged while this node was away may come back with it.
+    """
+    directory = VarDirectory(var)
+    (chosen,) = launch.named(directory, [node])
+    if not yes:
+        raise LaunchError(
+            f"documents that were deleted while {node} was away may come back with it; "
+            f"{directory.command(f'stele trust --yes {node}')} does it all the same."
+        )
+    repairs.trust(chosen, _console())
+
+
+@app.command("doctor")
+def show_doctor(
+    var: VarOption = DEFAULT_ROOT,
+    output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
+) -> None:
+    """Look for what is wrong, and say what to do. Exit code 0: nothing, 1: something is."""
+    directory = VarDirectory(var)
+    settings = directory.settings()
+    findings = doctor.diagnose(directory, settings, doctor.examine(directory, settings))
+    if output is Output.JSON:
+        typer.echo(report.findings_json(findings))
+    else:
+        report.print_findings(findings, _console())
+    if any(finding.severity is not Severity.NOTE for finding in findings):
+        raise typer.Exit(1)
 
 
 @config_app.command("check")

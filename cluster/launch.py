@@ -10,16 +10,18 @@ Rules
 """
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
 from cluster import processes, startup
-from cluster.interrupts import Interrupts
+from cluster.interrupts import Interrupted, Interrupts
 from cluster.ports import busy_port
 from cluster.secret import read_secret
 from cluster.settings import ClusterSettings, NodeSettings
@@ -71,15 +73,40 @@ def up(var: VarDirectory, wanted: Wanted, console: Console) -> ClusterSettings:
 def start(var: VarDirectory, names: Sequence[str], console: Console) -> list[StartingNode]:
     """Start nodes by name. Returns those that run but are not ready."""
     with Interrupts() as interrupts, var.locked():
-        nodes = _named(var, var.settings(), names)
+        nodes = named(var, names)
         with _starting(var, nodes, console, interrupts) as starting:
             return startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
+
+
+def replace(var: VarDirectory, name: str, console: Console) -> list[StartingNode]:
+    """Start a node anew on an empty directory, to be rebuilt from its peers.
+
+    What it had is put aside. Returns it in a list if it is still being rebuilt.
+    """
+    with Interrupts() as interrupts, var.locked():
+        settings = var.settings()
+        (node,) = named(var, [name])
+        if len(settings.region_nodes(node.region)) == 1:
+            raise LaunchError(f"{name} has no peers to be rebuilt from.")
+        if processes.find_node(var, name):
+            stop_it = var.command(f"stele stop {name}")
+            raise LaunchError(f"{name} runs; {stop_it} stops it, if its documents may go.")
+        aside = var.put_aside(name, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+        if aside is not None:
+            say(console, f"what {name} had is in {aside} now; remove it when all is well")
+        startup.initialise_nodes(var, [node], var.cluster_file, interrupts)
+        with _starting(var, [node], console, interrupts) as starting:
+            late = startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
+        try:
+            return startup.wait_until_ready(late, inf, console, interrupts)
+        except Interrupted:
+            return late  # it goes on without us
 
 
 def stop(var: VarDirectory, names: Sequence[str], console: Console, *, kill: bool) -> None:
     """Stop nodes by name; with ``kill`` as a crash would, by SIGKILL."""
     with var.locked():
-        nodes = _named(var, var.settings(), names)
+        nodes = named(var, names)
         stopped = _stop(var, [node.id for node in nodes], console, kill=kill)
     what = "killed" if kill else "stopped"
     say(console, f"{what} {stopped}" if stopped else f"{', '.join(names)}: not running")
@@ -107,6 +134,17 @@ def clean(var: VarDirectory, console: Console) -> None:
     stays = f"; {left} is not Stele's and stays" if left else ""
     before = f"stopped {stopped}; " if stopped else ""
     say(console, f"{before}removed the cluster in {var.root} and its documents{stays}")
+
+
+def named(var: VarDirectory, names: Sequence[str]) -> list[NodeSettings]:
+    """Nodes by name. Raises VarError for one that the cluster file does not have."""
+    nodes = {node.id: node for node in var.settings().node}
+    for name in names:
+        if name not in nodes:
+            raise VarError(
+                f"{var.cluster_file} has no node {name}; its nodes are {', '.join(nodes)}."
+            )
+    return [nodes[name] for name in dict.fromkeys(names)]
 
 
 def say(console: Console, text: str) -> None:
@@ -208,18 +246,6 @@ def _stop(var: VarDirectory, nodes: Sequence[str], console: Console, *, kill: bo
         if process in hung:
             say(console, f"{node} did not stop within {STOP_WITHIN_S:g} s and was killed")
     return names
-
-
-def _named(
-    var: VarDirectory, settings: ClusterSettings, names: Sequence[str]
-) -> list[NodeSettings]:
-    nodes = {node.id: node for node in settings.node}
-    for name in names:
-        if name not in nodes:
-            raise VarError(
-                f"{var.cluster_file} has no node {name}; its nodes are {', '.join(nodes)}."
-            )
-    return [nodes[name] for name in dict.fromkeys(names)]
 
 
 def _refuse_busy_ports(nodes: Sequence[NodeSettings], otherwise: str) -> None:

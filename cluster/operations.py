@@ -67,6 +67,83 @@ class NodeStatus(msgspec.Struct):
     documents_estimate: int | None = None
 
 
+class HintsKept(msgspec.Struct):
+    """Of ``HintsView``, for one node."""
+
+    count: int
+    bytes: int
+    #: Age of the oldest.
+    oldest_s: float
+
+
+class HintsView(msgspec.Struct):
+    """Answer of ``GET /admin/hints``."""
+
+    #: By the id of the node that they are kept for.
+    targets: dict[str, HintsKept]
+    #: By node: partitions that are compared with it because hints for it were lost.
+    comparisons_owed: dict[str, int]
+
+
+class Veto(msgspec.Struct):
+    """Why a partition's deleted documents can't leave the disks yet."""
+
+    partition: int
+    node: str
+    reason: str
+    for_s: float
+
+
+class Comparison(msgspec.Struct):
+    """Anti-entropy with one peer."""
+
+    last_complete_s: float | None
+    partitions_left: int
+    partitions: int
+
+
+class Scrubbed(msgspec.Struct):
+    """Records read against their checksums."""
+
+    corrupt: int
+    healed: int
+
+
+class LifecycleView(msgspec.Struct):
+    """Answer of ``GET /admin/lifecycle``."""
+
+    contradicted: int
+    vetoes: list[Veto]
+    vetoed_partitions: int
+    #: Partitions whose copy here is not to be believed.
+    fenced: list[int]
+    #: By peer.
+    comparisons: dict[str, Comparison]
+    scrub: Scrubbed
+    up_s: float
+
+
+class QuarantineView(msgspec.Struct):
+    """Answer of ``GET /admin/quarantine``."""
+
+    asked: int
+    orphans: int
+
+
+class JobView(msgspec.Struct):
+    """Answer of ``POST /admin/NAME`` and ``GET /admin/jobs/ID``."""
+
+    id: str
+    state: str
+    done: int
+    total: int
+    eta_s: float | None = None
+    #: Of a repair: peers that it has yet to finish with, and documents sent and fetched.
+    peers: list[str] = []
+    pushed: int = 0
+    pulled: int = 0
+
+
 class NoAnswer(Exception):
     """The listener is not there, too slow, or did not say what was asked."""
 
@@ -81,10 +158,42 @@ def node_status(node: NodeSettings, timeout_s: float) -> NodeStatus:
     return _ask(node, "/admin/status", timeout_s, NodeStatus)
 
 
-def _ask(node: NodeSettings, path: str, timeout_s: float, answer: type[_Answer]) -> _Answer:
+def hints(node: NodeSettings, timeout_s: float) -> HintsView:
+    """What the node keeps for others. Raises NoAnswer."""
+    return _ask(node, "/admin/hints", timeout_s, HintsView)
+
+
+def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:
+    """What ends on the node, and what is being repaired. Raises NoAnswer."""
+    return _ask(node, "/admin/lifecycle", timeout_s, LifecycleView)
+
+
+def quarantine(node: NodeSettings, timeout_s: float) -> QuarantineView:
+    """Copies that the node does not merge. Raises NoAnswer."""
+    return _ask(node, "/admin/quarantine", timeout_s, QuarantineView)
+
+
+def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:
+    """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer."""
+    return _ask(node, f"/admin/{action}", timeout_s, JobView, method="POST")
+
+
+def job(node: NodeSettings, job_id: str, timeout_s: float) -> JobView:
+    """How far something has come. Raises NoAnswer."""
+    return _ask(node, f"/admin/jobs/{job_id}", timeout_s, JobView)
+
+
+def _ask(
+    node: NodeSettings,
+    path: str,
+    timeout_s: float,
+    answer: type[_Answer],
+    *,
+    method: str = "GET",
+) -> _Answer:
     connection = http.client.HTTPConnection(node.host, node.ops_port, timeout=timeout_s)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         body = connection.getresponse().read(_ANSWER_BYTES_MAX)
         return msgspec.json.decode(body, type=answer)
     except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeDecodeError) as error:

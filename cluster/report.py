@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Final
 
 import msgspec
@@ -9,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.doctor import Finding, Severity
 from cluster.launch import say
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.status import ClusterState, NodeState, NodeView, doubted, hints_held
@@ -19,6 +21,12 @@ _COLOURS: Final = {
     NodeState.NOT_READY: "yellow",
     NodeState.SILENT: "red",
     NodeState.DOWN: "red",
+}
+
+_SEVERITIES: Final = {
+    Severity.CRITICAL: "red",
+    Severity.WARNING: "yellow",
+    Severity.NOTE: "dim",
 }
 
 
@@ -98,6 +106,26 @@ def status_json(var: VarDirectory, views: Sequence[NodeView], state: ClusterStat
         for view in views
     ]
     return json.dumps({"var": str(var.root), "state": state.name.lower(), "nodes": nodes}, indent=2)
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """What is wrong, what to do about it, and a verdict."""
+    for finding in findings:
+        colour, word = _SEVERITIES[finding.severity], finding.severity.value
+        console.print(f"[{colour}]{word:8}[/] ", end="", soft_wrap=True)
+        say(console, f"{finding.about}: {finding.what}\n{' ' * 9}{finding.do}")
+    wrong = [one for one in findings if one.severity is not Severity.NOTE]
+    verdict = "nothing needs to be done"
+    if wrong:
+        verdict = "1 thing needs" if len(wrong) == 1 else f"{len(wrong)} things need"
+        verdict += " attention"
+    say(console, verdict if not findings else f"\n{verdict}")
+
+
+def findings_json(findings: Sequence[Finding]) -> str:
+    """The same for programs."""
+    found = [{**asdict(finding), "severity": finding.severity.value} for finding in findings]
+    return json.dumps({"findings": found}, indent=2)
 
 
 def _own_words(view: NodeView) -> tuple[str, ...]:

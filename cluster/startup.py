@@ -2,8 +2,8 @@
 
 Rules
 -----
-1. A node's directory is made when the cluster is created and never again. A node that finds its
-   directory missing has lost its disk, and must not come back as if it knew that it has nothing.
+1. A node's directory is made when the cluster is created, or replaced at an operator's word. A node
+   that finds its directory missing has lost its disk, and must not come back unasked.
 2. A node that ends while it is waited for is reported with the last line that it logged.
 """
 

@@ -2,7 +2,7 @@
 
     cluster.toml      the topology and every setting       cluster.secret   mode 0600
     nodes/<id>/       a node's database                     log/<id>.log     what it said
-    run/<id>.pid      its process, while it runs
+    run/<id>.pid      its process, while it runs           nodes/<id>.replaced-<time>/  put aside
 
 Rules
 -----
@@ -67,6 +67,23 @@ class VarDirectory:
     def node_directory(self, node: str) -> Path:
         """A node's database."""
         return self.root / "nodes" / node
+
+    def put_aside(self, node: str, at: str) -> Path | None:
+        """Move a node's directory out of the way; where it is now, None if there was none.
+
+        Args:
+            at: The time, for its name.
+        """
+        directory = self.node_directory(node)
+        if not directory.exists() or not any(directory.iterdir()):
+            return None
+        aside = self.root / "nodes" / f"{node}.replaced-{at}"
+        directory.rename(aside)
+        return aside
+
+    def replaced(self, node: str) -> list[Path]:
+        """Directories of a node that ``put_aside`` moved, oldest first."""
+        return sorted((self.root / "nodes").glob(f"{node}.replaced-*"))
 
     def log_file(self, node: str) -> Path:
         """A node's output, appended to over all its starts."""

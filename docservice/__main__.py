@@ -14,15 +14,16 @@ from typing import Any
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from cluster.layout import ring_of
 from cluster.secret import read_secret
 from cluster.topology import TopologyError, read_cluster_file
 from docservice.documents import DocumentService
 from docservice.http.server import start_data_listener
-from kvnode.admin import start_admin_listener
+from kvnode.admin import Operations, start_admin_listener
 from kvnode.client import ClusterClient
+from kvnode.jobs import Jobs
 from kvnode.log import Log, process_log
 from kvnode.metrics import HttpMetrics
-from kvnode.node import ring_of
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
 
 DRAIN_S = 5.0
@@ -85,14 +86,14 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             clock=clock,
             entropy=entropy,
         )
-        admin = await start_admin_listener(
-            arguments.host,
-            arguments.ops_port,
+        operations = Operations(
             registry=registry,
             unready_reasons=unready_reasons,
             views={"status": status},
             actions={},
+            jobs=Jobs(clock),
         )
+        admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):

@@ -19,12 +19,12 @@ from cluster.settings import ClusterSettings, NodeSettings, StorageSettings
 from cluster.topology import TopologyError, read_cluster_file
 from docservice.documents import DocumentService
 from docservice.http.server import start_data_listener
-from kvnode.admin import start_admin_listener
+from kvnode.admin import Operations, start_admin_listener
 from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.log import Log, process_log
 from kvnode.metrics import HttpMetrics, NodeCollector
 from kvnode.node import Node
-from kvnode.status import lifecycle, quarantine, status
+from kvnode.status import hints, lifecycle, quarantine, status
 from kvnode.storage.database import create_database, is_damage, text_of
 from kvnode.storage.disk import DiskGuard
 from kvnode.storage.identity import Identity
@@ -162,18 +162,22 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             clock=clock,
             entropy=entropy,
         )
-        admin = await start_admin_listener(
-            own.host,
-            own.ops_port,
+        operations = Operations(
             registry=registry,
             unready_reasons=node.unready_reasons,
             views={
                 "status": partial(status, node),
+                "hints": partial(hints, node),
                 "lifecycle": partial(lifecycle, node),
                 "quarantine": partial(quarantine, node),
             },
-            actions={"repair": node.background.antientropy.repair_now},
+            actions={
+                "repair": node.background.antientropy.repair_now,
+                "trust": partial(node.background.rebuild.trust, node.jobs),
+            },
+            jobs=node.jobs,
         )
+        admin = await start_admin_listener(own.host, own.ops_port, operations)
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, node.request_stop)

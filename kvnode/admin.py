@@ -4,66 +4,98 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from kvnode.jobs import Job, Jobs
 
-async def start_admin_listener(
-    host: str,
-    port: int,
-    *,
-    registry: CollectorRegistry,
-    unready_reasons: Callable[[], list[str]],
-    views: Mapping[str, Callable[[], dict[str, Any]]],
-    actions: Mapping[str, Callable[[], dict[str, Any]]],
-) -> web.AppRunner:
-    """Listen; ``cleanup`` of the answer stops it.
 
-    Args:
-        unready_reasons: Why requests would mostly fail now; empty when ready.
-        views: What ``GET /admin/NAME`` shows, by name.
-        actions: What ``POST /admin/NAME`` begins, by name; answered with 202.
+class Operations(msgspec.Struct):
+    """What one process offers its operators."""
 
-    Raises:
-        OSError: the port is taken.
-    """
+    registry: CollectorRegistry
+    #: Why requests would mostly fail now; empty when ready.
+    unready_reasons: Callable[[], list[str]]
+    #: What ``GET /admin/NAME`` shows, by name.
+    views: Mapping[str, Callable[[], dict[str, Any]]]
+    #: What ``POST /admin/NAME`` begins, by name; answered with 202 and the job.
+    actions: Mapping[str, Callable[[], Job]]
+    #: What ``/admin/jobs`` shows, and ``DELETE /admin/jobs/ID`` calls off.
+    jobs: Jobs
 
-    async def livez(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
 
-    async def readyz(_: web.Request) -> web.Response:
-        reasons = unready_reasons()
-        body = {"ready": not reasons, "reasons": reasons}
-        return web.json_response(body, status=503 if reasons else 200)
-
-    async def versionz(_: web.Request) -> web.Response:
-        return web.json_response({"version": version("stele")})
-
-    async def metrics(_: web.Request) -> web.Response:
-        body = generate_latest(registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def view(request: web.Request) -> web.Response:
-        show = views.get(request.match_info["name"])
-        if show is None:
-            raise web.HTTPNotFound(text=f"there is {', '.join(views)}\n")
-        return web.json_response({"version": version("stele"), **show()})
-
-    async def action(request: web.Request) -> web.Response:
-        begin = actions.get(request.match_info["name"])
-        if begin is None:
-            raise web.HTTPNotFound(text=f"there is {', '.join(actions) or 'nothing'}\n")
-        return web.json_response(begin(), status=202)
-
+async def start_admin_listener(host: str, port: int, operations: Operations) -> web.AppRunner:
+    """Listen; ``cleanup`` of the answer stops it. Raises OSError: the port is taken."""
+    pages = _Pages(operations)
     app = web.Application()
-    app.router.add_get("/livez", livez)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/version", versionz)
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/admin/{name}", view)
-    app.router.add_post("/admin/{name}", action)
+    app.router.add_get("/livez", pages.livez)
+    app.router.add_get("/readyz", pages.readyz)
+    app.router.add_get("/version", pages.version)
+    app.router.add_get("/metrics", pages.metrics)
+    app.router.add_get("/admin/jobs", pages.jobs)
+    app.router.add_get("/admin/jobs/{id}", pages.job)
+    app.router.add_delete("/admin/jobs/{id}", pages.cancel)
+    app.router.add_get("/admin/{name}", pages.view)
+    app.router.add_post("/admin/{name}", pages.action)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     return runner
+
+
+class _Pages:
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    async def livez(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        reasons = self._operations.unready_reasons()
+        body = {"ready": not reasons, "reasons": reasons}
+        return web.json_response(body, status=503 if reasons else 200)
+
+    async def version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": version("stele")})
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        body = generate_latest(self._operations.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def view(self, request: web.Request) -> web.Response:
+        show = self._operations.views.get(request.match_info["name"])
+        if show is None:
+            raise web.HTTPNotFound(text=f"there is {', '.join(self._operations.views)}, jobs\n")
+        return web.json_response({"version": version("stele"), **show()})
+
+    async def action(self, request: web.Request) -> web.Response:
+        begin = self._operations.actions.get(request.match_info["name"])
+        if begin is None:
+            there_is = ", ".join(self._operations.actions) or "nothing"
+            raise web.HTTPNotFound(text=f"there is {there_is}\n")
+        job = begin()
+        return web.json_response(
+            self._operations.jobs.view(job),
+            status=202,
+            headers={"Location": f"/admin/jobs/{job.id}"},
+        )
+
+    async def jobs(self, _: web.Request) -> web.Response:
+        jobs = self._operations.jobs
+        return web.json_response({"jobs": [jobs.view(job) for job in jobs.all()]})
+
+    async def job(self, request: web.Request) -> web.Response:
+        return web.json_response(self._operations.jobs.view(self._found(request)))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        job = self._found(request)
+        self._operations.jobs.cancel(job)
+        return web.json_response(self._operations.jobs.view(job))
+
+    def _found(self, request: web.Request) -> Job:
+        job = self._operations.jobs.find(request.match_info["id"])
+        if job is None:
+            raise web.HTTPNotFound(text="no such job, or it ended long ago; see /admin/jobs\n")
+        return job

@@ -10,8 +10,8 @@ from functools import partial
 from math import inf
 from typing import Final, Protocol
 
-from cluster.claim import Candidate, claim
 from cluster.ids import NodeId
+from cluster.layout import ring_of
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
@@ -19,6 +19,7 @@ from kvnode.boots import BOOT_ID_BYTES
 from kvnode.coordinator import Coordinator
 from kvnode.handlers import Handlers
 from kvnode.hints import HintBook
+from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
 from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
@@ -42,7 +43,6 @@ CONNECT_GRACE_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
-_FIRST_EPOCH: Final = 1
 
 
 class Disk(Protocol):
@@ -66,17 +66,6 @@ class _Periodic:
     async def run_once(self) -> Work:
         self._call()
         return Work.IDLE
-
-
-def ring_of(settings: ClusterSettings, region: str) -> Ring:
-    """The ring that every node of a region computes from the cluster file."""
-    candidates = [
-        Candidate(node.node_id, node.zone, node.host, node.weight)
-        for node in settings.region_nodes(region)
-    ]
-    replication = settings.replication
-    owners = claim(candidates, replication.partitions, replication.copies)
-    return Ring(_FIRST_EPOCH, replication.partitions, replication.copies, owners)
 
 
 class Node:
@@ -105,6 +94,7 @@ class Node:
         self.clock = clock
         self.entropy = entropy
         self.log = log
+        self.jobs = Jobs(clock)
         self._secret = secret
         self._engine = engine
         self._disk = disk
@@ -122,6 +112,11 @@ class Node:
     def disk_free_bytes(self) -> int:
         """As of the last check."""
         return self._disk.free_bytes
+
+    @property
+    def up_s(self) -> float:
+        """Seconds since this node began to listen."""
+        return self.clock.monotonic_s() - self._started_s
 
     async def start(self) -> None:
         """Everything up to answering requests; returns when peers can reach this node."""
@@ -178,11 +173,11 @@ class Node:
         if share <= 0.5:
             reasons.append(f"only {share:.0%} of the partitions have a quorum of nodes up")
         absent = [peer for peer in self.peers if not self.transport.connected(peer)]
-        if absent and self.clock.monotonic_s() - self._started_s < CONNECT_GRACE_S:
+        if absent and self.up_s < CONNECT_GRACE_S:
             reasons.append(f"{', '.join(absent)} may yet connect")
         if self.checkin.joining_count:
             reasons.append(f"{self.checkin.joining_count} partitions wait for a peer to confirm")
-        if fenced := self.background.antientropy.fenced_partitions():
+        if fenced := self.background.rebuild.fenced():
             reasons.append(f"{len(fenced)} partitions are fenced and being rebuilt")
         return reasons
 
@@ -263,6 +258,7 @@ class Node:
             merges=self.coordinator.merges,
             is_up=self.is_up,
             is_absent=self._is_absent,
+            jobs=self.jobs,
             clock=self.clock,
             entropy=self.entropy,
             log=self.log,

@@ -14,7 +14,6 @@ _LISTED_MAX = 100
 
 def status(node: "Node") -> dict[str, Any]:
     """``/admin/status``."""
-    hints = node.replica.hints
     membership = node.gossip.membership
     zones = {one.node_id: one.zone for one in node.settings.region_nodes(node.region)}
     reasons = node.unready_reasons()
@@ -41,19 +40,37 @@ def status(node: "Node") -> dict[str, Any]:
             for member in membership.members()
         ],
         "hints": {
-            target: {
-                "count": held.count,
-                "bytes": held.size_bytes,
-                "oldest_at_ms": held.oldest_ms,
-                "left_alone_s": round(node.background.handoff.left_alone_s(target), 3),
-            }
-            for target, held in hints.targets()
+            target: {"count": held.count, "bytes": held.size_bytes}
+            for target, held in node.replica.hints.targets()
         },
-        "hints_lost": dict(hints.dropped),
-        "comparisons_owed": len(hints.owed()),
         "background_pace": round(node.background.budget.pace, 3),
         "documents_estimate": node.replica.records.count,
         "storage": {"disk_free_bytes": node.disk_free_bytes, "disk_low": node.replica.disk_low},
+    }
+
+
+def hints(node: "Node") -> dict[str, Any]:
+    """``/admin/hints``: what is kept here for others, and what was lost of it."""
+    book, now_ms = node.replica.hints, node.clock.wall_ms()
+    owed: dict[str, int] = {}
+    for debt in book.owed():
+        owed[debt.target] = owed.get(debt.target, 0) + 1
+    return {
+        "targets": {
+            target: {
+                "count": held.count,
+                "bytes": held.size_bytes,
+                "oldest_s": round((now_ms - (held.oldest_ms or now_ms)) / 1000, 3),
+                "left_alone_s": round(node.background.handoff.left_alone_s(target), 3),
+            }
+            for target, held in book.targets()
+        },
+        "created": book.created,
+        "delivered": book.delivered,
+        "superseded": book.superseded,
+        "dropped": dict(book.dropped),
+        #: By target, partitions that are compared with it because hints were lost.
+        "comparisons_owed": owed,
     }
 
 
@@ -67,6 +84,7 @@ def lifecycle(node: "Node") -> dict[str, Any]:
         return sum(forest.oldest(family, partition) is not None for partition in partitions)
 
     return {
+        "up_s": round(node.up_s, 3),
         "partitions_with_deleted": waiting(Family.DELETED),
         "partitions_with_expiring": waiting(Family.EXPIRING),
         "purged": background.sweep.purged_count,
@@ -83,10 +101,12 @@ def lifecycle(node: "Node") -> dict[str, Any]:
             for partition, veto in list(background.purge.vetoes.items())[:_LISTED_MAX]
         ],
         "vetoed_partitions": len(background.purge.vetoes),
-        "fenced_partitions": len(background.antientropy.fenced_partitions()),
+        "fenced": background.rebuild.fenced(),
         "comparisons": {
             peer: {
-                "last_complete_ms": round_.complete_ms,
+                "last_complete_s": round((now_ms - round_.complete_ms) / 1000, 3)
+                if round_.complete_ms
+                else None,
                 "partitions_left": len(round_.left),
                 "partitions": len(round_.shared),
             }

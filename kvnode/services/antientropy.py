@@ -5,8 +5,7 @@ Rules
 1. A round compares all partitions shared with one peer, some at a time, and then rests for the
    interval. It is complete when no difference was left; its time is that of its beginning.
 2. A peer that is down, or lost on the way, is tried again after a pause that doubles.
-3. Fenced partitions come first and wait for nothing. A partition is rebuilt once it was compared
-   with every co-owner that is up, and at least one; then its fence falls.
+3. Fenced partitions come first (``kvnode.services.rebuild``).
 4. A partition that lost hints (``kvnode.hints``) is compared with their target before its turn.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7.
@@ -14,13 +13,14 @@ Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from cluster.ids import NodeId, PartitionId
+from cluster.ids import NodeId
 from cluster.ring import Ring
 from kvnode.hints import Debt
+from kvnode.jobs import Job, Jobs, JobState
 from kvnode.log import Log
 from kvnode.merging import MergeSender
 from kvnode.ports import Clock, Entropy
@@ -29,6 +29,7 @@ from kvnode.services.asking import Asker
 from kvnode.services.budget import Budget
 from kvnode.services.exchange import Exchange, Outcomes, PeerLost
 from kvnode.services.loop import Work
+from kvnode.services.rebuild import Rebuild
 
 #: Partitions of one unit of work.
 _UNIT_PARTITIONS: Final = 16
@@ -72,11 +73,13 @@ class AntiEntropy:
         ring: Ring,
         node: NodeId,
         *,
+        rebuild: Rebuild,
         asker: Asker,
         merges: MergeSender,
         round_interval_s: float,
         budget: Budget,
         is_up: Callable[[NodeId], bool],
+        jobs: Jobs,
         clock: Clock,
         entropy: Entropy,
         log: Log,
@@ -84,17 +87,21 @@ class AntiEntropy:
         self._replica = replica
         self._ring = ring
         self._node = node
+        self._rebuild = rebuild
         self._asker = asker
         self._merges = merges
         self._round_interval_s = round_interval_s
         self._budget = budget
         self._is_up = is_up
+        self._jobs = jobs
         self._clock = clock
         self._log = log
         self.rounds = self._plan(entropy)
         self.totals = Outcomes()
-        #: Of each fenced partition, the co-owners that it was compared with since.
-        self._rebuilt_from: dict[int, dict[NodeId, None]] = {}
+        #: The repair that an operator asked for last, and the peers it has yet to finish with.
+        self._repair: Job | None = None
+        self._repairing: dict[NodeId, None] = {}
+        self._before_repair = Outcomes()
 
     def _plan(self, entropy: Entropy) -> dict[NodeId, Round]:
         shared: dict[NodeId, list[int]] = {}
@@ -109,45 +116,60 @@ class AntiEntropy:
             for peer, partitions in sorted(shared.items())
         }
 
-    def repair_now(self) -> dict[str, Any]:
-        """Begin a round with every peer as soon as there is time for it; what was begun."""
-        for round_ in self.rounds.values():
-            round_.due_s = self._clock.monotonic_s()
-        partitions = sum(len(round_.shared) for round_ in self.rounds.values())
-        return {"peers": list(self.rounds), "partitions": partitions}
+    def repair_now(self) -> Job:
+        """Begin a round with every peer as soon as there is time for it.
 
-    def fenced_partitions(self) -> list[PartitionId]:
-        """Own partitions that are to be rebuilt."""
-        owned = self._ring.partitions_of(self._node)
-        return [partition for partition in owned if self._replica.fenced[partition]]
+        A repair that is under way begins again, for what was written since counts too.
+        """
+        now_s = self._clock.monotonic_s()
+        for peer, round_ in self.rounds.items():
+            round_.left.clear()
+            round_.due_s = round_.retry_s = now_s
+            self._repairing[peer] = None
+        if self._repair is None or self._repair.state is not JobState.RUNNING:
+            total = sum(len(round_.shared) for round_ in self.rounds.values())
+            self._repair = self._jobs.begin("repair", total, self._repairing.clear)
+            self._before_repair = msgspec.structs.replace(self.totals)
+        self._report_repair(self._repair)
+        return self._repair
+
+    def _report_repair(self, job: Job) -> None:
+        left = sum(
+            len(self.rounds[peer].left) or len(self.rounds[peer].shared) for peer in self._repairing
+        )
+        job.done = job.total - left
+        job.detail = {
+            "peers": list(self._repairing),
+            "pushed": self.totals.pushed - self._before_repair.pushed,
+            "pulled": self.totals.pulled - self._before_repair.pulled,
+        }
+        if not self._repairing and job.state is JobState.RUNNING:
+            self._jobs.end(job)
 
     async def run_once(self) -> Work:
         """Compare some partitions with one peer."""
         now_s = self._clock.monotonic_s()
         if not self._budget.allowed_bytes(self.name, now_s):
             return Work.THROTTLED
-        fenced = self.fenced_partitions()
         for peer, round_ in self.rounds.items():
-            missing = [one for one in fenced if self._rebuilds_from(one, peer)]
-            owed = [debt for debt in self._replica.hints.owed() if self._can_repay(debt, peer)]
-            due = missing or owed or round_.left or round_.due_s <= now_s
-            if not self._is_up(peer) or now_s < round_.retry_s or not due:
+            if not self._is_up(peer) or now_s < round_.retry_s:
                 continue
-            if missing:
-                await self._compare(peer, round_, missing[:_UNIT_PARTITIONS])
+            fenced = self._rebuild.next_from(peer, round_.shared, _UNIT_PARTITIONS, now_s)
+            owed = [debt for debt in self._replica.hints.owed() if self._can_repay(debt, peer)]
+            if fenced:
+                await self._compare(peer, round_, fenced)
             elif owed:
                 await self._repay(peer, round_, owed[:_UNIT_PARTITIONS])
-            else:
+            elif round_.left or round_.due_s <= now_s:
                 await self._go_on(peer, round_)
+            else:
+                continue
+            if self._repair is not None:
+                self._report_repair(self._repair)
             # The others have their turn first when this one is called again.
             self.rounds = {**self.rounds, peer: self.rounds.pop(peer)}
             return Work.BUSY
         return Work.IDLE
-
-    def _rebuilds_from(self, partition: PartitionId, peer: NodeId) -> bool:
-        return peer in self._ring.primaries(partition) and peer not in self._rebuilt_from.get(
-            partition, ()
-        )
 
     def _can_repay(self, debt: Debt, peer: NodeId) -> bool:
         return debt.target == peer and debt.partition in self.rounds[peer].shared
@@ -175,6 +197,7 @@ class AntiEntropy:
                 if tries < _TRIES:
                     round_.left.append(partition)
         if not round_.left:
+            self._repairing.pop(peer, None)
             round_.due_s = self._clock.monotonic_s() + self._round_interval_s
             if all(tries < _TRIES for tries in round_.tries.values()):
                 round_.complete_ms = round_.started_ms
@@ -202,8 +225,10 @@ class AntiEntropy:
             round_.backoff_s = min(_BACKOFF_MAX_S, 2 * round_.backoff_s)
             self._log.info("antientropy.postponed", peer=peer, reason=str(lost))
         self._add(peer, exchange.outcomes)
+        for partition in exchange.fenced_there:
+            self._rebuild.asked(partition, peer, compared=False)
         for partition in complete or ():
-            self._rebuilt(PartitionId(partition), peer)
+            self._rebuild.asked(partition, peer, compared=True)
         return complete
 
     def _add(self, peer: NodeId, outcomes: Outcomes) -> None:
@@ -217,17 +242,3 @@ class AntiEntropy:
                 pulled=outcomes.pulled,
                 quarantined=outcomes.quarantined,
             )
-
-    def _rebuilt(self, partition: PartitionId, peer: NodeId) -> None:
-        """A fenced partition was compared with a co-owner; see rule 3."""
-        if not self._replica.fenced[partition]:
-            return
-        sources = self._rebuilt_from.setdefault(partition, {})
-        sources[peer] = None
-        others = [one for one in self._ring.primaries(partition) if one != self._node]
-        if all(one in sources for one in others if self._is_up(one)):
-            del self._rebuilt_from[partition]
-            floor = self._replica.lifecycle.floor(partition)
-            self._replica.set_floor(partition, msgspec.structs.replace(floor, fenced=False))
-            if not self.fenced_partitions():
-                self._log.info("node.rebuilt")

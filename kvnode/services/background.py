@@ -9,6 +9,7 @@ from typing import Final
 from cluster.ids import NodeId, PartitionId
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings
+from kvnode.jobs import Jobs
 from kvnode.log import Log
 from kvnode.merging import MergeSender
 from kvnode.ports import Clock, Entropy
@@ -22,6 +23,7 @@ from kvnode.services.indexing import Indexing
 from kvnode.services.inquiry import Inquiry
 from kvnode.services.loop import Service
 from kvnode.services.purge import Purge
+from kvnode.services.rebuild import Rebuild
 from kvnode.services.reclaim import Reclaim
 from kvnode.services.scrub import Scrub
 from kvnode.services.sweep import Sweep
@@ -51,6 +53,7 @@ class Background:
         merges: MergeSender,
         is_up: Callable[[NodeId], bool],
         is_absent: Callable[[NodeId], bool],
+        jobs: Jobs,
         clock: Clock,
         entropy: Entropy,
         log: Log,
@@ -67,15 +70,18 @@ class Background:
             clock=clock,
             log=log,
         )
+        self.rebuild = Rebuild(replica, ring, node, is_up, log)
         self.antientropy = AntiEntropy(
             replica,
             ring,
             node,
+            rebuild=self.rebuild,
             asker=asker,
             merges=merges,
             round_interval_s=settings.antientropy.interval_s,
             budget=self.budget,
             is_up=is_up,
+            jobs=jobs,
             clock=clock,
             entropy=entropy,
             log=log,

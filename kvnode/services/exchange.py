@@ -83,6 +83,8 @@ class Exchange:
         self._peer = peer
         self._spend = spend
         self.outcomes = Outcomes()
+        #: Partitions in which the peer is fenced.
+        self.fenced_there: list[int] = []
 
     async def run(self, partitions: Sequence[int], first_expiring: int) -> list[int]:
         """Compare and repair; the partitions in which nothing is left to do.
@@ -107,6 +109,8 @@ class Exchange:
         for partition, bucket, newest_deleted_ms, root, peer_fenced in answer:
             if partition not in complete:
                 raise ValueError("another partition")
+            if peer_fenced:
+                self.fenced_there.append(partition)
             self._replica.meet_floor(partition, bucket, newest_deleted_ms)
             same_floor = bucket == self._replica.lifecycle.floor(partition).bucket
             level = same_floor and root == self._comparing.root(partition, first_expiring)

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
+from cluster.layout import ring_of
 from cluster.ring import fallbacks
 from cluster.settings import (
     AntiEntropySettings,
@@ -26,7 +27,6 @@ from cluster.settings import (
     NodeSettings,
     ReplicationSettings,
 )
-from kvnode.node import ring_of
 from tests.simulation.clients import CLUSTER_ID, Clients, id_of_key
 from tests.simulation.disk import SimDisk
 from tests.simulation.invariants import DiskWatch

@@ -16,12 +16,13 @@ import msgspec
 import structlog
 
 from cluster.ids import NodeId
+from cluster.layout import ring_of
 from cluster.settings import ClusterSettings, NodeSettings
 from docservice.documents import DocumentService
 from kvnode.client import ClusterClient
 from kvnode.codec import decode
 from kvnode.log import Log
-from kvnode.node import Node, ring_of
+from kvnode.node import Node
 from kvnode.ports import Entropy
 from kvnode.record import Record
 from kvnode.storage.identity import Identity

@@ -17,13 +17,13 @@ PACKAGES = ("cluster", "kvnode", "docservice")
 #: Entry points (``__main__``) are not listed: they stand on top of everything.
 ORDER = """
     cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.preference
-    cluster.detector  cluster.membership
+    cluster.detector  cluster.membership  cluster.layout
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
     kvnode.ending  kvnode.hashtree  kvnode.floors
 
-    kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep
+    kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
     kvnode.rpc.operations  kvnode.rpc.frames  kvnode.rpc.handshake
     kvnode.rpc.connection  kvnode.rpc.transport
@@ -42,18 +42,18 @@ ORDER = """
 
     cluster.interrupts  cluster.refusal  cluster.topology  cluster.secret  cluster.clusterfile
     cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.startup
-    cluster.status  cluster.launch  cluster.report
+    cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
 """
 LAYERS = ORDER.split()
 
 #: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
-    cluster.membership cluster.refusal cluster.clusterfile
+    cluster.membership cluster.layout cluster.refusal cluster.clusterfile
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore
+    kvnode.hintstore kvnode.jobs
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.services.budget docservice.store docservice.documents
 """

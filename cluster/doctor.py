@@ -1,0 +1,259 @@
+"""One sweep over a cluster: what is wrong with it, and what to do about each thing.
+
+Rules
+-----
+1. A finding names who it is about, what was found, and what to do, in words that need no manual.
+2. CRITICAL: requests fail or data is at risk. WARNING: it works, with less in reserve, and does not
+   mend itself. NOTE: it mends itself, or is there to be known.
+3. What one node alone can't know is put together here from the words of all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeVar
+
+from cluster import operations, status
+from cluster.ids import NodeId
+from cluster.layout import ring_of
+from cluster.operations import HintsView, LifecycleView, NoAnswer, QuarantineView
+from cluster.settings import ClusterSettings, NodeSettings
+from cluster.status import NodeState, NodeView
+from cluster.vardir import VarDirectory
+
+_TIMEOUT_S: Final = 5.0
+#: A purge waits for a node for this long before anyone need care.
+_VETO_S: Final = 300.0
+#: Rounds of anti-entropy that may be missed.
+_ROUNDS: Final = 3
+_Answer = TypeVar("_Answer")
+
+
+class Severity(Enum):
+    """See rule 2."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that was found; the texts are without a full stop."""
+
+    severity: Severity
+    about: str
+    what: str
+    do: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """All that one node says; None for what it did not answer."""
+
+    view: NodeView
+    hints: HintsView | None
+    lifecycle: LifecycleView | None
+    quarantine: QuarantineView | None
+
+    @property
+    def id(self) -> str:
+        """The node's."""
+        return self.view.node.id
+
+
+def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
+    """Ask every node everything."""
+    views = status.look(var, settings.node)
+
+    def ask(of: Callable[[NodeSettings, float], _Answer], view: NodeView) -> _Answer | None:
+        if view.status is None:
+            return None
+        try:
+            return of(view.node, _TIMEOUT_S)
+        except NoAnswer:
+            return None
+
+    def check_up(view: NodeView) -> Checkup:
+        return Checkup(
+            view,
+            ask(operations.hints, view),
+            ask(operations.lifecycle, view),
+            ask(operations.quarantine, view),
+        )
+
+    with ThreadPoolExecutor(max_workers=len(views)) as pool:
+        return list(pool.map(check_up, views))
+
+
+def diagnose(
+    var: VarDirectory, settings: ClusterSettings, checkups: Sequence[Checkup]
+) -> list[Finding]:
+    """What is wrong, worst first."""
+    findings = [
+        *_nodes(checkups),
+        *_connections(checkups),
+        *_fences(var, settings, checkups),
+        *_corruption(checkups),
+        *_purges(checkups),
+        *_quarantines(checkups),
+        *_hints(checkups),
+        *_comparisons(settings, checkups),
+        *_put_aside(var, checkups),
+    ]
+    order = list(Severity)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _nodes(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    for checkup in checkups:
+        view = checkup.view
+        if view.state is not NodeState.READY:
+            what, _, do = view.advice.partition("; ")
+            yield Finding(Severity.CRITICAL, checkup.id, what, do or "it should pass by itself")
+        elif view.advice:
+            free = "free space on its disk, or add some; it recovers without a restart"
+            yield Finding(Severity.CRITICAL, checkup.id, view.advice, free)
+
+
+def _connections(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    answering = [checkup.id for checkup in checkups if checkup.view.status]
+    for checkup in checkups:
+        members = checkup.view.status.members if checkup.view.status else []
+        for member in members:
+            if member.state != "alive" and member.id in answering:
+                yield Finding(
+                    Severity.WARNING,
+                    checkup.id,
+                    f"takes {member.id} for {member.state}, which answers here",
+                    f"if it stays so, look at the network between {checkup.id} and {member.id}",
+                )
+
+
+def _fences(
+    var: VarDirectory, settings: ClusterSettings, checkups: Sequence[Checkup]
+) -> Iterator[Finding]:
+    fenced = {one.id: set(one.lifecycle.fenced) for one in checkups if one.lifecycle}
+    lost: dict[tuple[NodeId, ...], int] = {}
+    for region in dict.fromkeys(node.region for node in settings.node):
+        for partition, owners in enumerate(ring_of(settings, region).owners):
+            if all(partition in fenced.get(owner, ()) for owner in owners):
+                lost[owners] = lost.get(owners, 0) + 1
+    for owners, count in lost.items():
+        yield Finding(
+            Severity.CRITICAL,
+            ", ".join(owners),
+            f"all owners of {count} partitions are fenced: none knows what was deleted meanwhile",
+            f"choose the one with the best disk: {var.command(f'stele trust {owners[0]}')}",
+        )
+    for node, partitions in fenced.items():
+        if partitions:
+            yield Finding(
+                Severity.WARNING,
+                node,
+                f"{len(partitions)} of its partitions are being rebuilt from its peers",
+                "wait, and keep its peers up; they answer in its place",
+            )
+
+
+def _corruption(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    for checkup in checkups:
+        if checkup.lifecycle is None or not checkup.lifecycle.scrub.corrupt:
+            continue
+        scrub = checkup.lifecycle.scrub
+        healed = scrub.healed >= scrub.corrupt
+        yield Finding(
+            Severity.WARNING if healed else Severity.CRITICAL,
+            checkup.id,
+            f"met {scrub.corrupt} damaged records, and replaced {scrub.healed} of them",
+            "look at the disk's health" if healed else "bring all other owners up, and wait",
+        )
+
+
+def _purges(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    for checkup in checkups:
+        if checkup.lifecycle is None:
+            continue
+        if checkup.lifecycle.contradicted:
+            yield Finding(
+                Severity.CRITICAL,
+                checkup.id,
+                f"{checkup.lifecycle.contradicted} purged documents are alive on some replica",
+                "keep the logs (`purge.contradicted` names them) and report this as a bug",
+            )
+        stuck: dict[tuple[str, str], float] = {}
+        for veto in checkup.lifecycle.vetoes:
+            of = (veto.node, veto.reason)
+            stuck[of] = max(veto.for_s, stuck.get(of, 0.0))
+        for (node, reason), for_s in stuck.items():
+            if for_s >= _VETO_S:
+                yield Finding(
+                    Severity.WARNING,
+                    checkup.id,
+                    f"purging of deleted documents waits for {node} ({reason}) for {for_s:.0f} s",
+                    f"bring {node} up, or replace it; deleted documents keep their space till then",
+                )
+
+
+def _quarantines(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    for checkup in checkups:
+        held = checkup.quarantine
+        if held is not None and held.orphans:
+            yield Finding(
+                Severity.WARNING,
+                checkup.id,
+                f"{held.orphans} copies of documents that no owner knows are set aside",
+                "nothing serves them; /admin/quarantine on its operations listener lists them",
+            )
+        if held is not None and held.asked:
+            what = f"{held.asked} late copies wait for their owners to say whether they count"
+            yield Finding(Severity.NOTE, checkup.id, what, "wait, with all owners up")
+
+
+def _hints(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    ready = [one.id for one in checkups if one.view.state is NodeState.READY]
+    targets: dict[str, int] = {}
+    owed: dict[str, int] = {}
+    for checkup in checkups:
+        if checkup.hints is None:
+            continue
+        for target, kept in checkup.hints.targets.items():
+            targets[target] = targets.get(target, 0) + kept.count
+        for target, count in checkup.hints.comparisons_owed.items():
+            owed[target] = owed.get(target, 0) + count
+    for target, count in targets.items():
+        do = "wait: they are being delivered" if target in ready else f"bring {target} up"
+        yield Finding(Severity.NOTE, target, f"{count:,} writes are kept for it by others", do)
+    for target, count in owed.items():
+        do = "wait: it is being compared" if target in ready else f"bring {target} up"
+        yield Finding(Severity.NOTE, target, f"{count} partitions owe it a comparison", do)
+
+
+def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    overdue_s = _ROUNDS * settings.antientropy.interval_s
+    for checkup in checkups:
+        if checkup.lifecycle is None:
+            continue
+        for peer, round_ in checkup.lifecycle.comparisons.items():
+            since_s = round_.last_complete_s
+            if max(overdue_s, 60.0) < (checkup.lifecycle.up_s if since_s is None else since_s):
+                when = "never" if since_s is None else f"{since_s:.0f} s ago"
+                yield Finding(
+                    Severity.WARNING,
+                    checkup.id,
+                    f"its copies were last compared with those of {peer} to the end {when}",
+                    f"bring {peer} up, then run `stele repair {checkup.id}`",
+                )
+
+
+def _put_aside(var: VarDirectory, checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    for checkup in checkups:
+        directory = var.node_directory(checkup.id)
+        for aside in [*directory.glob("damaged-*"), *var.replaced(checkup.id)]:
+            yield Finding(
+                Severity.NOTE,
+                checkup.id,
+                f"an old database is put aside in {aside}",
+                "remove it when all nodes are well",
+            )

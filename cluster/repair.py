@@ -1,0 +1,102 @@
+"""Commands that begin long work on nodes and watch it: repair, trust."""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cluster import operations
+from cluster.interrupts import Interrupted, Interrupts
+from cluster.launch import say
+from cluster.operations import JobView, NoAnswer
+from cluster.settings import NodeSettings
+from cluster.startup import LaunchError
+
+_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.1
+
+
+def repair(nodes: Sequence[NodeSettings], console: Console, *, wait: bool) -> bool:
+    """Have nodes compare all that they share with their peers; whether all of it was done.
+
+    Raises:
+        LaunchError: none of them answers.
+    """
+    jobs: dict[str, JobView] = {}
+    for node in nodes:
+        try:
+            jobs[node.id] = operations.begin(node, "repair", _TIMEOUT_S)
+        except NoAnswer as error:
+            say(console, f"{node.id} does not answer ({error})")
+    if not jobs:
+        raise LaunchError("no node answers, so there is nothing to repair with.")
+    asked = [node for node in nodes if node.id in jobs]
+    if not wait:
+        for node in asked:
+            say(console, f"{node.id} begins: {jobs[node.id].total} comparisons of partitions")
+        return len(jobs) == len(nodes)
+    with Interrupts() as interrupts:
+        lost = _watch(asked, jobs, console, interrupts)
+    for node in asked:
+        done = jobs[node.id]
+        if node.id not in lost:
+            say(
+                console,
+                f"{node.id} compared {done.done} copies of partitions with its peers'; "
+                f"sent {done.pushed:,} documents, fetched {done.pulled:,}",
+            )
+    return not lost and len(jobs) == len(nodes)
+
+
+def _watch(
+    nodes: Sequence[NodeSettings],
+    jobs: dict[str, JobView],
+    console: Console,
+    interrupts: Interrupts,
+) -> list[str]:
+    """Follow jobs to their end; the nodes that were lost on the way."""
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    ]
+    lost: list[str] = []
+    with Progress(*columns, console=console, transient=True) as progress:
+        bars = {node.id: progress.add_task(node.id, total=jobs[node.id].total) for node in nodes}
+        left = list(nodes)
+        while left:
+            for node in list(left):
+                try:
+                    interrupts.check()
+                except Interrupted:
+                    say(console, "the nodes go on by themselves; `stele doctor` shows the rest")
+                    raise
+                try:
+                    found = jobs[node.id] = operations.job(node, jobs[node.id].id, _TIMEOUT_S)
+                except NoAnswer as error:
+                    say(console, f"{node.id} was lost ({error})")
+                    lost.append(node.id)
+                    left.remove(node)
+                    continue
+                waits = f" (with {', '.join(found.peers)})" if found.peers else ""
+                progress.update(bars[node.id], completed=found.done, description=node.id + waits)
+                if found.state != "running":
+                    left.remove(node)
+            time.sleep(_POLL_S if left else 0)
+    return lost
+
+
+def trust(node: NodeSettings, console: Console) -> None:
+    """Have a node serve what it holds, although it may have missed deletions.
+
+    Raises:
+        LaunchError: it does not answer.
+    """
+    try:
+        done = operations.begin(node, "trust", _TIMEOUT_S)
+    except NoAnswer as error:
+        raise LaunchError(f"{node.id} does not answer ({error}).") from error
+    say(console, f"{node.id} serves {done.total} partitions again; its peers rebuild from it")

@@ -1,0 +1,214 @@
+"""What ``stele doctor`` finds: nothing in a sound cluster, and each fault by itself, in words."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from cluster.doctor import Checkup, Finding, Severity, diagnose
+from cluster.operations import (
+    Comparison,
+    HintsKept,
+    HintsView,
+    LifecycleView,
+    MemberSeen,
+    NodeStatus,
+    QuarantineView,
+    RingShare,
+    Scrubbed,
+    StorageState,
+    Veto,
+)
+from cluster.settings import ClusterSettings
+from cluster.status import NodeState, NodeView
+from cluster.topology import plan_cluster
+from cluster.vardir import VarDirectory
+
+SETTINGS = plan_cluster(cluster_id="ab" * 16, nodes=3, regions=1, port_base=8000, config=None)
+PARTITIONS = SETTINGS.replication.partitions
+Checkups = dict[str, Checkup]
+
+
+def sound() -> Checkups:
+    """Three nodes, of which nothing is to be said."""
+    return {node.id: _sound(SETTINGS, node.id) for node in SETTINGS.node}
+
+
+def _sound(settings: ClusterSettings, name: str) -> Checkup:
+    peers = [node.id for node in settings.node if node.id != name]
+    (node,) = [node for node in settings.node if node.id == name]
+    status = NodeStatus(
+        node=name,
+        region=node.region,
+        zone=node.zone,
+        version="1",
+        incarnation=1,
+        ready=True,
+        reasons=[],
+        ring=RingShare(1, PARTITIONS, PARTITIONS),
+        members=[MemberSeen(one.id, one.zone, "alive") for one in settings.node],
+        hints={},
+        storage=StorageState(1 << 40, False),
+    )
+    lifecycle = LifecycleView(
+        contradicted=0,
+        vetoes=[],
+        vetoed_partitions=0,
+        fenced=[],
+        comparisons={peer: Comparison(1.0, 0, PARTITIONS) for peer in peers},
+        scrub=Scrubbed(0, 0),
+        up_s=1000.0,
+    )
+    view = NodeView(node, NodeState.READY, None, status, "")
+    return Checkup(view, HintsView({}, {}), lifecycle, QuarantineView(0, 0))
+
+
+def findings(checkups: Checkups, var: Path = Path("var")) -> list[Finding]:
+    """As the doctor finds them."""
+    return diagnose(VarDirectory(var), SETTINGS, list(checkups.values()))
+
+
+def change_lifecycle(checkups: Checkups, node: str, **changes: object) -> None:
+    """Have a node say something else of what ends on it."""
+    checkup = checkups[node]
+    assert checkup.lifecycle
+    lifecycle = replace(checkup.lifecycle, **changes)
+    checkups[node] = Checkup(checkup.view, checkup.hints, lifecycle, checkup.quarantine)
+
+
+def change_view(checkups: Checkups, node: str, view: NodeView) -> None:
+    """Have a node look otherwise from outside."""
+    checkup = checkups[node]
+    checkups[node] = Checkup(view, checkup.hints, checkup.lifecycle, checkup.quarantine)
+
+
+def test_nothing_is_found_in_a_sound_cluster() -> None:
+    """A doctor that always finds something is not listened to."""
+    assert findings(sound()) == []
+
+
+def down(checkups: Checkups) -> None:
+    """a2 was stopped."""
+    view = NodeView(
+        checkups["a2"].view.node, NodeState.DOWN, None, None, "is down; `stele start a2` starts it"
+    )
+    checkups["a2"] = Checkup(view, None, None, None)
+
+
+def low_disk(checkups: Checkups) -> None:
+    """a1 refuses creates."""
+    view = checkups["a1"].view
+    advice = "is low on disk: it refuses creates until space is freed"
+    change_view(checkups, "a1", NodeView(view.node, view.state, None, view.status, advice))
+
+
+def cut(checkups: Checkups) -> None:
+    """a1 does not reach a3, which the doctor does."""
+    view = checkups["a1"].view
+    assert view.status
+    members = [MemberSeen("a1", "z1", "alive"), MemberSeen("a3", "z3", "dead")]
+    status = replace(view.status, members=members)
+    change_view(checkups, "a1", NodeView(view.node, view.state, None, status, ""))
+
+
+def fenced(checkups: Checkups) -> None:
+    """a3 was away for too long."""
+    change_lifecycle(checkups, "a3", fenced=[0, 1])
+
+
+def all_fenced(checkups: Checkups) -> None:
+    """Nobody is left to rebuild partition 7 from."""
+    for node in checkups:
+        change_lifecycle(checkups, node, fenced=[7])
+
+
+def damaged(checkups: Checkups) -> None:
+    """A record that no owner could replace yet."""
+    change_lifecycle(checkups, "a1", scrub=Scrubbed(2, 1))
+
+
+def healed(checkups: Checkups) -> None:
+    """Its disk has let it down, all the same."""
+    change_lifecycle(checkups, "a1", scrub=Scrubbed(2, 2))
+
+
+def contradicted(checkups: Checkups) -> None:
+    """What must never happen."""
+    change_lifecycle(checkups, "a2", contradicted=1)
+
+
+def vetoed(checkups: Checkups) -> None:
+    """A node that is away holds up every partition's purge: one finding, not 256."""
+    vetoes = [Veto(partition, "a3", "hints", 400.0 + partition) for partition in range(9)]
+    change_lifecycle(checkups, "a1", vetoes=vetoes, vetoed_partitions=9)
+
+
+def orphaned(checkups: Checkups) -> None:
+    """Copies from a backup."""
+    one = checkups["a1"]
+    checkups["a1"] = Checkup(one.view, one.hints, one.lifecycle, QuarantineView(0, 3))
+
+
+def hinted(checkups: Checkups) -> None:
+    """Two nodes hold writes for the third."""
+    for holder in ("a1", "a2"):
+        one = checkups[holder]
+        hints = HintsView({"a3": HintsKept(5, 100, 1.0)}, {})
+        checkups[holder] = Checkup(one.view, hints, one.lifecycle, one.quarantine)
+
+
+def not_compared(checkups: Checkups) -> None:
+    """Anti-entropy does not get to its end."""
+    rounds = {"a2": Comparison(None, 3, PARTITIONS), "a3": Comparison(1.0, 0, PARTITIONS)}
+    change_lifecycle(checkups, "a1", comparisons=rounds, up_s=1e6)
+
+
+@pytest.mark.parametrize(
+    ("fault", "severity", "about", "what", "do"),
+    [
+        (down, Severity.CRITICAL, "a2", "is down", "stele start a2"),
+        (low_disk, Severity.CRITICAL, "a1", "low on disk", "free space"),
+        (cut, Severity.WARNING, "a1", "takes a3 for dead", "network between a1 and a3"),
+        (fenced, Severity.WARNING, "a3", "2 of its partitions", "keep its peers up"),
+        (damaged, Severity.CRITICAL, "a1", "2 damaged records, and replaced 1", "other owners"),
+        (healed, Severity.WARNING, "a1", "2 damaged records, and replaced 2", "disk's health"),
+        (contradicted, Severity.CRITICAL, "a2", "purged documents are alive", "a bug"),
+        (vetoed, Severity.WARNING, "a1", "waits for a3 (hints) for 408 s", "bring a3 up"),
+        (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
+        (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
+        (not_compared, Severity.WARNING, "a1", "with those of a2", "stele repair a1"),
+    ],
+)
+def test_a_fault_is_one_finding_that_says_what_to_do(
+    fault: Callable[[Checkups], None], severity: Severity, about: str, what: str, do: str
+) -> None:
+    """Whom it is about, what was found, and what helps."""
+    checkups = sound()
+    fault(checkups)
+    (finding,) = findings(checkups)
+    assert (finding.severity, finding.about) == (severity, about)
+    assert what in finding.what
+    assert do in finding.do
+
+
+def test_a_partition_without_a_trusted_copy_comes_first_and_names_the_way_out() -> None:
+    """It needs a decision, and nothing else helps."""
+    checkups = sound()
+    all_fenced(checkups)
+    first, *rest = findings(checkups)
+    assert first.severity is Severity.CRITICAL
+    assert "all owners of 1 partitions" in first.what
+    assert "stele trust" in first.do
+    assert [finding.severity for finding in rest] == [Severity.WARNING] * 3
+
+
+def test_databases_that_were_put_aside_are_not_forgotten(tmp_path: Path) -> None:
+    """They take space that someone will miss."""
+    (tmp_path / "nodes" / "a1" / "damaged-1").mkdir(parents=True)
+    (tmp_path / "nodes" / "a2.replaced-1").mkdir()
+    found = findings(sound(), tmp_path)
+    assert [(one.severity, one.about) for one in found] == [
+        (Severity.NOTE, "a1"),
+        (Severity.NOTE, "a2"),
+    ]

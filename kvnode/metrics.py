@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from kvnode.quarantine import State
+
 if TYPE_CHECKING:
     from kvnode.node import Node
 
@@ -71,13 +73,15 @@ class NodeCollector(Collector):
             "Keyed creates whose key had another body.",
             coordinator.key_conflict_count + node.replica.conflict_count,
         )
-        yield _counter("stele_corrupt_records", "Damaged records met.", node.replica.corrupt_count)
+        yield from _records(node)
         yield _counter(
             "stele_rpc_protocol_errors",
             "Connections ended by a broken protocol.",
             node.transport.protocol_errors,
         )
         yield from _hints(node)
+        yield from _antientropy(node)
+        yield from _lifecycle(node)
         states = [member.status.name.lower() for member in node.gossip.membership.members()]
         members = GaugeMetricFamily(
             "stele_members", "Members by state.", labels=("state", "region")
@@ -86,11 +90,106 @@ class NodeCollector(Collector):
             members.add_metric((state, node.region), states.count(state))
         yield members
         yield _gauge(
+            "stele_under_replicated_partitions",
+            "Partitions of the region of which some owner is not up.",
+            node.placement.under_replicated(),
+        )
+        yield _gauge(
             "stele_background_pace",
             "Share of its budget that background work has: 1 while clients do not wait.",
             node.background.budget.pace,
         )
         yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
+
+
+def _records(node: "Node") -> Iterable[Metric]:
+    records, scrub = node.replica.records, node.background.scrub
+    documents = GaugeMetricFamily(
+        "stele_documents", "Documents on this node's disk.", labels=("status",)
+    )
+    documents.add_metric(("active",), records.count - records.deleted_count)
+    documents.add_metric(("deleted",), records.deleted_count)
+    yield documents
+    yield _gauge("stele_tombstones", "Deletions that are remembered.", records.deleted_count)
+    yield _counter(
+        "stele_corrupt_records", "Damaged records met by requests.", node.replica.corrupt_count
+    )
+    yield _counter("stele_scrub_corrupt", "Damaged records the scrub met.", scrub.corrupt_count)
+    yield _counter("stele_scrub_healed", "Of these, replaced from a peer.", scrub.healed_count)
+
+
+def _antientropy(node: "Node") -> Iterable[Metric]:
+    antientropy = node.background.antientropy
+    repaired = CounterMetricFamily(
+        "stele_antientropy_keys_repaired", "Copies that comparisons levelled.", labels=("way",)
+    )
+    repaired.add_metric(("pushed",), antientropy.totals.pushed)
+    repaired.add_metric(("pulled",), antientropy.totals.pulled)
+    yield repaired
+    yield _counter(
+        "stele_antientropy_bytes",
+        "Sent and received by comparisons that this node began.",
+        antientropy.totals.size_bytes,
+    )
+    yield _counter(
+        "stele_antientropy_partitions_compared",
+        "Partitions compared with a peer to the end.",
+        antientropy.totals.compared,
+    )
+    complete = GaugeMetricFamily(
+        "stele_antientropy_last_complete_timestamp_seconds",
+        "Beginning of the last round with a peer that left no difference; 0: none yet.",
+        labels=("peer",),
+    )
+    for peer, round_ in antientropy.rounds.items():
+        complete.add_metric((peer,), round_.complete_ms / 1000)
+    yield complete
+    yield _gauge(
+        "stele_fenced_partitions",
+        "Own partitions that are rebuilt before they are served.",
+        len(node.background.rebuild.fenced()),
+    )
+
+
+def _lifecycle(node: "Node") -> Iterable[Metric]:
+    background, quarantine = node.background, node.replica.quarantine
+    yield _counter("stele_expired", "Expired documents removed.", background.sweep.expired_count)
+    yield _counter("stele_purged", "Deleted documents removed.", background.sweep.purged_count)
+    yield _counter(
+        "stele_purge_verified",
+        "Purged ids that every owner was asked for in vain.",
+        background.verify.verified_count,
+    )
+    yield _counter(
+        "stele_purge_contradicted",
+        "Purged ids that an owner still serves.",
+        background.verify.contradicted_count,
+    )
+    yield _counter(
+        "stele_partitions_compacted",
+        "Partitions whose removed records' space was given back.",
+        background.reclaim.compacted_count,
+    )
+    vetoed = GaugeMetricFamily(
+        "stele_purge_vetoed_seconds",
+        "How long the purge of a partition has been held up, the longest of each reason.",
+        labels=("reason",),
+    )
+    longest_s: dict[str, float] = {}
+    for veto in background.purge.vetoes.values():
+        for_s = (node.clock.wall_ms() - veto.since_ms) / 1000
+        longest_s[veto.reason] = max(for_s, longest_s.get(veto.reason, 0.0))
+    for reason, for_s in longest_s.items():
+        vetoed.add_metric((reason,), for_s)
+    yield vetoed
+    yield _gauge(
+        "stele_quarantined_copies",
+        "Late copies whose document's owners are being asked.",
+        quarantine.counts[State.ASKED],
+    )
+    yield _counter(
+        "stele_orphans", "Late copies that no owner knows.", quarantine.counts[State.ORPHAN]
+    )
 
 
 def _hints(node: "Node") -> Iterable[Metric]:

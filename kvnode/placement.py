@@ -102,6 +102,10 @@ class Placement:
         )
         return served / self.ring.partitions
 
+    def under_replicated(self) -> int:
+        """Partitions of which some primary is not up."""
+        return sum(any(node not in self._up for node in owners) for owners in self.ring.owners)
+
     def _fallbacks_of(self, partition: PartitionId) -> tuple[NodeId, ...]:
         found = self._fallbacks.get(partition)
         if found is None:

@@ -26,6 +26,7 @@ from kvnode.ports import Engine
 from kvnode.presence import Presence
 from kvnode.storage.keys import (
     CHANGES_PREFIX,
+    ENDING_PREFIX,
     LEAVES_PREFIX,
     RECORD_PREFIX,
     RECORDS_KEY,
@@ -42,8 +43,9 @@ from kvnode.storage.keys import (
     tail_key,
 )
 
-#: How many there are, when the id of the newest was minted, the XOR of all trees, bucket_ms.
-_SUMS: Final = struct.Struct(">QQQQ")
+#: How many there are, how many of them are deleted, when the id of the newest was minted, the XOR
+#: of all trees, bucket_ms.
+_SUMS: Final = struct.Struct(">QQQQQ")
 _DELETED_AT: Final = struct.Struct(">Q")
 _SCAN: Final = 1000
 
@@ -60,6 +62,8 @@ class RecordStore:
         self.forest = HashForest(partitions, bucket_ms)
         #: Records in the database, deleted and expired ones included.
         self.count = 0
+        #: Of these, the deleted ones: tombstones.
+        self.deleted_count = 0
         self._presence = Presence(0)
         #: How far the index of stored ids has come; None when it is complete.
         self._indexed_to: bytes | None = RECORD_PREFIX
@@ -130,6 +134,7 @@ class RecordStore:
 
     def _remember(self, document_id: bytes, encoded: bytes, ending: Ending) -> None:
         self.forest.toggle(document_id, encoded, ending)
+        self.deleted_count += ending.family is Family.DELETED
         if ending.family is not Family.LASTING:
             deleted_at = _DELETED_AT.pack(ending.deleted_at_ms)
             self._engine.put(self._ending_key(document_id, ending), deleted_at)
@@ -137,6 +142,7 @@ class RecordStore:
     def _forget(self, document_id: bytes, encoded: bytes) -> None:
         ending = ending_of(encoded)
         self.forest.toggle(document_id, encoded, ending)
+        self.deleted_count -= ending.family is Family.DELETED
         if ending.family is not Family.LASTING:
             self._engine.delete(self._ending_key(document_id, ending))
 
@@ -184,7 +190,7 @@ class RecordStore:
         stored = self._engine.get(RECORDS_KEY)
         if stored is None:
             return True
-        self.count, newest_ms, total, bucket_ms = _SUMS.unpack(stored)
+        self.count, self.deleted_count, newest_ms, total, bucket_ms = _SUMS.unpack(stored)
         if bucket_ms != self.forest.bucket_ms:
             msg = (
                 f"lifecycle.purge_bucket_s is {self.forest.bucket_ms / 1000:g}, and was "
@@ -205,8 +211,8 @@ class RecordStore:
         Only while nothing else changes records.
         """
         self.forest = HashForest(self.forest.partitions, self.forest.bucket_ms)
-        self.count = 0
-        for prefix in (TREE_PREFIX, LEAVES_PREFIX, CHANGES_PREFIX):
+        self.count = self.deleted_count = 0
+        for prefix in (TREE_PREFIX, LEAVES_PREFIX, CHANGES_PREFIX, ENDING_PREFIX):
             for key, _ in self._scan_prefix(prefix):
                 self._engine.delete(key)
         for key, encoded in self._scan_prefix(RECORD_PREFIX):
@@ -260,5 +266,5 @@ class RecordStore:
         self._engine.put(RECORDS_KEY, self._sums())
 
     def _sums(self) -> bytes:
-        forest = self.forest
-        return _SUMS.pack(self.count, self._presence.newest_ms, forest.total, forest.bucket_ms)
+        forest, newest_ms = self.forest, self._presence.newest_ms
+        return _SUMS.pack(self.count, self.deleted_count, newest_ms, forest.total, forest.bucket_ms)

@@ -44,7 +44,7 @@ def status(node: "Node") -> dict[str, Any]:
             for target, held in node.replica.hints.targets()
         },
         "background_pace": round(node.background.budget.pace, 3),
-        "documents_estimate": node.replica.records.count,
+        "documents_estimate": node.replica.records.count - node.replica.records.deleted_count,
         "storage": {"disk_free_bytes": node.disk_free_bytes, "disk_low": node.replica.disk_low},
     }
 

@@ -14,7 +14,7 @@ from kvnode.errors import CannotStart
 from kvnode.ports import Engine
 from kvnode.storage.keys import IDENTITY_KEY
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ RECORDS_KEY: Final = b"n"
 TREE_PREFIX: Final = b"t"
 LEAVES_PREFIX: Final = b"l"
 CHANGES_PREFIX: Final = b"m"
+ENDING_PREFIX: Final = b"e"
 FLOOR_PREFIX: Final = b"f"
 QUARANTINE_PREFIX: Final = b"q"
 BOOT_PREFIX: Final = b"b"
@@ -68,7 +69,7 @@ def partition_range(partition: int, partitions: int) -> tuple[bytes, bytes]:
 
 def ending_range(family: Family, partition: int) -> tuple[bytes, bytes]:
     """(start, stop) keys of the index entries of all of a partition's records of a family."""
-    prefix = b"e" + bytes((family,)) + partition.to_bytes(2, "big")
+    prefix = ENDING_PREFIX + bytes((family,)) + partition.to_bytes(2, "big")
     return prefix, prefix_stop(prefix)
 
 
@@ -143,7 +144,7 @@ def bucket_of_key(key: bytes) -> Bucket:
 
 def ending_prefix(bucket: Bucket) -> bytes:
     """What the index entries of all records of a bucket start with."""
-    return b"e" + _bucket_bytes(bucket)
+    return ENDING_PREFIX + _bucket_bytes(bucket)
 
 
 def ending_key(bucket: Bucket, document_id: bytes) -> bytes:

@@ -26,6 +26,7 @@ from kvnode.storage.keys import (
     RECORD_PREFIX,
     RECORDS_KEY,
     debt_key,
+    document_id_of,
     hint_key,
     prefix_stop,
     record_key,
@@ -236,7 +237,14 @@ class ReplicaLife(RuleBasedStateMachine):
         """In the same batch as each first copy, so a crash can't part them."""
         values = self.life.disk.values
         count = int.from_bytes(values.get(RECORDS_KEY, b"")[:8], "big")
-        assert count == sum(key.startswith(RECORD_PREFIX) for key in values)
+        deleted = int.from_bytes(values.get(RECORDS_KEY, b"")[8:16], "big")
+        records = [
+            decode(document_id_of(key), value)
+            for key, value in values.items()
+            if key.startswith(RECORD_PREFIX)
+        ]
+        assert count == len(records)
+        assert deleted == sum(record.tombstone is not None for record in records)
 
     @invariant()
     def acknowledged_hints_are_held_until_they_are_delivered(self) -> None:

@@ -94,7 +94,7 @@ def replace(var: VarDirectory, name: str, console: Console) -> list[StartingNode
         aside = var.put_aside(name, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
         if aside is not None:
             say(console, f"what {name} had is in {aside} now; remove it when all is well")
-        startup.initialise_nodes(var, [node], var.cluster_file, interrupts)
+        startup.initialise_nodes(var, [node], var.cluster_file, interrupts, "--replace")
         with _starting(var, [node], console, interrupts) as starting:
             late = startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
         try:

@@ -60,13 +60,16 @@ class NodeProcess:
                 return
 
 
-def node_command(verb: str, var: VarDirectory, node: str, cluster_file: Path) -> list[str]:
+def node_command(
+    verb: str, var: VarDirectory, node: str, cluster_file: Path, *options: str
+) -> list[str]:
     """``python -m kvnode init|run`` for one node, with the absolute paths ``find_node`` reads."""
     return [
         *(sys.executable, "-P", "-m", "kvnode", verb),
         *("--cluster-file", str(cluster_file.resolve())),
         *(() if verb == "init" else ("--secret-file", str(var.secret_file.resolve()))),
         *("--node", node),
+        *options,
         *("--directory", str(var.node_directory(node).resolve())),
     ]
 

@@ -55,12 +55,21 @@ class StartingNode:
 
 
 def initialise_nodes(
-    var: VarDirectory, nodes: Iterable[NodeSettings], cluster_file: Path, interrupts: Interrupts
+    var: VarDirectory,
+    nodes: Iterable[NodeSettings],
+    cluster_file: Path,
+    interrupts: Interrupts,
+    *options: str,
 ) -> None:
-    """Make every node's directory. Raises LaunchError, with the node's own words."""
+    """Make every node's directory. Raises LaunchError, with the node's own words.
+
+    Args:
+        options: Of ``python -m kvnode init``.
+    """
     running = {
         node.id: processes.spawn(
-            processes.node_command("init", var, node.id, cluster_file), var.log_file(node.id)
+            processes.node_command("init", var, node.id, cluster_file, *options),
+            var.log_file(node.id),
         )
         for node in nodes
     }

@@ -25,10 +25,11 @@ from kvnode.log import Log, process_log
 from kvnode.metrics import HttpMetrics, NodeCollector
 from kvnode.node import Node
 from kvnode.status import hints, lifecycle, quarantine, status
+from kvnode.storage.commit import Changes
 from kvnode.storage.database import create_database, is_damage, text_of
 from kvnode.storage.disk import DiskGuard
-from kvnode.storage.identity import Identity
-from kvnode.storage.keys import IDENTITY_KEY
+from kvnode.storage.identity import Identity, Replaced
+from kvnode.storage.keys import IDENTITY_KEY, REPLACED_KEY
 from kvnode.storage.leveldb import LevelDBEngine
 from kvnode.storage.recovery import has_put_aside, mark_damaged, replace_if_damaged
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
@@ -44,7 +45,13 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         command.add_argument("--cluster-file", type=Path, required=True)
         command.add_argument("--node", required=True, help="the node's id in the cluster file")
         command.add_argument("--directory", type=Path, required=True, help="its database")
-        if name == "run":
+        if name == "init":
+            command.add_argument(
+                "--replace",
+                action="store_true",
+                help="in place of a lost one: the node is rebuilt from its peers first",
+            )
+        else:
             command.add_argument("--secret-file", type=Path, required=True)
     return parser.parse_args(argv)
 
@@ -62,7 +69,11 @@ def _init(arguments: argparse.Namespace) -> None:
     settings = read_cluster_file(arguments.cluster_file)
     own = _own_settings(settings, arguments.node)
     identity = Identity(settings.cluster_id, own.id, settings.replication.partitions)
-    create_database(arguments.directory, {IDENTITY_KEY: identity.encode()})
+    rows: Changes = {IDENTITY_KEY: identity.encode()}
+    if arguments.replace:
+        now_ms = SystemClock().wall_ms()
+        rows[REPLACED_KEY] = Replaced(now_ms, "an operator replaced it", "").encode()
+    create_database(arguments.directory, rows)
 
 
 def _open_engine(

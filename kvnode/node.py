@@ -33,7 +33,7 @@ from kvnode.services.background import Background
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
 from kvnode.services.loop import Service, Work, run_until_stopped
-from kvnode.storage.identity import Identity, boot, raise_boot_count
+from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
 
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
@@ -126,6 +126,7 @@ class Node:
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
             await self.replica.rebuild_trees()
+        await self._fence_replacement()
         self._started_s = self.clock.monotonic_s()
         await self.transport.listen(self.own.host, self.own.rpc_port)
         self.transport.dial_all()
@@ -189,6 +190,16 @@ class Node:
         identity = boot(self._engine, expected, partial(durable.set_result, None))
         await durable
         return identity
+
+    async def _fence_replacement(self) -> None:
+        """What an empty database in another's place lacks was neither deleted nor never there."""
+        replaced = take_replaced(self._engine)
+        if replaced is None:
+            return
+        for partition in self.placement.ring.partitions_of(self.own.node_id):
+            self.replica.set_fenced(partition, True)
+        await self.replica.durable()
+        self.log.warning("node.fenced", reason=f"its database is new: {replaced.reason}")
 
     def _assemble(self, identity: Identity) -> None:
         settings = self.settings

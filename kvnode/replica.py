@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from cluster.ids import partition_of
 from kvnode.boots import Boots
 from kvnode.codec import decode, encode, header_of, verify
@@ -213,6 +215,11 @@ class Replica:
         if floor != self.lifecycle.floor(partition):
             self._keep_floor(partition, floor)
             self._engine.put(floor_key(partition), floor.encode())
+
+    def set_fenced(self, partition: int, fenced: bool) -> None:
+        """Raise or lower a partition's fence, in the batch that is being gathered."""
+        floor = self.lifecycle.floor(partition)
+        self.set_floor(partition, msgspec.structs.replace(floor, fenced=fenced))
 
     def agreed_floors(self) -> list[list[int]]:
         """[partition, floor promised, newest_deleted_ms] of each that has one."""

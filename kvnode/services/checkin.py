@@ -15,8 +15,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from cluster.ids import NodeId
 from cluster.ring import Ring
 from kvnode.log import Log
@@ -124,5 +122,4 @@ class CheckIn:
         self._boot_count = max(self._boot_count, remembered) + 1
         self._raise_boot_count(self._boot_count)
         for partition in self._ring.partitions_of(self._node):
-            floor = self._replica.lifecycle.floor(partition)
-            self._replica.set_floor(partition, msgspec.structs.replace(floor, fenced=True))
+            self._replica.set_fenced(partition, True)

@@ -103,5 +103,4 @@ class Rebuild:
 
     def _lower(self, partition: int) -> None:
         self._asked.pop(partition, None)
-        floor = self._replica.lifecycle.floor(partition)
-        self._replica.set_floor(partition, msgspec.structs.replace(floor, fenced=False))
+        self._replica.set_fenced(partition, False)

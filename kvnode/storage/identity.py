@@ -12,7 +12,7 @@ import msgspec
 
 from kvnode.errors import CannotStart
 from kvnode.ports import Engine
-from kvnode.storage.keys import IDENTITY_KEY
+from kvnode.storage.keys import IDENTITY_KEY, REPLACED_KEY
 
 FORMAT_VERSION: Final = 3
 
@@ -89,6 +89,18 @@ def boot(engine: Engine, expected: Identity, done: Callable[[], None]) -> Identi
     engine.put(IDENTITY_KEY, booted.encode())
     engine.barrier(done)
     return booted
+
+
+def take_replaced(engine: Engine) -> Replaced | None:
+    """Whether the database is a replacement; the row goes with the batch that is being gathered.
+
+    Whoever takes it must put in the same batch that nothing here is to be believed yet.
+    """
+    encoded = engine.get(REPLACED_KEY)
+    if encoded is None:
+        return None
+    engine.delete(REPLACED_KEY)
+    return decode_replaced(encoded)
 
 
 def raise_boot_count(engine: Engine, identity: Identity, count: int) -> None:

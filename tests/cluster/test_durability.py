@@ -6,7 +6,7 @@ from urllib.error import URLError
 
 import pytest
 
-from tests.cluster.local_cluster import LocalCluster, call, wait_until
+from scripts.local_cluster import LocalCluster, call, wait_until
 
 pytestmark = pytest.mark.cluster
 

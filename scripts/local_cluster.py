@@ -119,6 +119,10 @@ class LocalCluster:
         """Start one node; ready on return."""
         self.stele("start", node)
 
+    def start_at_once(self, node: str) -> None:
+        """Start one node and don't wait for it."""
+        processes.start_node(self.var, node)
+
     def running(self) -> dict[str, int]:
         """Pids by node. Read off the process table, so that one without a pid file is found too."""
         directories = {

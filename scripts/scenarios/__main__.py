@@ -39,7 +39,7 @@ def _play(scenario: Scenario, *, keep: bool) -> str | None:
     try:
         scenario.play(stage)
         interrupted = False
-    except (Failed, ClusterError) as error:
+    except (Failed, ClusterError, OSError) as error:
         reason, interrupted = str(error), False
     finally:
         stays = keep and not interrupted

@@ -66,7 +66,7 @@ def away_too_long(stage: Stage) -> None:
     it; when it returns with the purged documents on its disk, it is fenced and rebuilt; they are
     served by no node at any time, and end in quarantine; what it missed is on it.
     """
-    stage.up(fast(hint_window_s=6.0))
+    stage.up(fast(hint_window_s=5.0))
     kept = stage.create("a1", 20, "to be kept")
     doomed = stage.create("a2", 20, "to be deleted")
     stage.kill("a3")

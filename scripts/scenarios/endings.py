@@ -12,7 +12,7 @@ def ttl_while_down(stage: Stage) -> None:
     the disks; the node that comes back with copies, and to which hints bring more, serves none of
     them; in the end every disk is rid of them.
     """
-    ttl_s = 4
+    ttl_s = 3
     # What has ended stays on disk for as long as clocks may differ: long enough to be seen here.
     stage.up(fast(clock_skew_s=2.0))
     lasting = stage.create("a1", 10, "for good")

@@ -19,7 +19,7 @@ UP_OPTIONS := $(if $(NODES),--nodes $(NODES)) $(if $(PORT_BASE),--port-base $(PO
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
-	  | awk -F ':.*## ' '{ printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2 }'
+	  | awk -F ':.*## ' '{ printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2 }'
 
 .PHONY: up
 up: $(INSTALLED) ## Start a local cluster and return when it is ready: make up NODES=5
@@ -45,6 +45,10 @@ load: $(INSTALLED) ## Load JSON lines or fortune files: make load FILE=docs.json
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 	@$(BIN)/python -m scripts.bench
+
+.PHONY: scenarios
+scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scenarios NAME=old-copy
+	@$(BIN)/python -m scripts.scenarios $(NAME)
 
 .PHONY: test
 test: $(INSTALLED_DEV) ## Run every test

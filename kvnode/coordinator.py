@@ -17,6 +17,7 @@ from kvnode.errors import (
     DiskLow,
     KeyReused,
     Overloaded,
+    StoreError,
     Unavailable,
 )
 from kvnode.idempotency import first_create
@@ -159,8 +160,9 @@ class Coordinator:
             if node == self.node:
                 try:
                     self.replica.merge(document_id, encoded, lambda _: None)
-                except (Overloaded, CorruptRecord):
-                    self.read_repair_count -= 1  # the next read finds it again
+                except StoreError:
+                    # Refused: low on disk, late, being rebuilt. The next read finds it again.
+                    self.read_repair_count -= 1
             else:
                 self.merges.send(
                     Target(node), document_id, encoded, deadline_s, _UNWATCHED, patient=True

@@ -11,7 +11,7 @@ Rules
 4. It is repeated with every connection, for a node that was cut off for long has not restarted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -100,9 +100,7 @@ class CheckIn:
             return
         try:
             remembered, floors = outcome
-            for partition, bucket, newest_deleted_ms in floors:
-                if self._replica.owns(partition):
-                    self._replica.meet_floor(partition, bucket, newest_deleted_ms)
+            self._meet_floors(peer, floors)
         except (TypeError, ValueError, IndexError) as error:
             self._log.warning("checkin.refused", peer=peer, reason=f"its answer is none: {error}")
             return
@@ -113,6 +111,20 @@ class CheckIn:
         self._unanswered.pop(peer, None)
         for partition in self._ring.partitions_of(peer):
             self._replica.joining[partition] = False
+
+    def _meet_floors(self, peer: NodeId, floors: Sequence[Sequence[int]]) -> None:
+        """See rule 3."""
+        fenced_before = sum(self._replica.fenced)
+        for partition, bucket, newest_deleted_ms in floors:
+            if self._replica.owns(partition):
+                self._replica.meet_floor(partition, bucket, newest_deleted_ms)
+        if fenced := sum(self._replica.fenced) - fenced_before:
+            self._log.warning(
+                "node.fenced",
+                peer=peer,
+                reason="a peer has purged without this node",
+                partitions=fenced,
+            )
 
     def _disown(self, peer: NodeId, remembered: int) -> None:
         """This disk is not the one of the last boot; see rule 2."""

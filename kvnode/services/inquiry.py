@@ -51,9 +51,12 @@ class Inquiry:
         self._after = suspects[-1].document_id if len(suspects) == _UNIT else b""
         asked = [suspect for suspect in suspects if suspect.state is State.ASKED]
         answers = [self._owners.fetch(suspect.document_id) for suspect in asked]
+        orphans_before = self._replica.quarantine.counts[State.ORPHAN]
         for suspect, outcomes in zip(asked, answers, strict=True):
             self._decide(suspect, [await outcome for outcome in outcomes.values()])
         await self._replica.durable()
+        if orphans := self._replica.quarantine.counts[State.ORPHAN] - orphans_before:
+            self._log.warning("orphan.quarantined", orphans=orphans)
         return Work.BUSY if self._after else Work.IDLE
 
     def _decide(self, suspect: Suspect, outcomes: Sequence[Outcome]) -> None:
@@ -71,4 +74,3 @@ class Inquiry:
             self._replica.quarantine.release(suspect)
         elif outcomes and all(map(is_absent, outcomes)):
             self._replica.quarantine.condemn(suspect)
-            self._log.warning("orphan.quarantined", held_at_ms=suspect.held_at_ms)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.local_cluster import LocalCluster
+from scripts.local_cluster import LocalCluster
 
 MakeCluster = Callable[..., LocalCluster]
 

@@ -8,8 +8,8 @@ from urllib.error import URLError
 
 import pytest
 
+from scripts.local_cluster import Answer, LocalCluster, call, wait_until
 from tests.cluster.conftest import MakeCluster
-from tests.cluster.local_cluster import Answer, LocalCluster, call, wait_until
 from tests.support.mounts import fill, small_disk
 
 pytestmark = pytest.mark.cluster
@@ -32,13 +32,7 @@ def create(cluster: LocalCluster, node: str, count: int, query: str = "") -> dic
 def start(cluster: LocalCluster, node: str) -> None:
     """Ready and connected to all on return, so that ?w=all can be asked for."""
     cluster.start(node)
-    wait_until(
-        lambda: all(
-            member["connected"]
-            for each in cluster.nodes
-            for member in cluster.status(each)["members"]
-        )
-    )
+    cluster.wait_connected()
 
 
 def check_readable(cluster: LocalCluster, documents: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ from urllib.error import URLError
 
 import pytest
 
-from tests.cluster.local_cluster import LocalCluster, call, wait_until
+from scripts.local_cluster import LocalCluster, call, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -69,25 +69,6 @@ def test_kill_nine_of_a_node_under_load_loses_nothing_that_was_acknowledged(
     assert set(writer.refused) <= {503, 504}, "a node that goes down refuses, it does not break"
     for document_id, content in writer.acknowledged.items():
         assert _content(cluster, "a1", document_id, "?r=quorum") == content
-
-
-def test_a_restarted_node_gets_what_it_missed_from_hints(cluster: LocalCluster) -> None:
-    """Hinted handoff over real sockets and disks: afterwards the node answers from its own copy."""
-    cluster.kill("a3")
-    acknowledged = {}
-    for number in range(50):
-        answer = call("POST", f"{cluster.http_url('a1')}/documents?w=2", {"content": str(number)})
-        assert (answer.status, answer.headers["Stele-Acks"]) == (201, "2/2; n=3; hints=0")
-        acknowledged[answer.json["id"]] = str(number)
-    assert cluster.status("a1")["hints"]["a3"]["count"] == 50
-
-    cluster.start("a3")
-
-    wait_until(lambda: not cluster.status("a1")["hints"])
-    for node in ("a1", "a2"):
-        cluster.kill(node)
-    for document_id, content in acknowledged.items():
-        assert _content(cluster, "a3", document_id) == content
 
 
 def test_all_nodes_killed_at_once_serve_everything_again(cluster: LocalCluster) -> None:

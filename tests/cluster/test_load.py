@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cluster.ids import format_document_id, uuid8_of_key
+from scripts.local_cluster import LocalCluster, call, wait_until
 from scripts.sources import Document, read_documents
 from tests.cluster.conftest import MakeCluster
-from tests.cluster.local_cluster import LocalCluster, call, wait_until
 
 pytestmark = pytest.mark.cluster
 

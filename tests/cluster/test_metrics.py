@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.cluster.local_cluster import LocalCluster, call, wait_until
+from scripts.local_cluster import LocalCluster, call, wait_until
 
 pytestmark = pytest.mark.cluster
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from scripts.local_cluster import LocalCluster, call, wait_until
 from tests.cluster.conftest import MakeCluster
-from tests.cluster.local_cluster import LocalCluster, call, wait_until
 
 pytestmark = pytest.mark.cluster
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.local_cluster import LocalCluster, call, wait_until
+from scripts.local_cluster import LocalCluster, call, wait_until
 
 pytestmark = pytest.mark.cluster
 

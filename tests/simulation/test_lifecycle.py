@@ -150,6 +150,7 @@ def test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back(see
         await rebuilt(cluster, "a3", (doomed.document_id, kept.document_id))
         assert holders(cluster, doomed.document_id) == []
         assert len(holders(cluster, kept.document_id)) == 3
+        assert cluster.nodes["a3"].events("node.fenced")
         assert cluster.nodes["a3"].events("node.rebuilt")
 
     simulate(scenario, seed, ending(hints=HintSettings(window_s=5.0)))
@@ -178,6 +179,9 @@ def test_a_copy_from_a_backup_is_quarantined_and_never_served(seed: int) -> None
         quarantine = cluster.nodes[target].serving.replica.quarantine
         await cluster.until(
             lambda: quarantine.counts[State.ORPHAN] == 1, 20.0, lambda: quarantine.counts
+        )
+        await cluster.until(
+            lambda: bool(cluster.nodes[target].events("orphan.quarantined")), 1.0, "no line"
         )
         assert not holders(cluster, document_id)
         for name in cluster.nodes:

@@ -1,15 +1,17 @@
 """Reads over replicas that know different things: absence, damage, tombstones, repair."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import pytest
 
-from cluster.ids import DocumentId, partition_of
+from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.settings import HintSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.codec import HEADER_BYTES
 from kvnode.errors import KeyDeleted, Unavailable
+from kvnode.replica import Replica
 from kvnode.storage.keys import record_key
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import DOCS, SimCluster, settings_of
@@ -213,6 +215,36 @@ def test_a_read_repairs_every_stale_replica_that_answered(seed: int) -> None:
                 await cluster.read(via, document_id, read=1)
 
     simulate(scenario, seed, settings_of(hints=NO_HINTS))
+
+
+def _is_low(replica: Replica, _: int) -> None:
+    replica.disk_low = True
+
+
+def _has_purged(replica: Replica, partition: int) -> None:
+    """Of this partition, later than any document here was created: an unknown copy is late."""
+    replica.set_floor(partition, replica.lifecycle.floor(partition).advance(1, 1 << 60))
+
+
+@pytest.mark.parametrize("make_refuse", [_is_low, _has_purged])
+@seeds(2)
+def test_a_replica_that_refuses_its_own_repair_stays_connected(
+    make_refuse: Callable[[Replica, int], None], seed: int
+) -> None:
+    """An error would end the connection on which a peer's answer is received, with all requests."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a1", "a2")
+        serving = cluster.nodes["a3"].serving
+        make_refuse(serving.replica, partition_of(document_id, cluster.ring.partitions))
+        found = await cluster.read("a3", document_id, read=2)
+        assert found.create.content.decode() == CONTENT
+        await asyncio.sleep(0.1)
+        assert cluster.nodes["a3"].stored(document_id) is None, "it was refused"
+        assert all(serving.transport.connected(NodeId(peer)) for peer in ("a1", "a2"))
+        assert not cluster.nodes["a3"].events("peer.disconnected")
+
+    simulate(scenario, seed)
 
 
 @seeds(2)

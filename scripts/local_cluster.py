@@ -1,8 +1,8 @@
-"""A cluster of real processes for one test.
+"""A cluster of real processes of its own, for a test or a scenario.
 
 Ports: each cluster takes a block of ten below the range from which the kernel takes ports for
 outgoing connections, and holds the block by listening on its first port, which no node uses.
-So test runs that go on at the same time don't meet.
+So runs that go on at the same time don't meet.
 """
 
 import json
@@ -28,8 +28,13 @@ _PORT_BASES: Final = [
     base + 10 * block for base in range(20_000, 29_001, 3_000) for block in range(80)
 ]
 _COMMAND_TIMEOUT_S: Final = 60.0
+_COMMAND_ENDS_WITHIN_S: Final = 15.0
 _REQUEST_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.02
+
+
+class ClusterError(Exception):
+    """Real processes did not do what they should. One sentence, then what they said."""
 
 
 class Answer(NamedTuple):
@@ -40,9 +45,10 @@ class Answer(NamedTuple):
     body: bytes
 
     @property
-    def json(self) -> Any:
-        """The body, decoded."""
-        return json.loads(self.body)
+    def json(self) -> dict[str, Any]:
+        """The body, decoded: every body of this API is an object."""
+        decoded: dict[str, Any] = json.loads(self.body)
+        return decoded
 
 
 class LocalCluster:
@@ -62,17 +68,7 @@ class LocalCluster:
 
     def stele(self, *arguments: str, exit_code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run ``stele`` from the directory that holds VAR. ``exit_code`` None: any will do."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_TIMEOUT_S,
-            check=False,
-        )
-        if exit_code is not None:
-            assert done.returncode == exit_code, f"{done.stdout}{done.stderr}{self.logs()}"
-        return done
+        return self._run(self.command(*arguments), exit_code)
 
     def command(self, *arguments: str) -> list[str]:
         """The command line behind ``stele``."""
@@ -82,12 +78,22 @@ class LocalCluster:
         """Create or start the cluster; ready, and each node connected to all, on return."""
         done = self.stele("up", *self.up_options, exit_code=exit_code)
         if exit_code == 0:
-            wait_until(lambda: all(map(self._sees_all, self.nodes)))
+            self.wait_connected()
         return done
 
-    def _sees_all(self, node: str) -> bool:
-        # A node is ready when it has a quorum; ?w=all needs the last connection too.
-        return all(member["connected"] for member in self.status(node)["members"])
+    def wait_connected(self) -> None:
+        """A node is ready when it has a quorum; ?w=all needs the last connection too."""
+        wait_until(
+            lambda: all(
+                member["connected"]
+                for node in self.nodes
+                for member in self.status(node)["members"]
+            )
+        )
+
+    def initialise(self, node: str) -> None:
+        """Make an empty database for a node that has lost its own."""
+        self._run(processes.node_command("init", self.var, node, self.var.cluster_file), 0)
 
     @property
     def up_options(self) -> list[str]:
@@ -101,7 +107,8 @@ class LocalCluster:
     def kill(self, node: str) -> None:
         """SIGKILL, behind the back of ``stele``; gone on return."""
         found = processes.find_node(self.var, node)
-        assert found, f"{node} is not running"
+        if found is None:
+            raise ClusterError(f"{node} is not running\n{self.logs()}")
         processes.kill([found])
 
     def send_signal(self, node: str, number: signal.Signals) -> None:
@@ -111,6 +118,10 @@ class LocalCluster:
     def start(self, node: str) -> None:
         """Start one node; ready on return."""
         self.stele("start", node)
+
+    def start_at_once(self, node: str) -> None:
+        """Start one node and don't wait for it."""
+        processes.start_node(self.var, node)
 
     def running(self) -> dict[str, int]:
         """Pids by node. Read off the process table, so that one without a pid file is found too."""
@@ -133,9 +144,13 @@ class LocalCluster:
         """The operations listener."""
         return f"http://127.0.0.1:{self.port_base + 2100 + int(node[1:])}"
 
-    def status(self, node: str) -> Any:
+    def status(self, node: str) -> dict[str, Any]:
         """What the node says of itself and of the others."""
-        return call("GET", f"{self.ops_url(node)}/admin/status").json
+        return self.view(node, "status")
+
+    def view(self, node: str, name: str) -> dict[str, Any]:
+        """``/admin/NAME`` of a node."""
+        return call("GET", f"{self.ops_url(node)}/admin/{name}").json
 
     def logs(self) -> str:
         """All that the nodes said."""
@@ -145,26 +160,60 @@ class LocalCluster:
             if self.var.log_file(node).exists()
         )
 
+    def events(self, node: str, name: str) -> list[dict[str, Any]]:
+        """What a node has logged under an event's name, over all its starts."""
+        lines = self.var.log_file(node).read_text(errors="replace").splitlines()
+        events = (json.loads(line) for line in lines if line.startswith("{"))
+        return [event for event in events if event.get("event") == name]
+
     def close(self) -> None:
         """Kill what runs and give the ports back. The files stay, for whoever looks why."""
         for pid in self.running().values():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self.release_ports()
+
+    def release_ports(self) -> None:
+        """Let others have the block of ports, once the nodes are gone or hold it by themselves."""
         self._claim.close()
+
+    def _run(self, command: list[str], exit_code: int | None) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; one that is cut short has stopped what it had started."""
+        # In a session of its own: Ctrl-C is for whoever runs this, and ends the command gently.
+        with subprocess.Popen(
+            command,
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=_COMMAND_TIMEOUT_S)
+            except BaseException:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_COMMAND_ENDS_WITHIN_S)
+                process.kill()
+                raise
+        if exit_code is not None and process.returncode != exit_code:
+            what = " ".join(command[2:4])
+            raise ClusterError(f"`{what}` ended with {process.returncode}\n{out}{err}{self.logs()}")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def call(
     method: str, url: str, body: object = None, headers: dict[str, str] | None = None
 ) -> Answer:
     """One request; ``body`` is sent as JSON. A node that can't be reached raises URLError."""
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 (a loopback address)
         url,
         method=method,
         data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": "application/json"} | (headers or {}),
     )
     try:
-        with urllib.request.urlopen(request, timeout=_REQUEST_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(request, timeout=_REQUEST_TIMEOUT_S) as answer:  # noqa: S310
             return Answer(answer.status, dict(answer.headers), answer.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -175,12 +224,13 @@ def wait_until(condition: Callable[[], object], within_s: float = 20.0) -> None:
     """Real processes give no signal when they get somewhere: look again and again."""
     deadline_s = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline_s, f"not within {within_s:g} s"
+        if time.monotonic() >= deadline_s:
+            raise ClusterError(f"not within {within_s:g} s")
         time.sleep(_POLL_S)
 
 
 def _claim_ports() -> tuple[int, socket.socket]:
-    """A base whose ports are free, and the socket that holds it for this test."""
+    """A base whose ports are free, and the socket that holds it for this cluster."""
     for port_base in random.sample(_PORT_BASES, len(_PORT_BASES)):
         claim = _listen(port_base)
         if claim is None:
@@ -193,7 +243,7 @@ def _claim_ports() -> tuple[int, socket.socket]:
         if all(_is_free(port) for port in ports):
             return port_base, claim
         claim.close()
-    raise AssertionError("every block of ports is taken")
+    raise ClusterError("every block of ports is taken")
 
 
 def _listen(port: int) -> socket.socket | None:

@@ -172,6 +172,11 @@ class HashForest:
                     digest ^= self._buckets[Bucket(family, partition, number)]
         return digest
 
+    def before(self, family: Family, partition: int, first: int) -> list[int]:
+        """Numbers of the buckets before ``first`` that hold something, ascending."""
+        numbers = self._numbers.get((family, partition), ())
+        return sorted(number for number in numbers if number < first)
+
     def oldest(self, family: Family, partition: int) -> int | None:
         """The lowest bucket number that holds something."""
         return min(self._numbers.get((family, partition), ()), default=None)

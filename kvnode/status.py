@@ -85,6 +85,9 @@ def lifecycle(node: "Node") -> dict[str, Any]:
 
     return {
         "up_s": round(node.up_s, 3),
+        #: On this disk, and how many of them are deletions that are still remembered.
+        "records": node.replica.records.count,
+        "tombstones": node.replica.records.deleted_count,
         "partitions_with_deleted": waiting(Family.DELETED),
         "partitions_with_expiring": waiting(Family.EXPIRING),
         "purged": background.sweep.purged_count,

@@ -80,6 +80,8 @@ class Purge:
         self._clock = clock
         self._log = log
         self._next = 0
+        #: Floors that were reached in this pass over the partitions.
+        self._agreed = 0
         #: By partition, while something is due there.
         self.vetoes: dict[int, Veto] = {}
 
@@ -94,6 +96,9 @@ class Purge:
                 return Work.BUSY
             self.vetoes.pop(partition, None)
         self._next = 0
+        if self._agreed:
+            self._log.info("purge.agreed", partitions=self._agreed)
+            self._agreed = 0
         return Work.IDLE
 
     def _leads(self, partition: PartitionId) -> bool:
@@ -118,7 +123,7 @@ class Purge:
         fields = [proposal.partition, proposal.bucket, proposal.newest_deleted_ms]
         # Whoever misses it learns of it by comparing.
         await self._asker.ask_all(others, Op.FLOOR, fields)
-        self._log.info("partition.purged", partition=proposal.partition)
+        self._agreed += 1
 
     def _veto(self, proposal: Proposal, node: NodeId, reason: str) -> None:
         before = self.vetoes.get(proposal.partition)

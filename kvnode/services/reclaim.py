@@ -69,5 +69,5 @@ class Reclaim:
         size_bytes = await self._replica.records.compact(due[0])
         self._budget.spend(self.name, size_bytes)
         self.compacted_count += 1
-        self._log.info("partition.compacted", partition=due[0], removed=removed)
+        self._log.debug("partition.compacted", partition=due[0], removed=removed)
         return Work.BUSY

@@ -36,6 +36,9 @@ class Sweep:
         self._log = log
         self.expired_count = 0
         self.purged_count = 0
+        self._told = (0, 0)
+        #: Grows with whatever was removed or set right.
+        self._progress = 0
         #: The ids that were purged last, oldest first.
         self.purged: dict[DocumentId, None] = {}
         #: Records removed by partition, since its space was given back (``reclaim``).
@@ -43,19 +46,25 @@ class Sweep:
         self._next = 0
 
     async def run_once(self) -> Work:
-        """Remove some records of one partition."""
+        """Remove some records, of as many partitions as it takes."""
+        left, before = _UNIT_RECORDS, self._progress
         for _ in range(self._partitions):
             firsts = self._firsts(self._next)
-            bucket = self._first_due(self._next, firsts)
-            if bucket is not None:
-                await self._remove(bucket, firsts)
-                return Work.BUSY
+            for bucket in self._due(self._next, firsts):
+                if left <= 0:
+                    await self._replica.durable()
+                    return Work.BUSY
+                left -= self._remove(bucket, firsts, left)
             self._next = (self._next + 1) % self._partitions
+        if self._progress > before:
+            await self._replica.durable()
+            return Work.BUSY
+        self._tell()
         return Work.IDLE
 
     def is_due(self, partition: int) -> bool:
         """Whether something that has ended is still there."""
-        return self._first_due(partition, self._firsts(partition)) is not None
+        return bool(self._due(partition, self._firsts(partition)))
 
     def _firsts(self, partition: int) -> dict[Family, int]:
         """The buckets from which on records are kept."""
@@ -65,39 +74,53 @@ class Sweep:
             Family.DELETED: lifecycle.floor(partition).bucket,
         }
 
-    def _first_due(self, partition: int, firsts: dict[Family, int]) -> Bucket | None:
-        for family, first in firsts.items():
-            oldest = self._replica.records.forest.oldest(family, partition)
-            if oldest is not None and oldest < first:
-                return Bucket(family, partition, oldest)
-        return None
+    def _due(self, partition: int, firsts: dict[Family, int]) -> list[Bucket]:
+        forest = self._replica.records.forest
+        return [
+            Bucket(family, partition, number)
+            for family, first in firsts.items()
+            for number in forest.before(family, partition, first)
+        ]
 
-    async def _remove(self, bucket: Bucket, firsts: dict[Family, int]) -> None:
-        removed = 0
-        for document_id, _ in self._replica.records.in_bucket(bucket, b"", _UNIT_RECORDS):
+    def _remove(self, bucket: Bucket, firsts: dict[Family, int], limit: int) -> int:
+        """Remove records of a bucket; how many were looked at, at least 1."""
+        removed = damaged = 0
+        found = self._replica.records.in_bucket(bucket, b"", limit)
+        for document_id, _ in found:
             try:
                 removed += self._replica.remove_ended(
                     document_id,
                     expiring=firsts[Family.EXPIRING],
                     deleted=firsts[Family.DELETED],
                 )
-            except CorruptRecord:
-                continue  # the scrub replaces it first
+            except CorruptRecord:  # the scrub replaces it first
+                damaged += 1
+                continue
             if bucket.family is Family.DELETED:
-                self._remember(document_id)
-        await self._replica.durable()
-        self.removed[bucket.partition] = self.removed.get(bucket.partition, 0) + removed
-        if not removed:  # the index names what is not there, or nothing
+                self.remember(document_id)
+        self._progress += removed
+        if not removed and not damaged:  # the index names what is not there, or nothing
+            self._progress += 1
             self._log.warning("sweep.found_nothing", family=bucket.family.name.lower())
             self._replica.records.forget_bucket(bucket)
         elif bucket.family is Family.DELETED:
             self.purged_count += removed
-            self._log.info("document.purged", documents=removed)
         else:
             self.expired_count += removed
-            self._log.info("document.expired", documents=removed)
+        self.removed[bucket.partition] = self.removed.get(bucket.partition, 0) + removed
+        return max(1, len(found))
 
-    def _remember(self, document_id: DocumentId) -> None:
+    def _tell(self) -> None:
+        """One line for all that went since the last one."""
+        purged, expired = self.purged_count - self._told[0], self.expired_count - self._told[1]
+        if purged:
+            self._log.info("document.purged", documents=purged)
+        if expired:
+            self._log.info("document.expired", documents=expired)
+        self._told = (self.purged_count, self.expired_count)
+
+    def remember(self, document_id: DocumentId) -> None:
+        """An id to be verified; the oldest is forgotten when there are too many."""
         self.purged[document_id] = None
         if len(self.purged) > _SAMPLE:
             del self.purged[next(iter(self.purged))]

@@ -46,7 +46,8 @@ class Verify:
     async def run_once(self) -> Work:
         """Ask about some of the ids that were purged last."""
         for document_id in list(self._sweep.purged)[:_UNIT]:
-            del self._sweep.purged[document_id]
+            # The sweep goes on meanwhile, and forgets the oldest when it has too many.
+            self._sweep.purged.pop(document_id, None)
             asked = self._owners.fetch(document_id)
             answers = {node: await answer for node, answer in asked.items()}
             answers[self._owners.node] = list(self._replica.fetch(document_id, None))
@@ -57,7 +58,7 @@ class Verify:
             elif all(map(is_absent, answers.values())):
                 self.verified_count += 1
             else:
-                self._sweep.purged[document_id] = None
+                self._sweep.remember(document_id)
         return Work.IDLE
 
 

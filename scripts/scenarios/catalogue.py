@@ -40,5 +40,6 @@ SCENARIOS: Final = tuple(
         disks.away_too_long,
         endings.ttl_while_down,
         endings.purge_verified,
+        endings.space_given_back,
     )
 )

@@ -2,7 +2,7 @@
 
 import time
 
-from scripts.scenarios.stage import EVERY_NODE, Stage, fast
+from scripts.scenarios.stage import EVERY_NODE, MANY_BYTES, Stage, fast
 
 
 def ttl_while_down(stage: Stage) -> None:
@@ -70,3 +70,32 @@ def purge_verified(stage: Stage) -> None:
             and not any(stage.lifecycle("vetoes"))
         ),
     )
+
+
+def space_given_back(stage: Stage) -> None:
+    """Many documents are deleted or expire, and the disks get their space back.
+
+    Must be seen: the directories of all nodes grow by what is created, and once everything but a
+    tenth of it has ended and been purged, they shrink to less than a third, without a restart.
+    """
+    # Deletions are still remembered when the first half is full size: it is measured before.
+    stage.up(fast(retention_s=6.0))
+    kept = stage.create_many(500, "to be kept")
+    stage.create_many(2_250, "for 6 s", ttl_s=6)
+    doomed = stage.create_many(2_250, "to be deleted")
+    stage.delete_many(doomed, "2,250 are deleted")
+    stage.check(sum(stage.counts()) == 3 * 5_000, "all 5,000 records are on each disk")
+    full_bytes = [stage.directory_bytes(node) for node in EVERY_NODE]
+    sizes = ", ".join(f"{size / 1e6:.1f} MB" for size in full_bytes)
+    stage.check(min(full_bytes) > 5_000 * MANY_BYTES, f"the directories hold {sizes}")
+    stage.wait("each disk has 500 records", lambda: stage.counts() == [500] * 3, 60.0)
+
+    def reclaimed() -> bool:
+        now_bytes = [stage.directory_bytes(node) for node in EVERY_NODE]
+        return all(now < full / 3 for now, full in zip(now_bytes, full_bytes, strict=True))
+
+    stage.wait("each directory is less than a third of what it was", reclaimed, 60.0)
+    sizes = ", ".join(f"{stage.directory_bytes(node) / 1e6:.1f} MB" for node in EVERY_NODE)
+    stage.say(f"the directories hold {sizes}")
+    sample = dict(list(kept.items())[:20])
+    stage.expect(EVERY_NODE, sample, 200, "what was kept is there, byte for byte")

@@ -7,6 +7,7 @@ Rules
 2. Only acknowledged writes count: a create or delete that is refused is a failure here.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +21,9 @@ from scripts.local_cluster import Answer, ClusterError, LocalCluster, call, wait
 Documents = dict[str, str]
 
 WITHIN_S: Final = 20.0
+#: Size of a document of ``create_many``.
+MANY_BYTES: Final = 1_000
+_BULK: Final = 500
 #: How long a client waits for a node that may still be on its way up.
 _IMPATIENT: Final = {"Stele-Timeout-Ms": "500"}
 
@@ -133,6 +137,32 @@ class Stage:
         self.say(f"{node}: {number} documents are created on {copies} nodes: {what}")
         return documents
 
+    def create_many(self, number: int, what: str, *, ttl_s: int | None = None) -> Documents:
+        """As ``create``, in bulk through a1, on all three; each has MANY_BYTES of its own."""
+        contents = [secrets.token_hex(MANY_BYTES // 2) for _ in range(number)]
+        extra: dict[str, object] = {} if ttl_s is None else {"ttl_seconds": ttl_s}
+        operations: list[dict[str, object]] = [
+            {"op": "create", "content": content} | extra for content in contents
+        ]
+        results = self._bulk(operations, 201)
+        self.say(f"a1: {number:,} documents are created on 3 nodes: {what}")
+        return {result["id"]: text for result, text in zip(results, contents, strict=True)}
+
+    def delete_many(self, documents: Iterable[str], what: str) -> None:
+        """As ``delete``, in bulk through a1, on all three."""
+        self._bulk([{"op": "delete", "id": document_id} for document_id in documents], 204)
+        self.say(f"a1: {what} (204, on 3 nodes)")
+
+    def _bulk(self, operations: Sequence[dict[str, object]], status: int) -> list[dict[str, Any]]:
+        results: list[dict[str, Any]] = []
+        url = f"{self.cluster.http_url('a1')}/documents/_bulk?w=3&sloppy=false"
+        for start in range(0, len(operations), _BULK):
+            body = {"operations": operations[start : start + _BULK]}
+            results += call("POST", url, body).json["results"]
+        if wrong := [result for result in results if result["status"] != status]:
+            raise Failed(f"{len(wrong)} operations failed, the first with {wrong[0]}")
+        return results
+
     def delete(self, node: str, documents: Iterable[str], what: str, *, copies: int = 3) -> None:
         """Delete them through this node; ``copies`` owners have acknowledged it."""
         for document_id in documents:
@@ -191,8 +221,15 @@ class Stage:
 
     def counts(self) -> list[int]:
         """Records on each running node's disk, deleted ones included."""
-        cluster = self.cluster
-        return [cluster.status(node)["documents_estimate"] for node in self._running()]
+        return self.lifecycle("records")
+
+    def directory_bytes(self, node: str) -> int:
+        """Of a node's directory."""
+        total = 0
+        for file in self.cluster.var.node_directory(node).iterdir():
+            with suppress(FileNotFoundError):  # a table that was just rewritten
+                total += file.stat().st_size
+        return total
 
     def lifecycle(self, name: str) -> list[Any]:
         """A value of ``/admin/lifecycle``, of each running node."""
@@ -244,6 +281,8 @@ def fast(
 ) -> str:
     """A cluster file's settings with which days last seconds."""
     return f"""\
+[storage]
+ballast_bytes = 0
 [hints]
 window_s = {hint_window_s}
 target_bytes_max = {hint_bytes_max}

@@ -50,6 +50,10 @@ bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scenarios NAME=old-copy
 	@$(BIN)/python -m scripts.scenarios $(NAME)
 
+.PHONY: repair-cost
+repair-cost: $(INSTALLED_DEV) ## Measure what anti-entropy costs with a million documents
+	@$(BIN)/python -m scripts.repair_cost
+
 .PHONY: test
 test: $(INSTALLED_DEV) ## Run every test
 	@$(BIN)/pytest

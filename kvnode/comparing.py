@@ -165,6 +165,43 @@ class Comparing:
         return self._records.forest.bucket(document_id, ending) == place
 
 
+class Difference(msgspec.Struct):
+    """What is to be done about some places."""
+
+    #: What the peer lacks, or has otherwise.
+    push: dict[DocumentId, bytes] = {}
+    #: What is missing here, or not to be believed.
+    pull: list[DocumentId] = []
+    #: What a fenced replica alone has, which may be of purged documents.
+    aside: dict[DocumentId, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self.push) + len(self.pull) + len(self.aside)
+
+    def add(
+        self, ours: dict[DocumentId, bytes], theirs: Sequence[Entry], *, push: bool, pull: bool
+    ) -> None:
+        """Compare a page of a place.
+
+        Args:
+            push: Whether what is here is to be believed.
+            pull: Whether what is there is to be believed.
+        """
+        known = {entry.document_id: entry.digest for entry in theirs}
+        missing = [one for one in known if one not in ours]
+        for document_id, encoded in ours.items():
+            if known.get(document_id) == digest_of(document_id, encoded):
+                continue
+            if push:
+                self.push[document_id] = encoded
+            elif document_id in known:
+                missing.append(document_id)
+            else:
+                self.aside[document_id] = encoded
+        if pull:
+            self.pull += missing
+
+
 def place_to_wire(place: Place) -> list[int]:
     """[0, first leaf, width] or [family, partition, number]."""
     if isinstance(place, Span):

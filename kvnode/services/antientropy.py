@@ -157,7 +157,8 @@ class AntiEntropy:
             fenced = self._rebuild.next_from(peer, round_.shared, _UNIT_PARTITIONS, now_s)
             owed = [debt for debt in self._replica.hints.owed() if self._can_repay(debt, peer)]
             if fenced:
-                await self._compare(peer, round_, fenced)
+                exchange = await self._compare(peer, round_, fenced)
+                self._rebuild.put_back(peer, exchange.unfinished)
             elif owed:
                 await self._repay(peer, round_, owed[:_UNIT_PARTITIONS])
             elif round_.left or round_.due_s <= now_s:
@@ -176,9 +177,9 @@ class AntiEntropy:
 
     async def _repay(self, peer: NodeId, round_: Round, debts: Sequence[Debt]) -> None:
         """Compare what hints were lost of, before its turn; see rule 4."""
-        complete = await self._compare(peer, round_, [debt.partition for debt in debts])
+        exchange = await self._compare(peer, round_, [debt.partition for debt in debts])
         for debt in debts:
-            if complete is not None and debt.partition in complete:
+            if debt.partition in exchange.complete:
                 self._replica.hint_store.repaid(debt)
 
     async def _go_on(self, peer: NodeId, round_: Round) -> None:
@@ -187,13 +188,13 @@ class AntiEntropy:
             round_.tries.clear()
             round_.started_ms = self._clock.wall_ms()
         unit = [round_.left.popleft() for _ in range(min(_UNIT_PARTITIONS, len(round_.left)))]
-        complete = await self._compare(peer, round_, unit)
-        if complete is None:
-            return
+        exchange = await self._compare(peer, round_, unit)
+        if round_.retry_s > self._clock.monotonic_s():
+            return  # it was lost
+        round_.left.extendleft(reversed(exchange.unfinished))
         for partition in unit:
-            tries = round_.tries.get(partition, 0) + 1
-            if partition not in complete:
-                round_.tries[partition] = tries
+            if partition not in exchange.complete and partition not in exchange.unfinished:
+                round_.tries[partition] = tries = round_.tries.get(partition, 0) + 1
                 if tries < _TRIES:
                     round_.left.append(partition)
         if not round_.left:
@@ -202,10 +203,8 @@ class AntiEntropy:
             if all(tries < _TRIES for tries in round_.tries.values()):
                 round_.complete_ms = round_.started_ms
 
-    async def _compare(
-        self, peer: NodeId, round_: Round, partitions: Sequence[int]
-    ) -> list[int] | None:
-        """The partitions that are level now; None when the peer was lost."""
+    async def _compare(self, peer: NodeId, round_: Round, partitions: Sequence[int]) -> Exchange:
+        """Compare some partitions; when the peer is lost, leave it alone for a while."""
         exchange = Exchange(
             self._replica,
             self._asker,
@@ -213,11 +212,11 @@ class AntiEntropy:
             self._clock,
             peer,
             lambda size_bytes: self._budget.spend(self.name, size_bytes),
+            lambda: self._budget.allowed_bytes(self.name, self._clock.monotonic_s()),
         )
-        complete: list[int] | None = None
         try:
             first_expiring = self._replica.lifecycle.first_compared_expiring()
-            complete = await exchange.run(partitions, first_expiring)
+            await exchange.run(partitions, first_expiring)
             round_.backoff_s = _BACKOFF_MIN_S
         except PeerLost as lost:
             round_.left.clear()
@@ -227,9 +226,9 @@ class AntiEntropy:
         self._add(peer, exchange.outcomes)
         for partition in exchange.fenced_there:
             self._rebuild.asked(partition, peer, compared=False)
-        for partition in complete or ():
+        for partition in exchange.complete:
             self._rebuild.asked(partition, peer, compared=True)
-        return complete
+        return exchange
 
     def _add(self, peer: NodeId, outcomes: Outcomes) -> None:
         for field in Outcomes.__struct_fields__:

@@ -9,13 +9,18 @@ Rules
 3. Both are owners, so what one of them has is known to an owner: their copies are never late.
 4. A fenced side pushes nothing and is believed nothing; it only takes. A document that it alone has
    and that may have been purged goes to its quarantine.
-5. Whatever is lost on the way is found again by the next exchange; a partition counts as compared
+5. It ends early when its allowance of bytes is used up, also within a partition: what is left
+   differs still.
+6. Whatever is lost on the way is found again by the next exchange; a partition counts as compared
    only when nothing was.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -23,20 +28,22 @@ import msgspec
 from cluster.ids import DocumentId, NodeId
 from cluster.preference import Target
 from kvnode.codec import verify
-from kvnode.comparing import Comparing, Entry, Place, place_to_wire
+from kvnode.comparing import PAGE_ENTRIES, Comparing, Difference, Entry, Place, place_to_wire
 from kvnode.ending import Family, ending_of
 from kvnode.errors import StoreError
-from kvnode.hashtree import Bucket, digest_of, digests_from_bytes
+from kvnode.hashtree import Bucket, digests_from_bytes
 from kvnode.merging import Awaited, MergeSender
 from kvnode.ports import Clock
 from kvnode.replica import Replica
-from kvnode.rpc.connection import Lost
+from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import FetchResult, Fields, Op
 from kvnode.services.asking import Asker
 
 REQUEST_TIMEOUT_S: Final = 5.0
 #: Records under way to or from the peer at once.
 _BATCH_RECORDS: Final = 128
+#: Pages that are asked for before they are looked at.
+_PAGES_AHEAD: Final = 16
 #: Nodes of the trees asked about in one request.
 _SPANS: Final = 1024
 _ROW_BYTES: Final = 32
@@ -64,6 +71,7 @@ class Exchange:
 
     Args:
         spend: Told of bytes as they are sent and received.
+        allowance: How many there may be now; without any, an exchange ends early.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Exchange:
         clock: Clock,
         peer: NodeId,
         spend: Callable[[int], None],
+        allowance: Callable[[], int],
     ) -> None:
         self._replica = replica
         self._comparing = Comparing(replica)
@@ -82,22 +91,27 @@ class Exchange:
         self._clock = clock
         self._peer = peer
         self._spend = spend
+        self._allowance = allowance
         self.outcomes = Outcomes()
+        #: Partitions in which nothing is left to do.
+        self.complete: list[int] = []
         #: Partitions in which the peer is fenced.
         self.fenced_there: list[int] = []
+        #: Partitions that were not done, for the allowance was used up.
+        self.unfinished: list[int] = []
 
-    async def run(self, partitions: Sequence[int], first_expiring: int) -> list[int]:
-        """Compare and repair; the partitions in which nothing is left to do.
+    async def run(self, partitions: Sequence[int], first_expiring: int) -> None:
+        """Compare and repair; what was and what was not is in the attributes.
 
         Raises:
             PeerLost: the peer went away meanwhile.
         """
         try:
-            return await self._run(partitions, first_expiring)
+            await self._run(partitions, first_expiring)
         except (TypeError, ValueError, IndexError) as error:
             raise PeerLost(f"its answer is none: {error}") from error
 
-    async def _run(self, partitions: Sequence[int], first_expiring: int) -> list[int]:
+    async def _run(self, partitions: Sequence[int], first_expiring: int) -> None:
         rows = []
         for partition in partitions:
             floor = self._replica.lifecycle.floor(partition)
@@ -106,42 +120,65 @@ class Exchange:
         (answer,) = await self._ask(Op.COMPARE, [first_expiring, rows], _ROW_BYTES * len(rows))
         self._count(_ROW_BYTES * len(answer))
         complete = dict.fromkeys(partitions)
-        for partition, bucket, newest_deleted_ms, root, peer_fenced in answer:
-            if partition not in complete:
-                raise ValueError("another partition")
-            if peer_fenced:
-                self.fenced_there.append(partition)
-            self._replica.meet_floor(partition, bucket, newest_deleted_ms)
-            same_floor = bucket == self._replica.lifecycle.floor(partition).bucket
-            level = same_floor and root == self._comparing.root(partition, first_expiring)
-            if (
-                not level
-                and not await self._repair(partition, first_expiring, peer_fenced=bool(peer_fenced))
-            ) or peer_fenced:
+        for row in answer:
+            partition, level = self._meet(row, first_expiring)
+            whole = level or await self._repair(partition, first_expiring)
+            if not whole or partition in self.fenced_there:
                 del complete[partition]
         self.outcomes.compared += len(complete)
-        return list(complete)
+        self.complete = list(complete)
 
-    async def _repair(self, partition: int, first_expiring: int, *, peer_fenced: bool) -> bool:
-        """Level one partition; whether it ended with nothing lost."""
-        own_fenced = self._replica.fenced[partition]
-        if own_fenced and peer_fenced:
+    def _meet(self, row: Fields, first_expiring: int) -> tuple[int, bool]:
+        """A partition that the peer named, and whether both sides are level by now."""
+        partition, bucket, newest_deleted_ms, root, peer_fenced = row
+        self._comparing.check_partition(partition)
+        if peer_fenced:
+            self.fenced_there.append(partition)
+        self._replica.meet_floor(partition, bucket, newest_deleted_ms)
+        same_floor = bucket == self._replica.lifecycle.floor(partition).bucket
+        return partition, same_floor and root == self._comparing.root(partition, first_expiring)
+
+    async def _repair(self, partition: int, first_expiring: int) -> bool:
+        """Level one partition; whether it ended with nothing lost or left."""
+        push = not self._replica.fenced[partition]
+        pull = partition not in self.fenced_there
+        if not (push or pull):
             return False
-        whole = True
-        for place in await self._differing_places(partition, first_expiring):
-            after = b""
-            while True:
-                fields = [place_to_wire(place), after]
-                (rows,) = await self._ask(Op.PAGE, fields, _ROW_BYTES)
-                theirs = [Entry(DocumentId(one), digest) for one, digest in rows]
-                self._count(_ENTRY_BYTES * len(theirs))
-                last = theirs[-1].document_id if theirs else None
-                ours = self._comparing.within(place, after, last)
-                whole &= await self._level(ours, theirs, pull=not peer_fenced, push=not own_fenced)
-                if last is None:
-                    break
-                after = last
-        return whole
+        if self._allowance() <= 0:
+            self.unfinished.append(partition)
+            return False
+        places = deque(await self._differing_places(partition, first_expiring))
+        found, whole = Difference(), True
+        async with aclosing(self._pages(places)) as pages:
+            async for ours, theirs in pages:
+                found.add(ours, theirs, push=push, pull=pull)
+                if len(found) < _BATCH_RECORDS:
+                    continue
+                whole &= await self._level(found, pull=pull)
+                found = Difference()
+                if self._allowance() <= 0:
+                    self.unfinished.append(partition)
+                    return False
+        return await self._level(found, pull=pull) and whole
+
+    async def _pages(
+        self, places: deque[Place]
+    ) -> AsyncGenerator[tuple[dict[DocumentId, bytes], list[Entry]], None]:
+        """What both sides have of each place, a page at a time; some are asked for ahead."""
+        ahead: deque[tuple[Place, bytes, asyncio.Future[Outcome]]] = deque()
+        while places or ahead:
+            while places and len(ahead) < _PAGES_AHEAD:
+                place = places.popleft()
+                ahead.append((place, b"", self._send(Op.PAGE, [place_to_wire(place), b""])))
+            place, after, asked = ahead.popleft()
+            (rows,) = _answer(await asked)
+            theirs = [Entry(DocumentId(one), digest) for one, digest in rows]
+            self._count(_ENTRY_BYTES * len(theirs))
+            upto = theirs[-1].document_id if len(theirs) == PAGE_ENTRIES else None
+            yield self._comparing.within(place, after, upto), theirs
+            if upto is not None:
+                asked = self._send(Op.PAGE, [place_to_wire(place), upto])
+                ahead.appendleft((place, upto, asked))
 
     async def _differing_places(self, partition: int, first_expiring: int) -> list[Place]:
         comparing = self._comparing
@@ -169,46 +206,35 @@ class Exchange:
                         (places if child.width == 1 else spans).append(child)
         return places
 
-    async def _level(
-        self, ours: dict[DocumentId, bytes], theirs: Sequence[Entry], *, pull: bool, push: bool
-    ) -> bool:
-        """Bring what differs of a page to the join on both sides; whether nothing was lost."""
-        known = {entry.document_id: entry.digest for entry in theirs}
-        missing = [one for one in known if one not in ours]
-        differing = [
-            one for one, encoded in ours.items() if known.get(one) != digest_of(one, encoded)
-        ]
+    async def _level(self, found: Difference, *, pull: bool) -> bool:
+        """Bring what differs to the join on both sides; whether nothing was lost."""
         whole = True
-        if push:
-            whole &= await self._push(differing, ours, pull=pull)
-        else:
-            self._set_aside([one for one in differing if one not in known], ours)
-            missing += [one for one in differing if one in known]
-        if pull:
-            for start in range(0, len(missing), _BATCH_RECORDS):
-                whole &= await self._pull(missing[start : start + _BATCH_RECORDS])
+        for batch in _batches(list(found.push)):
+            whole &= await self._push({one: found.push[one] for one in batch}, pull=pull)
+        for document_id, encoded in found.aside.items():
+            self.outcomes.quarantined += self._replica.set_aside_late(
+                document_id, ending_of(encoded)
+            )
+        for batch in _batches(found.pull):
+            whole &= await self._pull(batch)
         return whole
 
-    async def _push(
-        self, ids: Sequence[DocumentId], ours: dict[DocumentId, bytes], *, pull: bool
-    ) -> bool:
+    async def _push(self, records: dict[DocumentId, bytes], *, pull: bool) -> bool:
         whole = True
-        for start in range(0, len(ids), _BATCH_RECORDS):
-            deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
-            batch = ids[start : start + _BATCH_RECORDS]
-            sent = [self._send(one, ours[one], deadline_s) for one in batch]
-            for document_id, pushed in zip(batch, sent, strict=True):
-                held = await pushed.outcome
-                if isinstance(held, Lost):
-                    whole = False
-                    continue
-                self.outcomes.pushed += 1
-                if held is not None and pull:
-                    whole &= self._take(document_id, held)
+        deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
+        sent = [self._merge(one, encoded, deadline_s) for one, encoded in records.items()]
+        for document_id, pushed in zip(records, sent, strict=True):
+            held = await pushed.outcome
+            if isinstance(held, Lost):
+                whole = False
+                continue
+            self.outcomes.pushed += 1
+            if held is not None and pull:
+                whole &= self._take(document_id, held)
         await self._replica.durable()
         return whole
 
-    def _send(self, document_id: DocumentId, encoded: bytes, deadline_s: float) -> Awaited:
+    def _merge(self, document_id: DocumentId, encoded: bytes, deadline_s: float) -> Awaited:
         pushed = Awaited()
         self._count(len(encoded))
         target = Target(self._peer)
@@ -244,19 +270,26 @@ class Exchange:
         self.outcomes.pulled += 1
         return True
 
-    def _set_aside(self, ids: Sequence[DocumentId], ours: dict[DocumentId, bytes]) -> None:
-        """What a fenced replica alone has and what may be of a purged document."""
-        for document_id in ids:
-            if self._replica.set_aside_late(document_id, ending_of(ours[document_id])):
-                self.outcomes.quarantined += 1
-
     def _count(self, size_bytes: int) -> None:
         self.outcomes.size_bytes += size_bytes
         self._spend(size_bytes)
 
     async def _ask(self, op: Op, fields: Fields, size_bytes: int) -> Fields:
+        return _answer(await self._send(op, fields, size_bytes))
+
+    def _send(
+        self, op: Op, fields: Fields, size_bytes: int = _ROW_BYTES
+    ) -> "asyncio.Future[Outcome]":
         self._count(size_bytes)
-        found = await self._asker.send(self._peer, op, fields, size_bytes)
-        if isinstance(found, Lost):
-            raise PeerLost(f"{found.code}: {found.detail}")
-        return found
+        return self._asker.send(self._peer, op, fields, size_bytes)
+
+
+def _batches(ids: Sequence[DocumentId]) -> Iterator[Sequence[DocumentId]]:
+    for start in range(0, len(ids), _BATCH_RECORDS):
+        yield ids[start : start + _BATCH_RECORDS]
+
+
+def _answer(found: Outcome) -> Fields:
+    if isinstance(found, Lost):
+        raise PeerLost(f"{found.code}: {found.detail}")
+    return found

@@ -10,7 +10,7 @@ Rules
 ``kvnode.services.antientropy`` does the comparing.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 import msgspec
@@ -76,6 +76,12 @@ class Rebuild:
         elif missing:  # the peer is fenced there itself, or was lost, or it is being written to
             going.last, going.due_s = -1, now_s + _PAUSE_S
         return unit
+
+    def put_back(self, peer: NodeId, partitions: Sequence[int]) -> None:
+        """Some of what ``next_from`` gave was not done."""
+        if partitions:
+            going = self._passes[peer]
+            going.last = min(going.last, min(partitions) - 1)
 
     def asked(self, partition: int, peer: NodeId, *, compared: bool) -> None:
         """A co-owner was asked about a partition; see rule 1."""

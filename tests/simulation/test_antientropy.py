@@ -5,6 +5,7 @@ from typing import Final
 
 from cluster.ids import DocumentId
 from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings
+from kvnode.services.budget import BURST_S
 from kvnode.storage.keys import record_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.run import seeds, simulate
@@ -151,3 +152,31 @@ def test_a_record_that_vanished_is_missed_by_the_scrub_and_fetched_again(seed: i
         assert sick.events("leaf.corrected")
 
     simulate(scenario, seed, comparing())
+
+
+@seeds(2)
+def test_a_repair_stays_within_its_rate_however_much_differs(seed: int) -> None:
+    """Rate x time, a burst, one batch too long: for that a partition is left half done."""
+    rate, documents, content = 32 * 1024, 400, "x" * 1000
+    settings = settings_of(
+        hints=NO_HINTS,
+        antientropy=AntiEntropySettings(interval_s=1e6, rate_bytes_per_s=rate),
+        partitions=1,
+    )
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        for number in range(documents):
+            await cluster.create("a1", f"{number} {content}", write=2)
+        before = {name: machine for name, machine in cluster.nodes.items() if name != "a3"}
+        began_s = cluster.loop.time()
+        await cluster.restart("a3")
+        while cluster.nodes["a3"].disk.record_count() < documents:
+            await asyncio.sleep(0.25)
+            allowed = rate * (cluster.loop.time() - began_s + BURST_S) + 2 * 128 * 1200
+            for machine in before.values():
+                assert machine.serving.background.antientropy.totals.size_bytes <= allowed
+        assert cluster.loop.time() - began_s > 0.5 * documents * len(content) / (2 * rate)
+
+    simulate(scenario, seed, settings)

@@ -47,7 +47,9 @@ class StorageSettings(_Table, frozen=True, kw_only=True):
     #: loses up to that). os: never (a killed process loses nothing, a power cut may).
     fsync: Literal["always", "interval", "os"] = "always"
     #: Kept allocated so that deletes still work on a full disk.
-    ballast_bytes: _Bytes = 64 * 1024 * 1024
+    #: A database that met a full disk is opened again, which writes a table of up to a write buffer
+    #: (64 MiB); then a buffer of deletions must fit.
+    ballast_bytes: _Bytes = 160 * 1024 * 1024
     #: Below this much free space creates get 507.
     disk_low_bytes: _Bytes = 256 * 1024 * 1024
 

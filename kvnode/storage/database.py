@@ -144,8 +144,8 @@ def is_damage(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space."""
-    return _says(error, errno.ENOSPC)
+    """Whether a write failed for want of space, of the disk or of a quota."""
+    return _says(error, errno.ENOSPC) or _says(error, errno.EDQUOT)
 
 
 def _has_database(directory: Path) -> bool:

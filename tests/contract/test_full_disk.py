@@ -1,14 +1,17 @@
 """The engine on a file system that is full: it goes on when there is a ballast, and lies never."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+import plyvel
 import pytest
 
 from kvnode.errors import CannotStart
-from kvnode.storage.database import create_database
+from kvnode.storage.database import create_database, is_full
 from kvnode.storage.leveldb import LevelDBEngine
 from kvnode.storage.recovery import replace_if_damaged
 from tests.contract.test_recovery import NOW_MS, OWN
@@ -103,3 +106,12 @@ async def test_a_full_disk_without_a_ballast_ends_the_node_and_loses_nothing(dis
     again.confirmed = writer.confirmed
     again.check()
     await again.engine.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_want_of_space_is_recognised_whoever_sets_the_limit(number: int) -> None:
+    """A quota ends as a full disk does: with room for deletions, not with the node."""
+    assert is_full(plyvel.IOError(f"IO error: /a/000003.log: {os.strerror(number)}".encode()))
+    assert not is_full(
+        plyvel.IOError(f"IO error: /a/000003.log: {os.strerror(errno.EIO)}".encode())
+    )

@@ -17,6 +17,7 @@ from kvnode.errors import (
     DiskLow,
     KeyReused,
     Overloaded,
+    StoreError,
     Unavailable,
 )
 from kvnode.idempotency import first_create
@@ -159,7 +160,7 @@ class Coordinator:
             if node == self.node:
                 try:
                     self.replica.merge(document_id, encoded, lambda _: None)
-                except (Overloaded, CorruptRecord):
+                except StoreError:
                     self.read_repair_count -= 1  # the next read finds it again
             else:
                 self.merges.send(

@@ -6,7 +6,8 @@ Rules
    interval. It is complete when no difference was left; its time is that of its beginning.
 2. A peer that is down, or lost on the way, is tried again after a pause that doubles.
 3. Fenced partitions come first and wait for nothing. A partition is rebuilt once it was compared
-   with every co-owner that is up, and at least one; then its fence falls.
+   with every co-owner that is up, and at least one; then its fence falls. Co-owners that are fenced
+   themselves have nothing to give, and are not waited for: two of them would wait for each other.
 4. A partition that lost hints (``kvnode.hints``) is compared with their target before its turn.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7.
@@ -93,8 +94,9 @@ class AntiEntropy:
         self._log = log
         self.rounds = self._plan(entropy)
         self.totals = Outcomes()
-        #: Of each fenced partition, the co-owners that it was compared with since.
-        self._rebuilt_from: dict[int, dict[NodeId, None]] = {}
+        #: Of each fenced partition, its co-owners that have answered since, and whether that was a
+        #: comparison, or they were fenced.
+        self._rebuilt_from: dict[int, dict[NodeId, bool]] = {}
 
     def _plan(self, entropy: Entropy) -> dict[NodeId, Round]:
         shared: dict[NodeId, list[int]] = {}
@@ -134,7 +136,7 @@ class AntiEntropy:
             if not self._is_up(peer) or now_s < round_.retry_s or not due:
                 continue
             if missing:
-                await self._compare(peer, round_, missing[:_UNIT_PARTITIONS])
+                await self._hurry(peer, round_, missing[:_UNIT_PARTITIONS])
             elif owed:
                 await self._repay(peer, round_, owed[:_UNIT_PARTITIONS])
             else:
@@ -145,19 +147,28 @@ class AntiEntropy:
         return Work.IDLE
 
     def _rebuilds_from(self, partition: PartitionId, peer: NodeId) -> bool:
-        return peer in self._ring.primaries(partition) and peer not in self._rebuilt_from.get(
-            partition, ()
-        )
+        sources = self._rebuilt_from.get(partition, {})
+        return peer in self._ring.primaries(partition) and not sources.get(peer)
 
     def _can_repay(self, debt: Debt, peer: NodeId) -> bool:
         return debt.target == peer and debt.partition in self.rounds[peer].shared
 
     async def _repay(self, peer: NodeId, round_: Round, debts: Sequence[Debt]) -> None:
         """Compare what hints were lost of, before its turn; see rule 4."""
-        complete = await self._compare(peer, round_, [debt.partition for debt in debts])
+        complete = await self._hurry(peer, round_, [debt.partition for debt in debts])
         for debt in debts:
-            if complete is not None and debt.partition in complete:
+            if debt.partition in complete:
                 self._replica.hint_store.repaid(debt)
+
+    async def _hurry(self, peer: NodeId, round_: Round, partitions: Sequence[int]) -> list[int]:
+        """Compare out of turn: those that are level now. After a pause again, when none could be.
+
+        A peer that is fenced itself has nothing to give, and says so at once.
+        """
+        complete = await self._compare(peer, round_, partitions)
+        if not complete:
+            round_.retry_s = max(round_.retry_s, self._clock.monotonic_s() + _BACKOFF_MIN_S)
+        return complete or []
 
     async def _go_on(self, peer: NodeId, round_: Round) -> None:
         if not round_.left:
@@ -203,7 +214,9 @@ class AntiEntropy:
             self._log.info("antientropy.postponed", peer=peer, reason=str(lost))
         self._add(peer, exchange.outcomes)
         for partition in complete or ():
-            self._rebuilt(PartitionId(partition), peer)
+            self._heard(PartitionId(partition), peer, compared=True)
+        for partition in exchange.peer_fenced:
+            self._heard(PartitionId(partition), peer, compared=False)
         return complete
 
     def _add(self, peer: NodeId, outcomes: Outcomes) -> None:
@@ -218,12 +231,14 @@ class AntiEntropy:
                 quarantined=outcomes.quarantined,
             )
 
-    def _rebuilt(self, partition: PartitionId, peer: NodeId) -> None:
-        """A fenced partition was compared with a co-owner; see rule 3."""
+    def _heard(self, partition: PartitionId, peer: NodeId, *, compared: bool) -> None:
+        """What a co-owner had to say about a partition that is fenced here; see rule 3."""
         if not self._replica.fenced[partition]:
             return
         sources = self._rebuilt_from.setdefault(partition, {})
-        sources[peer] = None
+        sources[peer] = compared
+        if not any(sources.values()):
+            return
         others = [one for one in self._ring.primaries(partition) if one != self._node]
         if all(one in sources for one in others if self._is_up(one)):
             del self._rebuilt_from[partition]

@@ -83,6 +83,8 @@ class Exchange:
         self._peer = peer
         self._spend = spend
         self.outcomes = Outcomes()
+        #: Partitions in which the peer is fenced itself.
+        self.peer_fenced: list[int] = []
 
     async def run(self, partitions: Sequence[int], first_expiring: int) -> list[int]:
         """Compare and repair; the partitions in which nothing is left to do.
@@ -108,6 +110,8 @@ class Exchange:
             if partition not in complete:
                 raise ValueError("another partition")
             self._replica.meet_floor(partition, bucket, newest_deleted_ms)
+            if peer_fenced:
+                self.peer_fenced.append(partition)
             same_floor = bucket == self._replica.lifecycle.floor(partition).bucket
             level = same_floor and root == self._comparing.root(partition, first_expiring)
             if (

@@ -112,10 +112,9 @@ class HashForest:
         partition = tail_of(document_id) // self._width
         return Bucket(ending.family, partition, ending.ends_at_ms // self.bucket_ms)
 
-    def clear(self, bucket: Bucket) -> None:
-        """Nothing is in a bucket, whatever its digest says."""
-        self.total ^= self._buckets.get(bucket, 0)
-        self._set_bucket(bucket, 0)
+    def set_bucket(self, bucket: Bucket, digest: int) -> None:
+        """What is in a bucket is known, whatever its digest says."""
+        self.restore_bucket(bucket, digest)
         self._changed_buckets[bucket] = None
 
     def mark(self, tail: int) -> None:
@@ -172,11 +171,19 @@ class HashForest:
         """XOR of a span's leaves."""
         return reduce(xor, self._leaves[span.first : span.first + span.width], 0)
 
+    def digest_of_bucket(self, bucket: Bucket) -> int:
+        """0 when nothing is in it."""
+        return self._buckets.get(bucket, 0)
+
     def buckets(self, family: Family, partition: int, first: int) -> Iterator[tuple[int, int]]:
         """(number, digest) of a partition's buckets from ``first`` on that hold something."""
         for number in sorted(self._numbers.get((family, partition), ())):
             if number >= first:
                 yield number, self._buckets[Bucket(family, partition, number)]
+
+    def all_buckets(self) -> Iterator[Bucket]:
+        """Those that hold something."""
+        return iter(list(self._buckets))
 
     def root(self, partition: int, first_expiring: int, first_deleted: int) -> int:
         """One digest of all of a partition's records that count; see rule 3."""

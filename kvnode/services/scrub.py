@@ -7,6 +7,8 @@ Rules
    been found it stays as it is, answered as "unknown", and is counted.
 3. After each leaf its digest is made anew from what was read, unless a write is under way. So what
    lies where the disk can't be read is missing from the digest: anti-entropy fetches it again.
+   After the leaves come the buckets: a damaged record was in one digest, and what took its place
+   may belong to another.
 """
 
 from array import array
@@ -17,7 +19,7 @@ from cluster.ring import Ring
 from kvnode.codec import verify
 from kvnode.ending import Family, ending_of
 from kvnode.errors import CorruptRecord, StoreError
-from kvnode.hashtree import DIGEST_BYTES, LEAVES, Span, digest_of, tail_of
+from kvnode.hashtree import DIGEST_BYTES, LEAVES, Bucket, Span, digest_of, tail_of
 from kvnode.log import Log
 from kvnode.ports import Clock
 from kvnode.replica import Replica
@@ -60,6 +62,8 @@ class Scrub:
         self._clock = clock
         self._log = log
         self._tail = 0
+        #: Still to be read in this pass.
+        self._buckets: list[Bucket] = []
         self.passes = 0
         self.corrupt_count = 0
         self.healed_count = 0
@@ -74,6 +78,9 @@ class Scrub:
         """Read some leaves."""
         if not self._budget.allowed_bytes(self.name, self._clock.monotonic_s()):
             return Work.THROTTLED
+        if self._buckets:
+            self._check_bucket(self._buckets.pop())
+            return Work.BUSY if self._buckets else self._pass_ends()
         damaged: list[DocumentId] = []
         first = self._tail
         size_bytes = self._read_some(damaged)
@@ -82,9 +89,34 @@ class Scrub:
             await self._heal(document_id)
         if self._tail < LEAVES:
             return Work.BUSY
+        self._buckets = list(self._replica.records.forest.all_buckets())
+        return Work.BUSY if self._buckets else self._pass_ends()
+
+    def _pass_ends(self) -> Work:
         self._tail = 0
         self.passes += 1
         return Work.IDLE
+
+    def _check_bucket(self, bucket: Bucket) -> None:
+        records = self._replica.records
+        digest, after = 0, b""
+        while page := records.in_bucket(bucket, after, _UNIT_RECORDS):
+            for document_id, _ in page:
+                try:
+                    encoded = records.durable(document_id)
+                    if encoded is None:
+                        continue
+                    verify(document_id, encoded)
+                except CorruptRecord:
+                    return  # healed first
+                ending = ending_of(encoded)
+                self._budget.spend(self.name, len(encoded))
+                lasting = ending.family is Family.LASTING
+                if not lasting and records.forest.bucket(document_id, ending) == bucket:
+                    digest ^= digest_of(document_id, encoded)
+            after = page[-1][0]
+        if records.correct_bucket(bucket, digest):
+            self._log.warning("bucket.corrected", partition=bucket.partition)
 
     def _read_some(self, damaged: list[DocumentId]) -> int:
         """Check the records of the next leaves, and their digests; how many bytes they have."""

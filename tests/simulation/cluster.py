@@ -97,7 +97,7 @@ class SimCluster(Clients):
         self.nodes: dict[str, NodeMachine] = {}
         disks: dict[str, SimDisk] = {}
         wall_ms: dict[str, Callable[[], int]] = {}
-        self.watch = DiskWatch(self.ring, settings.hints, disks, wall_ms, loop.time)
+        self.watch = DiskWatch(self.ring, settings, disks, wall_ms, loop.time)
         for own in settings.region_nodes(REGION):
             watch = self.watch
             machine = NodeMachine(loop, settings, own, watch.committed, watch.atlas.goes_away)

@@ -22,7 +22,7 @@ import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.ring import Ring
-from cluster.settings import HintSettings
+from cluster.settings import ClusterSettings
 from kvnode.floors import decode_floor
 from kvnode.hints import decode_hint
 from kvnode.record import NEVER_MS, Record, merge
@@ -30,6 +30,7 @@ from kvnode.storage.commit import Changes
 from kvnode.storage.keys import (
     debt_key,
     document_id_of,
+    floor_key,
     hint_key,
     hint_target_of,
     quarantine_key,
@@ -72,7 +73,7 @@ class DiskWatch:
     def __init__(
         self,
         ring: Ring,
-        hints: HintSettings,
+        settings: ClusterSettings,
         disks: Mapping[str, SimDisk],
         wall_ms: Mapping[str, Callable[[], int]],
         true_s: Callable[[], float],
@@ -90,7 +91,8 @@ class DiskWatch:
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
         self._ring = ring
-        self._window_ms = int(hints.window_s * 1000)
+        self._window_ms = int(settings.hints.window_s * 1000)
+        self._bucket_ms = int(settings.lifecycle.purge_bucket_s * 1000)
         self._disks = disks
         self._wall_ms = wall_ms
         self._true_s = true_s
@@ -132,7 +134,11 @@ class DiskWatch:
         if disk.name in self.purged.get(document_id, ()):
             self.purged[document_id].remove(disk.name)  # deleted once more
         old = readable(document_id, before)
-        if old is not None and merge(new, old) is not new:
+        if old is None or merge(new, old) is new:
+            return
+        if old.tombstone is not None and new.create is None:
+            self._purged(disk, document_id)  # and deleted once more, in one batch
+        else:
             self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)
 
     def _expired(self, disk: SimDisk, record: Record) -> bool:
@@ -143,6 +149,8 @@ class DiskWatch:
         """Judge that a deleted record leaves a disk."""
         self.purged.setdefault(document_id, []).append(disk.name)
         self.purged_s.setdefault(document_id, self._true_s())
+        if self._excused(disk.name, document_id):
+            return  # it takes over what the others have agreed to
         for owner in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
             if owner in self.purged[document_id] or self._excused(owner, document_id):
                 continue
@@ -153,6 +161,13 @@ class DiskWatch:
             if held is None or held.tombstone is None:
                 what = f"{disk.name} purges what is deleted, but {owner} has {describe(held)}"
                 self._violated("I6", what, document_id)
+
+    def _below_floor(self, disk: SimDisk, document_id: DocumentId, record: Record) -> bool:
+        """Whether a deletion is of a time that a disk's owner has agreed to purge."""
+        encoded = disk.values.get(floor_key(partition_of(document_id, self._ring.partitions)))
+        if encoded is None or record.tombstone is None:
+            return False
+        return record.tombstone.delete_at_ms // self._bucket_ms < decode_floor(encoded).bucket
 
     def _excused(self, owner: str, document_id: DocumentId) -> bool:
         """Whether an owner was not asked about a purge, or has lost the answer with its disk."""
@@ -177,6 +192,8 @@ class DiskWatch:
         if quarantine_key(document_id) in self._disks[target].values or (
             old is not None and self._expired(self._disks[target], old)
         ):
+            return
+        if old is not None and self._below_floor(self._disks[target], document_id, old):
             return
         if too_old:
             self.atlas.gives_up(disk.name, target, document_id)
@@ -206,9 +223,6 @@ class DiskWatch:
         self.atlas.destroys(machine)
         for commits in self.commits.values():
             commits[:] = [commit for commit in commits if commit.machine != machine]
-        for names in self.purged.values():
-            while machine in names:
-                names.remove(machine)
 
     def acknowledged(self, operation: Operation) -> None:
         """Judge a write just when its client hears that it succeeded."""

@@ -233,6 +233,23 @@ def test_a_wiped_node_is_rebuilt_before_it_answers(seed: int) -> None:
     simulate(scenario, seed, ending())
 
 
+@seeds(2)
+def test_two_wiped_owners_are_rebuilt_from_the_third(seed: int) -> None:
+    """Each is fenced, and has nothing to give to the other: they must not wait for each other."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "kept", write=3)
+        cluster.kill("a2", "a3")
+        for name in ("a2", "a3"):
+            cluster.replace_disk(name, {IDENTITY_KEY: Identity(CLUSTER_ID, name, 16).encode()})
+            cluster.nodes[name].start()
+        for name in ("a2", "a3"):
+            await rebuilt(cluster, name, [created.document_id])
+        assert len(holders(cluster, created.document_id)) == 3
+
+    simulate(scenario, seed, ending())
+
+
 async def rebuilt(cluster: SimCluster, name: str, ids: Iterable[DocumentId]) -> None:
     """Ask a node for documents until it is ready; it must never deny one that others have."""
     machine = cluster.nodes[name]

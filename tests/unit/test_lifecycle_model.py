@@ -140,12 +140,12 @@ class Lives(RuleBasedStateMachine):
             there.meet_floor(0, floor.bucket, floor.newest_deleted_ms)
         self.loop.run_all()
         for here, there in (pair, pair[::-1]):
-            floor = here.lifecycle.floor(0).bucket
+            first_kept = here.lifecycle.floor(0).bucket
             for document_id in IDS:
                 encoded = here.records.durable(document_id)
                 if encoded is not None:
                     bucket = here.records.forest.bucket(document_id, ending_of(encoded))
-                    if bucket.family is not Family.DELETED or bucket.number >= floor:
+                    if bucket.family is not Family.DELETED or bucket.number >= first_kept:
                         there.join(document_id, encoded, vouched=True)
         self.loop.run_all()
 

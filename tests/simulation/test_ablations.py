@@ -1,7 +1,7 @@
 """Proof that the histories bite: without any one of these safeguards, a promise is broken.
 
-Each safeguard is taken out of the production code in turn. Then a few random histories must fail and
-say which promise it was; for what they seldom meet it is the test that is about it.
+Each safeguard is taken out of the production code in turn. Then a few random histories must fail
+and say which promise it was; for what they seldom meet it is the test that is about it.
 """
 
 from collections.abc import Callable

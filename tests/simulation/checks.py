@@ -82,20 +82,27 @@ def judge_converged(
     """
     deletes = [op for op in history if op.kind is Kind.DELETE]
     deleted = {op.document_id for op in deletes}
+    creates = [op for op in history if op.kind is Kind.CREATE]
     for op in history:
         if op.document_id is None or op.document_id in watch.atlas.lost:
             continue
         held = stored(op.document_id)
-        may_be_gone = op.document_id in watch.purged or now_s >= _expired_s(op, watch)[0]
+        expired = now_s >= _expired_s(op, watch)[0]
+        purged_s = watch.purged_s.get(op.document_id, inf)
+        # A key is free again once its document was purged, also for a create that was stuck.
+        anew = any(
+            one.document_id == op.document_id and (one.answered_s or inf) > purged_s
+            for one in creates
+        )
         lasts = op.document_id not in deleted and now_s < _expired_s(op, watch)[0]
         lost = any(record is None or record.create is None for record in held)
         live = any(
-            not may_be_gone if record is None else record.tombstone is None for record in held
+            purged_s == inf if record is None else record.tombstone is None for record in held
         )
         if isinstance(op.answer, Created | Found) and lasts and lost:
             yield Violation("I1", f"lost: {op}", op.document_id)
         gone = isinstance(op.answer, Stored | DocumentDeleted) and op.document_id in deleted
-        if gone and live:
+        if gone and live and not (expired or anew):
             yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
 
 

@@ -33,7 +33,7 @@ from math import inf
 
 from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused
-from kvnode.record import Record
+from kvnode.record import Create, Record
 from kvnode.results import Stored
 from tests.simulation.atlas import Atlas
 from tests.simulation.history import Kind, NoAnswer, Operation, Refused
@@ -82,28 +82,32 @@ def judge_converged(
     """
     deletes = [op for op in history if op.kind is Kind.DELETE]
     deleted = {op.document_id for op in deletes}
-    creates = [op for op in history if op.kind is Kind.CREATE]
     for op in history:
         if op.document_id is None or op.document_id in watch.atlas.lost:
             continue
         held = stored(op.document_id)
         expired = now_s >= _expired_s(op, watch)[0]
         purged_s = watch.purged_s.get(op.document_id, inf)
-        # A key is free again once its document was purged, also for a create that was stuck.
-        anew = any(
-            one.document_id == op.document_id and (one.answered_s or inf) > purged_s
-            for one in creates
-        )
         lasts = op.document_id not in deleted and now_s < _expired_s(op, watch)[0]
         lost = any(record is None or record.create is None for record in held)
         live = any(
-            purged_s == inf if record is None else record.tombstone is None for record in held
+            purged_s == inf
+            if record is None
+            else record.tombstone is None and not _created_after(record.create, purged_s)
+            for record in held
         )
         if isinstance(op.answer, Created | Found) and lasts and lost:
             yield Violation("I1", f"lost: {op}", op.document_id)
         gone = isinstance(op.answer, Stored | DocumentDeleted) and op.document_id in deleted
-        if gone and live and not (expired or anew):
+        if gone and live and not expired:
             yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
+
+
+def _created_after(create: Create | None, purged_s: float) -> bool:
+    """A key is free again once its document was purged, also for a create that was stuck."""
+    return (
+        create is not None and create.created_at_ms > START_MS + (purged_s - CLOCK_ERROR_S) * 1000
+    )
 
 
 def _document(
@@ -193,7 +197,8 @@ def _resurrections(
     for op in operations:
         if not isinstance(op.answer, Found) or purged_s is None or op.invoked_s <= purged_s:
             continue
-        if not watch.atlas.was_away(op.via, op.invoked_s):
+        anew = _created_after(op.answer.create, purged_s)
+        if not anew and not watch.atlas.was_away(op.via, op.invoked_s):
             yield "I4", f"back after it was purged: {op}"
 
 

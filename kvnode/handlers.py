@@ -221,7 +221,7 @@ class Handlers:
         if not (isinstance(count, int) and isinstance(boot_id, bytes)):
             raise TypeError("not a boot's count and id")
         remembered = self._replica.boots.meet(NodeId(peer), count, boot_id)
-        floors = self._replica.agreed_floors()
+        floors = self._replica.floors()
         met = partial(connection.reply, request_id, [remembered, floors], 32 * len(floors))
         self._replica.when_durable(met, patient=False)
 

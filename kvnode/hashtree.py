@@ -6,7 +6,8 @@ Rules
    checksum. A leaf is the XOR of the digests of its records: adding and removing cost the same, in
    any order, and equal sets of records have equal leaves.
 2. LASTING records are in the leaf of their id's tail (16 bits), so a leaf is one short range of
-   keys, and a partition is a range of leaves. Inner nodes are computed when they are asked for.
+   keys, and a partition is a range of leaves. Roots are kept; the inner nodes below them are
+   computed when they are asked for.
 3. EXPIRING and DELETED records are in buckets by the time at which they end (``kvnode.ending``). A
    comparison names the first bucket of each that counts; what is before it is being removed.
 4. Changed leaves and buckets are handed out once, to be stored in the batch of the records.
@@ -56,6 +57,11 @@ class Bucket(msgspec.Struct, frozen=True, order=True):
     number: int
 
 
+def tail_of(document_id: bytes) -> int:
+    """The leaf of an id's record, should it be LASTING."""
+    return document_id[14] << 8 | document_id[15]
+
+
 def digest_of(document_id: bytes, encoded: bytes) -> int:
     """64 bits of an encoded record under its id."""
     hashed = blake2b(document_id + encoded[:HEADER_BYTES], digest_size=DIGEST_BYTES)
@@ -75,6 +81,8 @@ class HashForest:
         self.bucket_ms = bucket_ms
         self._width = LEAVES // partitions
         self._leaves = array("Q", bytes(LEAVES * DIGEST_BYTES))
+        #: XOR of each partition's leaves.
+        self._roots = [0] * partitions
         self._buckets: dict[Bucket, int] = {}
         #: Numbers of the buckets that hold something, by partition.
         self._numbers: dict[tuple[Family, int], dict[int, None]] = {}
@@ -90,8 +98,9 @@ class HashForest:
         digest = digest_of(document_id, encoded)
         self.total ^= digest
         if ending.family is Family.LASTING:
-            tail = document_id[14] << 8 | document_id[15]
+            tail = tail_of(document_id)
             self._leaves[tail] ^= digest
+            self._roots[tail // self._width] ^= digest
             self._changed_leaves[tail] = None
             return
         bucket = self.bucket(document_id, ending)
@@ -100,13 +109,12 @@ class HashForest:
 
     def bucket(self, document_id: bytes, ending: Ending) -> Bucket:
         """Where a record that ends belongs."""
-        partition = (document_id[14] << 8 | document_id[15]) // self._width
+        partition = tail_of(document_id) // self._width
         return Bucket(ending.family, partition, ending.ends_at_ms // self.bucket_ms)
 
-    def clear(self, bucket: Bucket) -> None:
-        """Nothing is in a bucket, whatever its digest says."""
-        self.total ^= self._buckets.get(bucket, 0)
-        self._set_bucket(bucket, 0)
+    def set_bucket(self, bucket: Bucket, digest: int) -> None:
+        """What is in a bucket is known, whatever its digest says."""
+        self.restore_bucket(bucket, digest)
         self._changed_buckets[bucket] = None
 
     def mark(self, tail: int) -> None:
@@ -115,7 +123,9 @@ class HashForest:
 
     def restore_leaf(self, tail: int, digest: int) -> None:
         """A leaf as it was stored."""
-        self.total ^= self._leaves[tail] ^ digest
+        change = self._leaves[tail] ^ digest
+        self.total ^= change
+        self._roots[tail // self._width] ^= change
         self._leaves[tail] = digest
 
     def restore_bucket(self, bucket: Bucket, digest: int) -> None:
@@ -144,6 +154,13 @@ class HashForest:
         """Some leaves' digests, DIGEST_BYTES each."""
         return struct.pack(f">{count}Q", *self._leaves[first : first + count])
 
+    def unlike(self, first: int, digests: "array[int]") -> list[int]:
+        """The leaves from ``first`` on that have other digests than these."""
+        ours = self._leaves[first : first + len(digests)]
+        if ours == digests:
+            return []
+        return [first + at for at, digest in enumerate(digests) if digest != ours[at]]
+
     # Comparing ----------------------------------------------------------------------------
 
     def span_of(self, partition: int) -> Span:
@@ -154,15 +171,23 @@ class HashForest:
         """XOR of a span's leaves."""
         return reduce(xor, self._leaves[span.first : span.first + span.width], 0)
 
+    def digest_of_bucket(self, bucket: Bucket) -> int:
+        """0 when nothing is in it."""
+        return self._buckets.get(bucket, 0)
+
     def buckets(self, family: Family, partition: int, first: int) -> Iterator[tuple[int, int]]:
         """(number, digest) of a partition's buckets from ``first`` on that hold something."""
         for number in sorted(self._numbers.get((family, partition), ())):
             if number >= first:
                 yield number, self._buckets[Bucket(family, partition, number)]
 
+    def all_buckets(self) -> Iterator[Bucket]:
+        """Those that hold something."""
+        return iter(list(self._buckets))
+
     def root(self, partition: int, first_expiring: int, first_deleted: int) -> int:
         """One digest of all of a partition's records that count; see rule 3."""
-        digest = self.digest_of_span(self.span_of(partition))
+        digest = self._roots[partition]
         for family, first in (
             (Family.EXPIRING, first_expiring),
             (Family.DELETED, first_deleted),

@@ -20,7 +20,7 @@ from cluster.ids import DocumentId
 from kvnode.codec import verify
 from kvnode.ending import Ending, Family, ending_of
 from kvnode.errors import CannotStart, CorruptRecord
-from kvnode.hashtree import Bucket, HashForest, Span
+from kvnode.hashtree import Bucket, HashForest, Span, digest_of
 from kvnode.leaflog import LeafLog
 from kvnode.ports import Engine
 from kvnode.presence import Presence
@@ -101,11 +101,15 @@ class RecordStore:
     def replace_damaged(self, document_id: bytes, encoded: bytes) -> None:
         """Write a sound copy over a record whose bytes are damaged.
 
-        The trees hold the digest of what it was, which nobody knows: the scrub sets them right.
+        The trees hold the digest of what it was, which nobody knows: the scrub sets them right. A
+        bucket that was empty is made known to it.
         """
         self._changed = True
         ending = ending_of(encoded)
         if ending.family is not Family.LASTING:
+            bucket = self.forest.bucket(document_id, ending)
+            if not self.forest.digest_of_bucket(bucket):
+                self.forest.set_bucket(bucket, digest_of(document_id, encoded))
             self._engine.put(
                 self._ending_key(document_id, ending), _DELETED_AT.pack(ending.deleted_at_ms)
             )
@@ -122,6 +126,15 @@ class RecordStore:
         self.forest.mark(tail)
         self._changed = True
         # Something must be put, for a batch to close.
+        self._engine.put(RECORDS_KEY, self._sums())
+        return True
+
+    def correct_bucket(self, bucket: Bucket, digest: int) -> bool:
+        """As ``correct_leaf``, of a bucket."""
+        if not self._engine.settled() or self.forest.digest_of_bucket(bucket) == digest:
+            return False
+        self.forest.set_bucket(bucket, digest)
+        self._changed = True
         self._engine.put(RECORDS_KEY, self._sums())
         return True
 
@@ -171,7 +184,7 @@ class RecordStore:
     def forget_bucket(self, bucket: Bucket) -> None:
         """Clear the digest of a bucket in which nothing is."""
         self._changed = True
-        self.forest.clear(bucket)
+        self.forest.set_bucket(bucket, 0)
 
     async def compact(self, partition: int) -> int:
         """Give back the space of a partition's removed records; bytes that were gone through."""

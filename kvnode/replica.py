@@ -221,12 +221,15 @@ class Replica:
         floor = self.lifecycle.floor(partition)
         self.set_floor(partition, msgspec.structs.replace(floor, fenced=fenced))
 
-    def agreed_floors(self) -> list[list[int]]:
-        """[partition, floor promised, newest_deleted_ms] of each that has one."""
+    def floors(self) -> list[list[int]]:
+        """[partition, floor, newest_deleted_ms] of each that has one.
+
+        No promises: what others have not agreed to yet is still everywhere.
+        """
         return [
-            [partition, floor.promised, floor.newest_deleted_ms]
+            [partition, floor.bucket, floor.newest_deleted_ms]
             for partition in range(self._partitions)
-            if (floor := self.lifecycle.floor(partition)).promised
+            if (floor := self.lifecycle.floor(partition)).bucket
         ]
 
     def meet_floor(self, partition: int, bucket: int, newest_deleted_ms: int) -> None:

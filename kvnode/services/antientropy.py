@@ -181,6 +181,9 @@ class AntiEntropy:
         for debt in debts:
             if debt.partition in exchange.complete:
                 self._replica.hint_store.repaid(debt)
+        if not exchange.complete:  # it is fenced itself, say, and has nothing to compare
+            pause_s = self._clock.monotonic_s() + _BACKOFF_MIN_S
+            round_.retry_s = max(round_.retry_s, pause_s)
 
     async def _go_on(self, peer: NodeId, round_: Round) -> None:
         if not round_.left:

@@ -6,8 +6,9 @@ Rules
    says "unknown" to reads until then. A partition without other owners is not.
 2. A peer that remembers a later boot knows that this disk is an old copy or an empty one: all of
    the node's partitions are fenced, durably, and the boot count is raised above that one.
-3. A peer also tells how far it has agreed to purge. A floor that was never promised here fences its
-   partition: this node was given up for too long an absence, or its disk is an old copy.
+3. A peer also tells how far it has purged. A floor that was never promised here fences its
+   partition: this node was given up for too long an absence, or its disk is an old copy. A peer's
+   mere promise says nothing: somebody else may have refused, and this node would be fenced for it.
 4. It is repeated with every connection, for a node that was cut off for long has not restarted.
 """
 

@@ -14,7 +14,9 @@ Rules
 4. A node that was silent for longer than tombstones are kept is *absent*: it is not asked, for
    tombstones can't wait for ever. It never promised the floor, so it is fenced when it comes back
    (``kvnode.services.checkin``), and rebuilt.
-5. Every refusal is kept with its reason and since when, until the floor is reached.
+5. Without a majority of the partition's owners nothing is purged: a node that is cut off takes all
+   others for absent, and its floor would fence those that go on without it.
+6. Every refusal is kept with its reason and since when, until the floor is reached.
 
 Equal digests prove more than that rounds of anti-entropy were complete: that the very tombstones
 to be purged are on every owner's disk. That they become equal is the work of anti-entropy.
@@ -112,6 +114,10 @@ class Purge:
             self._veto(proposal, self._node, veto)
             return
         others = [node for node in self._nodes if node != self._node and not self._is_absent(node)]
+        owners = self._ring.primaries(PartitionId(proposal.partition))
+        if 2 * sum(owner in others or owner == self._node for owner in owners) <= len(owners):
+            self._veto(proposal, self._node, "minority")
+            return
         for node, answer in await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire()):
             veto = answer.code if isinstance(answer, Lost) else answer[0]
             if veto is not None:

@@ -13,6 +13,7 @@ I4   A document that has begun to be purged is never read again, anywhere.
 I9   Of a key's bodies at most one is ever acknowledged, in the strong mode (W > N / 2).
 I10  A create under the key of a deleted document, with w + w' > N, is refused.
 I11  What is read was created under that id, before.
+I17  What has expired is not read, nor is anything gone before it has; clocks may be wrong.
 I12  A create that was refused leaves no content on any disk, a refused delete no tombstone.
 I27  A machine that runs undisturbed answers by the deadline, whatever befalls the others.
 
@@ -21,19 +22,28 @@ And once every fault is over and all replicas were repaired:
 I1   What was acknowledged or read, and never deleted, is on every owner's disk.
 I4   What was acknowledged or read as deleted is deleted there, or purged.
 
+Replicas whose copy a fault destroyed (``atlas``) count no more, and nothing but I4 is promised of a
+document whose last copy it was.
+
 "Absent" counts only from owners, so it needs no strictness; "found" counts from hint holders too.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 
 from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused
-from kvnode.record import Record
+from kvnode.record import Create, Record
 from kvnode.results import Stored
+from tests.simulation.atlas import Atlas
 from tests.simulation.history import Kind, NoAnswer, Operation, Refused
 from tests.simulation.invariants import DiskWatch, Violation
+from tests.simulation.machine import WALL_AHEAD_S
+from tests.simulation.ports import START_MS
 
 COPIES = 3
+#: Of any machine's wall clock, drift included.
+CLOCK_ERROR_S = WALL_AHEAD_S + 0.1
 #: Deadlines are looked at every 50 ms, by the coordinator and by the client's own process.
 LATE_S = 0.12
 
@@ -48,7 +58,9 @@ def judge(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
     origins = _origins(history)
     yield from _refusals_without_effect(origins, history, watch)
     for document_id, operations in documents.items():
-        for what in _document(operations, origins, document_id in watch.purged_s):
+        for what in _document(operations, origins, watch):
+            yield Violation(*what, document_id)
+        for what in _expiry(operations, watch):
             yield Violation(*what, document_id)
         for what in _guesses(document_id, operations, watch):
             yield Violation(*what, document_id)
@@ -57,37 +69,58 @@ def judge(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
 
 
 def judge_converged(
-    history: list[Operation], stored: Callable[[bytes], list[Record | None]]
+    history: list[Operation],
+    stored: Callable[[bytes], list[Record | None]],
+    watch: DiskWatch,
+    now_s: float,
 ) -> Iterator[Violation]:
     """Everything that must not be once every fault is over and all replicas were repaired.
 
     Args:
         stored: What each owner of a document has on disk.
+        now_s: Virtual time.
     """
     deletes = [op for op in history if op.kind is Kind.DELETE]
     deleted = {op.document_id for op in deletes}
     for op in history:
-        if op.document_id is None:
+        if op.document_id is None or op.document_id in watch.atlas.lost:
             continue
         held = stored(op.document_id)
+        expired = now_s >= _expired_s(op, watch)[0]
+        purged_s = watch.purged_s.get(op.document_id, inf)
+        lasts = op.document_id not in deleted and now_s < _expired_s(op, watch)[0]
         lost = any(record is None or record.create is None for record in held)
-        live = any(record is None or record.tombstone is None for record in held)
-        if isinstance(op.answer, Created | Found) and op.document_id not in deleted and lost:
+        live = any(
+            purged_s == inf
+            if record is None
+            else record.tombstone is None and not _created_after(record.create, purged_s)
+            for record in held
+        )
+        if isinstance(op.answer, Created | Found) and lasts and lost:
             yield Violation("I1", f"lost: {op}", op.document_id)
-        if isinstance(op.answer, Stored | DocumentDeleted) and live:
+        gone = isinstance(op.answer, Stored | DocumentDeleted) and op.document_id in deleted
+        if gone and live and not expired:
             yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
 
 
+def _created_after(create: Create | None, purged_s: float) -> bool:
+    """A key is free again once its document was purged, also for a create that was stuck."""
+    return (
+        create is not None and create.created_at_ms > START_MS + (purged_s - CLOCK_ERROR_S) * 1000
+    )
+
+
 def _document(
-    operations: list[Operation], origins: dict[str, list[Operation]], purged: bool
+    operations: list[Operation],
+    origins: dict[str, list[Operation]],
+    watch: DiskWatch,
 ) -> Iterator[tuple[str, str]]:
     creates = [op for op in operations if op.kind is Kind.CREATE]
     deletes = [op for op in operations if op.kind is Kind.DELETE]
     found = [op for op in operations if isinstance(op.answer, Found)]
-    if not purged and not any(op.ttl_s for op in creates):  # which may be absent again
-        yield from _absences(creates, deletes, operations)
-    yield from _deletes(deletes, creates, found)
-    yield from _bodies(creates, found)
+    yield from _absences(creates, deletes, operations, watch)
+    yield from _deletes(deletes, creates, found, watch.atlas)
+    yield from _bodies(creates, found, watch.atlas)
     for op in found:
         assert isinstance(op.answer, Found)
         content = op.answer.create.content.decode()
@@ -101,17 +134,47 @@ def _document(
 
 
 def _absences(
-    creates: list[Operation], deletes: list[Operation], operations: list[Operation]
+    creates: list[Operation],
+    deletes: list[Operation],
+    operations: list[Operation],
+    watch: DiskWatch,
 ) -> Iterator[tuple[str, str]]:
     acknowledged = [op for op in creates if op.acknowledged]
     for op in operations:
+        assert op.document_id is not None
+        purged_s = watch.purged_s.get(op.document_id, inf)
+        over = op.answered_s is None or op.answered_s >= min(purged_s, _expired_s(op, watch)[0])
+        if over:
+            continue
         if isinstance(op.answer, DocumentNotFound):
             for create in acknowledged:
-                if _after(op, create) and create.replicas + op.answer.acked > COPIES:
+                if _after(op, create) and _left(create, watch.atlas) + op.answer.acked > COPIES:
                     yield "I1", f"absent: {op}, after {create}"
         gone = isinstance(op.answer, DocumentDeleted | KeyDeleted)
         if gone and all(_after(delete, op) for delete in deletes):
             yield "I1", f"nobody had deleted it: {op}"
+
+
+def _expiry(operations: list[Operation], watch: DiskWatch) -> Iterator[tuple[str, str]]:
+    for op in operations:
+        if isinstance(op.answer, Found) and op.invoked_s > _expired_s(op, watch)[1]:
+            yield "I17", f"read after its time had passed: {op}"
+
+
+def _expired_s(operation: Operation, watch: DiskWatch) -> tuple[float, float]:
+    """The true times at which the first and the last clock says that a document has expired."""
+    expires_ms = watch.expires_ms.get(operation.document_id or b"")
+    if expires_ms is None:
+        return inf, inf
+    expires_s = (expires_ms - START_MS) / 1000
+    return expires_s - CLOCK_ERROR_S, expires_s + CLOCK_ERROR_S
+
+
+def _left(write: Operation, atlas: Atlas) -> int:
+    """Of the replicas that had a write, those whose copy was not destroyed."""
+    if write.document_id in atlas.lost:
+        return 0
+    return write.replicas - atlas.destroyed_since(write.document_id or b"", write.invoked_s)
 
 
 def _guesses(
@@ -121,7 +184,8 @@ def _guesses(
         if isinstance(op.answer, DocumentNotFound):
             if op.answer.acked < max(op.quorums.read, COPIES // 2 + 1):
                 yield "I2", f"too few said so: {op}"
-            holders = watch.holders_at(document_id, op.invoked_s)
+            assert op.answered_s is not None
+            holders = watch.holders_during(document_id, op.invoked_s, op.answered_s)
             if len(holders) + op.answer.acked > COPIES:
                 yield "I2", f"{holders} had it: {op}"
 
@@ -131,29 +195,34 @@ def _resurrections(
 ) -> Iterator[tuple[str, str]]:
     purged_s = watch.purged_s.get(document_id)
     for op in operations:
-        if isinstance(op.answer, Found) and purged_s is not None and op.invoked_s > purged_s:
+        if not isinstance(op.answer, Found) or purged_s is None or op.invoked_s <= purged_s:
+            continue
+        anew = _created_after(op.answer.create, purged_s)
+        if not anew and not watch.atlas.was_away(op.via, op.invoked_s):
             yield "I4", f"back after it was purged: {op}"
 
 
 def _deletes(
-    deletes: list[Operation], creates: list[Operation], found: list[Operation]
+    deletes: list[Operation], creates: list[Operation], found: list[Operation], atlas: Atlas
 ) -> Iterator[tuple[str, str]]:
     for delete in deletes:
         if not delete.acknowledged:
             continue
+        left = _left(delete, atlas)
         for op in found:
             assert isinstance(op.answer, Found)
-            answered = op.answer.fetched.answered
-            strict = not op.quorums.sloppy and delete.replicas + answered > COPIES
+            strict = not op.quorums.sloppy and left + op.answer.fetched.answered > COPIES
             if strict and _after(op, delete):
                 yield "I3", f"still there: {op}, after {delete}"
         for op in creates:
-            if op.acknowledged and _after(op, delete) and delete.replicas + op.replicas > COPIES:
+            if op.acknowledged and _after(op, delete) and left + op.replicas > COPIES:
                 yield "I10", f"created again: {op}, after {delete}"
 
 
-def _bodies(creates: list[Operation], found: list[Operation]) -> Iterator[tuple[str, str]]:
-    if not strong(creates):
+def _bodies(
+    creates: list[Operation], found: list[Operation], atlas: Atlas
+) -> Iterator[tuple[str, str]]:
+    if not creates or not strong(creates, atlas.destroyed_since(creates[0].document_id or b"", 0)):
         return
     acknowledged = [op for op in creates if op.acknowledged]
     contents = {op.content for op in acknowledged}
@@ -167,9 +236,9 @@ def _bodies(creates: list[Operation], found: list[Operation]) -> Iterator[tuple[
             return
 
 
-def strong(creates: Iterable[Operation]) -> bool:
+def strong(creates: Iterable[Operation], destroyed: int = 0) -> bool:
     """Whether one body is promised: there is no key, or all W under it are a majority."""
-    return all(op.key is None or op.quorums.write > COPIES // 2 for op in creates)
+    return all(op.key is None or op.quorums.write - destroyed > COPIES // 2 for op in creates)
 
 
 def _in_time(operation: Operation) -> Iterator[Violation]:

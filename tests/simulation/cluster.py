@@ -10,7 +10,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Final
 
@@ -92,12 +92,15 @@ class SimCluster(Clients):
         self.settings = settings
         self.ring = ring_of(settings, REGION)
         self.faults: list[Fault] = []
+        #: Machines that stay down until their repair is through.
+        self.in_repair: dict[str, None] = {}
         self.nodes: dict[str, NodeMachine] = {}
         disks: dict[str, SimDisk] = {}
         wall_ms: dict[str, Callable[[], int]] = {}
-        self.watch = DiskWatch(self.ring, settings.hints, disks, wall_ms, loop.time)
+        self.watch = DiskWatch(self.ring, settings, disks, wall_ms, loop.time)
         for own in settings.region_nodes(REGION):
-            machine = NodeMachine(loop, settings, own, self.watch.committed)
+            watch = self.watch
+            machine = NodeMachine(loop, settings, own, watch.committed, watch.atlas.goes_away)
             self.nodes[own.id] = machine
             disks[own.id] = machine.disk
             wall_ms[own.id] = machine.clock.wall_ms
@@ -125,6 +128,12 @@ class SimCluster(Clients):
         for name in names:
             self._strike(name, "loses power")
             self.loop.power_off(name)
+
+    def replace_disk(self, name: str, values: Mapping[bytes, bytes]) -> None:
+        """Put an empty disk, or an old copy of it, into a machine that is down."""
+        assert self.machines[name].process.dead
+        self.watch.forget(name)
+        self.nodes[name].disk.replace(values)
 
     def pause(self, *names: str) -> None:
         """SIGSTOP."""

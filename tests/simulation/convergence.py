@@ -2,13 +2,26 @@
 
 import contextlib
 
-from docservice.documents import DocumentDeleted
+from docservice.documents import DocumentDeleted, DocumentNotFound
+from kvnode.ending import ending_of
+from kvnode.hashtree import HashForest
+from kvnode.quarantine import State
 from kvnode.record import Create, Record
+from kvnode.storage.keys import RECORD_PREFIX, document_id_of, record_key
+from tests.simulation.atlas import readable
 from tests.simulation.checks import judge_converged
 from tests.simulation.cluster import SimCluster
+from tests.simulation.invariants import describe
+from tests.simulation.machine import NodeMachine
+from tests.simulation.ports import START_MS
 
 #: Backoffs of handoff that a fault has left behind are over by then.
 _DELIVERED_S = 120.0
+#: And of anti-entropy; damage is found by a scrub.
+_LEVEL_S = 150.0
+#: Beyond what a deletion has to wait for.
+_PURGED_S = 40.0
+_READ_AGAIN = 5
 
 
 async def settle(cluster: SimCluster, within_s: float = 10.0) -> None:
@@ -23,8 +36,7 @@ async def settle(cluster: SimCluster, within_s: float = 10.0) -> None:
 async def converge(cluster: SimCluster) -> None:
     """Deliver all hints, read every document through each of its owners, and wait.
 
-    This is all that heals replicas while there is no anti-entropy. What was acknowledged must
-    then be everywhere.
+    So it needs no anti-entropy. What was acknowledged must then be everywhere.
     """
     await cluster.until(lambda: not hints(cluster), _DELIVERED_S, lambda: hints(cluster))
     for document_id in list(cluster.watch.commits):
@@ -32,14 +44,149 @@ async def converge(cluster: SimCluster) -> None:
             with contextlib.suppress(DocumentDeleted):
                 await cluster.read(owner, document_id, read=3, sloppy=False)
     await settle(cluster)
+    await cluster.until(lambda: not wrong_books(cluster), _LEVEL_S, lambda: wrong_books(cluster))
+    _judge(cluster)
+
+
+async def level(cluster: SimCluster) -> None:
+    """Wait until the cluster has repaired itself, without a read: all owners hold the same."""
+
+    def missing() -> list[str]:
+        undecided = fences(cluster) + hints(cluster) + suspects(cluster)
+        return undecided + damage(cluster) + unlevel(cluster) or wrong_books(cluster)
+
+    await cluster.until(lambda: not missing(), _LEVEL_S, missing)
+    _judge(cluster)
+
+
+async def ended(cluster: SimCluster) -> None:
+    """Wait until all that has ended is off every disk; it must not come back."""
+    lifecycle = cluster.settings.lifecycle
+    within_s = (
+        lifecycle.tombstone_retention_s
+        + lifecycle.purge_bucket_s
+        + 2 * lifecycle.clock_skew_max_s
+        + _PURGED_S
+    )
+
+    def left() -> list[str]:
+        vetoes = [str(one.serving.background.purge.vetoes) for one in cluster.alive()]
+        waiting = not_gone(cluster) + unlevel(cluster) or wrong_books(cluster)
+        return waiting + vetoes if waiting else []
+
+    await cluster.until(lambda: not left(), within_s, left)
+    for document_id in list(cluster.watch.purged)[:_READ_AGAIN]:
+        for via in cluster.machines:
+            with contextlib.suppress(DocumentNotFound):
+                await cluster.read(via, document_id, read=2)
+    _judge(cluster)
+
+
+def _judge(cluster: SimCluster) -> None:
+    """Clients' view and the books of every node, once replicas agree."""
 
     def stored(document_id: bytes) -> list[Record | None]:
-        return [cluster.nodes[owner].stored(document_id) for owner in cluster.owners(document_id)]
+        disks = [cluster.nodes[owner].disk for owner in cluster.owners(document_id)]
+        return [readable(document_id, one.values.get(record_key(document_id))) for one in disks]
 
-    cluster.watch.violations += judge_converged(cluster.history, stored)
+    watch = cluster.watch
+    watch.violations += judge_converged(cluster.history, stored, watch, cluster.loop.time())
+
+
+def wrong_books(cluster: SimCluster) -> list[str]:
+    """Nodes whose count or trees are not what their disk adds up to."""
+    found = []
     for machine in cluster.nodes.values():
-        counted, there = machine.serving.replica.records.count, machine.disk.record_count()
-        assert counted == there, f"{machine.name} counts {counted} records and has {there}"
+        records = machine.serving.replica.records
+        counted, there = records.count, machine.disk.record_count()
+        if counted != there:
+            found.append(f"{machine.name} counts {counted} records and has {there}")
+        anew = forest_of(machine, records.forest)
+        if anew.total != records.forest.total or differing(anew, records.forest):
+            wrong = differing(anew, records.forest)
+            found.append(f"{machine.name}'s trees are wrong, in partitions {wrong}")
+    return found
+
+
+def damage(cluster: SimCluster) -> list[str]:
+    """Records that can't be read, and of which another owner has a copy."""
+    return [
+        f"{machine.name} has {key.hex()} damaged"
+        for machine in cluster.nodes.values()
+        for key, encoded in machine.disk.values.items()
+        if key.startswith(RECORD_PREFIX)
+        and readable(document_id_of(key), encoded) is None
+        and sum(key in other.disk.values for other in cluster.nodes.values()) > 1
+    ]
+
+
+def forest_of(machine: NodeMachine, like: HashForest) -> HashForest:
+    """The trees of what is on a disk, made anew."""
+    forest = HashForest(like.partitions, like.bucket_ms)
+    for key, encoded in machine.disk.values.items():
+        if key.startswith(RECORD_PREFIX) and readable(document_id_of(key), encoded) is not None:
+            forest.toggle(document_id_of(key), encoded, ending_of(encoded))
+    return forest
+
+
+def differing(one: HashForest, other: HashForest) -> list[int]:
+    """Partitions whose trees are not the same."""
+    return [
+        partition
+        for partition in range(one.partitions)
+        if one.root(partition, 0, 0) != other.root(partition, 0, 0)
+    ]
+
+
+def fences(cluster: SimCluster) -> list[str]:
+    """Nodes that are not sure of their disk."""
+    found = []
+    for machine in cluster.alive():
+        if machine.documents is not None:
+            fenced = machine.serving.background.rebuild.fenced()
+            joining = machine.serving.checkin.joining_count
+            if fenced or joining:
+                found.append(f"{machine.name}: {len(fenced)} fenced, {joining} joining")
+    return found
+
+
+def suspects(cluster: SimCluster) -> list[str]:
+    """Copies in quarantine about which nothing was decided."""
+    counts = {one.name: one.serving.replica.quarantine.counts for one in cluster.alive()}
+    return [f"{name} asks about {one}" for name, one in counts.items() if one[State.ASKED]]
+
+
+def unlevel(cluster: SimCluster) -> list[str]:
+    """Partitions of which two owners hold different records, or floors."""
+    found = []
+    replicas = {one.name: one.serving.replica for one in cluster.alive()}
+    expiring = max(one.lifecycle.first_compared_expiring() for one in replicas.values())
+    for partition, owners in enumerate(cluster.ring.owners):
+        seen = {}
+        for owner in owners:
+            floor = replicas[owner].lifecycle.floor(partition).bucket
+            root = replicas[owner].records.forest.root(partition, expiring, floor)
+            seen[owner] = (floor, root)
+        if len(set(seen.values())) > 1:
+            found.append(f"partition {partition}: {seen}")
+    return found
+
+
+def not_gone(cluster: SimCluster) -> list[str]:
+    """What has been deleted, or expired long ago, and is still on a disk."""
+    lifecycle = cluster.settings.lifecycle
+    late_s = 2 * lifecycle.clock_skew_max_s + lifecycle.purge_bucket_s
+    expired_ms = START_MS + int((cluster.loop.time() - late_s) * 1000)
+    return [
+        f"{machine.name} still has {document_id.hex()}: {describe(record)}"
+        for machine in cluster.nodes.values()
+        for document_id in cluster.watch.commits
+        if (record := readable(document_id, machine.disk.values.get(record_key(document_id))))
+        and (
+            record.tombstone is not None
+            or cluster.watch.expires_ms.get(document_id, expired_ms) < expired_ms
+        )
+    ]
 
 
 def hints(cluster: SimCluster) -> list[str]:

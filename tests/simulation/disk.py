@@ -1,6 +1,6 @@
 """What a simulated machine keeps when its processes die, and how much room there is for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from cluster.ids import DocumentId, NodeId
@@ -38,6 +38,12 @@ class SimDisk(MemoryDisk):
     def lose(self, key: bytes) -> None:
         """Forget a value, as a disk that failed and was replaced has."""
         super().apply({key: None})
+
+    def replace(self, values: Mapping[bytes, bytes]) -> None:
+        """Hold something else, as after a restore from a backup."""
+        self.values = dict(values)
+        self.sorted_keys = sorted(values)
+        self.damaged.clear()
 
     def flip(self, key: bytes, position: int) -> None:
         """Invert one byte of a value, unseen by the engine."""

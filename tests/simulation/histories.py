@@ -5,19 +5,26 @@ to converge, and the whole history is judged.
 """
 
 import asyncio
+from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from cluster.settings import ClusterSettings, HintSettings
+import msgspec
+
+from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
 from kvnode.rpc.connection import SILENCE_S
 from tests.simulation.cluster import SimCluster, settings_of
-from tests.simulation.convergence import converge
+from tests.simulation.convergence import converge, ended, level
 from tests.simulation.loop import Order
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.run import simulate
-from tests.simulation.workload import Workload
+from tests.simulation.strikes import Strikes
+from tests.simulation.workload import SHORT_LIVES, Workload
+
+Trouble = Workload | Nemesis | Strikes
 
 FAULTS_S: Final = 20.0
+LIFETIMES_S: Final = 40.0
 _SLOW_LINK_S: Final = (0.001, 0.08)
 
 
@@ -32,16 +39,59 @@ def random_history(seed: int) -> SimCluster:
         for _ in range(slow_links):
             source, target = chance.sample(names, 2)
             cluster.loop.network.latency_s[source, target] = _SLOW_LINK_S
-        await _live(cluster, nemeses)
+        loop = cluster.loop
+        troubles: list[Trouble] = [
+            Workload(cluster, loop.stream("workload")),
+            *(Nemesis(cluster, loop.stream(f"nemesis/{number}")) for number in range(nemeses)),
+        ]
+        await _live(cluster, troubles, FAULTS_S)
         await cluster.calm()
         await converge(cluster)
-        await asyncio.sleep(2 * SILENCE_S)  # connections that a cut left half open are noticed
-        await cluster.ready()
-        for via in names:  # everything works again
-            created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)
-            await cluster.read(via, created.document_id, read=3)
+        await works(cluster)
 
     return simulate(scenario, seed, settings, order=order)
+
+
+def random_lifetimes(seed: int) -> SimCluster:
+    """Run and judge the history of a seed in which documents end, and disks are lost.
+
+    Nothing but the cluster's own background work heals it, and in the end every deleted document
+    has left every disk.
+    """
+    chance = Random(f"{seed}/lifetimes")
+    settings, order = short_lived(chance), random_order(chance)
+    nemeses = chance.randint(0, 2)
+
+    async def scenario(cluster: SimCluster) -> None:
+        loop = cluster.loop
+        troubles: list[Trouble] = [
+            Workload(cluster, loop.stream("workload"), SHORT_LIVES),
+            *(Nemesis(cluster, loop.stream(f"nemesis/{number}")) for number in range(nemeses)),
+            Strikes(cluster, loop.stream("strikes")),
+        ]
+        await _live(cluster, troubles, LIFETIMES_S)
+        await cluster.calm()
+        await level(cluster)
+        await ended(cluster)
+        await works(cluster)
+
+    return simulate(scenario, seed, settings, order=order)
+
+
+def short_lived(chance: Random) -> ClusterSettings:
+    """A random cluster whose months last seconds."""
+    settings = random_settings(chance)
+    window_s = chance.choice([3.0, 12.0, 10_800.0])
+    return msgspec.structs.replace(
+        settings,
+        hints=msgspec.structs.replace(settings.hints, window_s=window_s),
+        antientropy=AntiEntropySettings(interval_s=chance.choice([0.5, 2.0, 5.0])),
+        lifecycle=LifecycleSettings(
+            tombstone_retention_s=chance.choice([2.0, 6.0, 10.0]),
+            purge_bucket_s=chance.choice([0.5, 1.0, 3.0]),
+            sweep_interval_s=chance.choice([0.3, 1.0]),
+        ),
+    )
 
 
 def random_settings(chance: Random) -> ClusterSettings:
@@ -62,14 +112,19 @@ def random_order(chance: Random) -> Order:
     return chance.choice([Order.PROCESSES, Order.PROCESSES, Order.UNIFORM])
 
 
-async def _live(cluster: SimCluster, nemeses: int) -> None:
+async def _live(cluster: SimCluster, troubles: Sequence[Trouble], for_s: float) -> None:
     """Let clients work under faults for a while; return when every fault is undone."""
-    loop = cluster.loop
-    workload = Workload(cluster, loop.stream("workload"))
-    nemesis = [Nemesis(cluster, loop.stream(f"nemesis/{number}")) for number in range(nemeses)]
-    troubles: list[Workload | Nemesis] = [workload, *nemesis]
-    running = [loop.create_task(trouble.run()) for trouble in troubles]
-    await asyncio.sleep(FAULTS_S)
+    running = [cluster.loop.create_task(trouble.run()) for trouble in troubles]
+    await asyncio.sleep(for_s)
     for trouble in troubles:
         trouble.stop()
     await asyncio.gather(*running)
+
+
+async def works(cluster: SimCluster) -> None:
+    """Whatever befell it, everything works again."""
+    await asyncio.sleep(2 * SILENCE_S)  # connections that a cut left half open are noticed
+    await cluster.ready()
+    for via in cluster.machines:
+        created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)
+        await cluster.read(via, created.document_id, read=3)

@@ -22,20 +22,21 @@ import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.ring import Ring
-from cluster.settings import HintSettings
-from kvnode.codec import decode
-from kvnode.errors import CorruptRecord
+from cluster.settings import ClusterSettings
+from kvnode.floors import decode_floor
 from kvnode.hints import decode_hint
-from kvnode.record import Record, merge
+from kvnode.record import NEVER_MS, Record, merge
 from kvnode.storage.commit import Changes
 from kvnode.storage.keys import (
     debt_key,
     document_id_of,
+    floor_key,
     hint_key,
     hint_target_of,
     quarantine_key,
     record_key,
 )
+from tests.simulation.atlas import Atlas, covers, readable
 from tests.simulation.disk import SimDisk
 from tests.simulation.history import Kind, Operation
 
@@ -72,7 +73,7 @@ class DiskWatch:
     def __init__(
         self,
         ring: Ring,
-        hints: HintSettings,
+        settings: ClusterSettings,
         disks: Mapping[str, SimDisk],
         wall_ms: Mapping[str, Callable[[], int]],
         true_s: Callable[[], float],
@@ -84,12 +85,14 @@ class DiskWatch:
         #: Deleted documents that have left disks, and which; and when the first did.
         self.purged: dict[DocumentId, list[str]] = {}
         self.purged_s: dict[bytes, float] = {}
-        #: Machines that are away for longer than tombstones are kept.
-        self.absent: dict[str, None] = {}
+        #: When documents with a time to live end.
+        self.expires_ms: dict[bytes, int] = {}
+        self.atlas = Atlas(disks, true_s)
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
         self._ring = ring
-        self._window_ms = int(hints.window_s * 1000)
+        self._window_ms = int(settings.hints.window_s * 1000)
+        self._bucket_ms = int(settings.lifecycle.purge_bucket_s * 1000)
         self._disks = disks
         self._wall_ms = wall_ms
         self._true_s = true_s
@@ -107,6 +110,8 @@ class DiskWatch:
                         self._record_changed(disk, document_id, before, value)
                 case b"h":
                     self._hint_changed(disk, key, before, changes)
+                case b"f" if value is not None and decode_floor(value).fenced:
+                    self.atlas.is_told(disk.name)
                 case b"v" if before is not None and before != value:
                     self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
 
@@ -117,6 +122,8 @@ class DiskWatch:
         self._note(disk, document_id, "record", new)
         if new is None:
             old = readable(document_id, before)
+            if before is None:
+                return
             if old is None or old.tombstone is not None:
                 self._purged(disk, document_id)
             elif not self._expired(disk, old):
@@ -124,8 +131,14 @@ class DiskWatch:
             return
         if disk.name not in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
             self._violated("I19", f"{disk.name} stores what it does not own", document_id)
+        if disk.name in self.purged.get(document_id, ()):
+            self.purged[document_id].remove(disk.name)  # deleted once more
         old = readable(document_id, before)
-        if old is not None and merge(new, old) is not new:
+        if old is None or merge(new, old) is new:
+            return
+        if old.tombstone is not None and new.create is None:
+            self._purged(disk, document_id)  # and deleted once more, in one batch
+        else:
             self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)
 
     def _expired(self, disk: SimDisk, record: Record) -> bool:
@@ -136,13 +149,29 @@ class DiskWatch:
         """Judge that a deleted record leaves a disk."""
         self.purged.setdefault(document_id, []).append(disk.name)
         self.purged_s.setdefault(document_id, self._true_s())
+        if self._excused(disk.name, document_id):
+            return  # it takes over what the others have agreed to
         for owner in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
-            if owner in self.purged[document_id] or owner in self.absent:
+            if owner in self.purged[document_id] or self._excused(owner, document_id):
                 continue
-            held = readable(document_id, self._disks[owner].values.get(record_key(document_id)))
+            encoded = self._disks[owner].values.get(record_key(document_id))
+            held = readable(document_id, encoded)
+            if held is None and encoded is not None:
+                continue  # damaged since; what takes its place is an owner's
             if held is None or held.tombstone is None:
                 what = f"{disk.name} purges what is deleted, but {owner} has {describe(held)}"
                 self._violated("I6", what, document_id)
+
+    def _below_floor(self, disk: SimDisk, document_id: DocumentId, record: Record) -> bool:
+        """Whether a deletion is of a time that a disk's owner has agreed to purge."""
+        encoded = disk.values.get(floor_key(partition_of(document_id, self._ring.partitions)))
+        if encoded is None or record.tombstone is None:
+            return False
+        return record.tombstone.delete_at_ms // self._bucket_ms < decode_floor(encoded).bucket
+
+    def _excused(self, owner: str, document_id: DocumentId) -> bool:
+        """Whether an owner was not asked about a purge, or has lost the answer with its disk."""
+        return self.atlas.was_ever_away(owner) or self.atlas.was_struck(owner, document_id)
 
     def _hint_changed(
         self, disk: SimDisk, key: bytes, before: bytes | None, changes: Changes
@@ -164,7 +193,11 @@ class DiskWatch:
             old is not None and self._expired(self._disks[target], old)
         ):
             return
-        if old is not None and not too_old:
+        if old is not None and self._below_floor(self._disks[target], document_id, old):
+            return
+        if too_old:
+            self.atlas.gives_up(disk.name, target, document_id)
+        elif old is not None:
             what = f"{what}, but {target} has {describe(stored)}"
             self._violated("I15", what, document_id)
         debt = debt_key(target, partition_of(document_id, self._ring.partitions))
@@ -180,16 +213,16 @@ class DiskWatch:
         self.commits.setdefault(document_id, []).append(commit)
         if record is not None and record.create is not None:
             self.contents[record.create.content] = document_id
+            if record.create.expires_at_ms != NEVER_MS:
+                self.expires_ms[document_id] = record.create.expires_at_ms
         if record is not None and record.tombstone is not None:
             self.deleted[document_id] = None
 
     def forget(self, machine: str) -> None:
-        """A machine's disk is being wiped or replaced: what it had is not there any more."""
+        """A machine's disk is about to be wiped or replaced: what it had is gone."""
+        self.atlas.destroys(machine)
         for commits in self.commits.values():
             commits[:] = [commit for commit in commits if commit.machine != machine]
-        for names in self.purged.values():
-            while machine in names:
-                names.remove(machine)
 
     def acknowledged(self, operation: Operation) -> None:
         """Judge a write just when its client hears that it succeeded."""
@@ -216,15 +249,15 @@ class DiskWatch:
         if len({*replicas, *holders}) < stored.acked:
             self._violated("I18", f"fewer nodes than said, {found}", document_id)
 
-    def holders_at(self, document_id: bytes, before_s: float) -> list[str]:
-        """The replicas that had something of a document on disk before a time."""
-        commits = self.commits.get(DocumentId(document_id), [])
+    def holders_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
+        """The replicas that had something of a document on disk all the time."""
         found: dict[str, None] = {}
-        for commit in commits:
-            if commit.is_record and commit.at_s < before_s:
-                found[commit.machine] = None
-                if commit.removed:
-                    del found[commit.machine]
+        for commit in self.commits.get(DocumentId(document_id), []):
+            if not commit.is_record or commit.at_s >= (end_s if commit.removed else start_s):
+                continue
+            found[commit.machine] = None
+            if commit.removed:
+                del found[commit.machine]
         return list(found)
 
     def _violated(self, invariant: str, what: str, document_id: bytes) -> None:
@@ -232,22 +265,9 @@ class DiskWatch:
         self.violations.append(Violation(invariant, at + what, document_id))
 
 
-def readable(document_id: bytes, encoded: bytes | None) -> Record | None:
-    """The record, or None when there is none or it is damaged."""
-    try:
-        return decode(document_id, encoded) if encoded else None
-    except CorruptRecord:
-        return None
-
-
 def _has(document_id: bytes, encoded: bytes | None, *, deleted: bool) -> bool:
     record = readable(document_id, encoded)
     return record is not None and (record.tombstone is not None or not deleted)
-
-
-def covers(held: Record | None, wanted: Record) -> bool:
-    """Whether ``wanted`` would add nothing to ``held``."""
-    return held is not None and merge(held, wanted) is held
 
 
 def describe(record: Record | None) -> str:

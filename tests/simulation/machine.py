@@ -9,7 +9,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -119,7 +119,12 @@ class NodeMachine(Machine):
     """A machine with a storage node, its disk, and the document service in the same process."""
 
     def __init__(
-        self, loop: SimLoop, settings: ClusterSettings, own: NodeSettings, on_commit: OnCommit
+        self,
+        loop: SimLoop,
+        settings: ClusterSettings,
+        own: NodeSettings,
+        on_commit: OnCommit,
+        on_absent: Callable[[str], None],
     ) -> None:
         super().__init__(loop, settings, own.id)
         self.own = own
@@ -130,6 +135,7 @@ class NodeMachine(Machine):
         #: The newest process's, also after it died; None until it answers requests.
         self.node: Node | None = None
         self.engine: MemoryEngine | None = None
+        self._on_absent = on_absent
         self._latencies = loop.stream(f"disk/{own.id}")
         identity = Identity(settings.cluster_id, own.id, settings.replication.partitions)
         self.disk.apply({IDENTITY_KEY: identity.encode()})
@@ -154,6 +160,7 @@ class NodeMachine(Machine):
             log=self._new_log(),
         )
         await node.start()
+        self._show_absences(node)
         self.node = node
         self.documents = DocumentService(
             node.coordinator,
@@ -164,6 +171,19 @@ class NodeMachine(Machine):
             lifecycle=self.settings.lifecycle,
         )
         await node.run()
+
+    def _show_absences(self, node: Node) -> None:
+        """Tell of every node that is left out of a purge."""
+        purge = node.background.purge
+        is_absent = purge._is_absent
+
+        def shown(name: NodeId) -> bool:
+            absent = is_absent(name)
+            if absent:
+                self._on_absent(name)
+            return absent
+
+        purge._is_absent = shown
 
     @property
     def serving(self) -> Node:

@@ -3,8 +3,9 @@
 Rules
 -----
 1. Any number of machines may be struck at once, all of them included: no disk is ever lost, so
-   nothing that was acknowledged may be.
-2. Every fault is noted in the cluster's timeline.
+   nothing that was acknowledged may be. (``strikes`` are the faults that destroy copies.)
+2. Clocks stay within the bound that the cluster relies on.
+3. Every fault is noted in the cluster's timeline.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from random import Random
 from typing import Final
 
 from tests.simulation.cluster import SimCluster
-from tests.simulation.machine import COMMIT_LATENCY_S
+from tests.simulation.machine import COMMIT_LATENCY_S, WALL_AHEAD_S
 from tests.simulation.processes import ProcessState
 
 _QUIET_S: Final = (0.1, 2.0)
@@ -66,7 +67,7 @@ class Nemesis:
     async def _revive(self, name: str) -> None:
         await self._last()
         machine = self._cluster.machines[name]
-        if machine.process.dead:
+        if machine.process.dead and name not in self._cluster.in_repair:
             self._cluster.note(f"{name} starts")
             machine.start()
 
@@ -121,6 +122,8 @@ class Nemesis:
 
     async def _jump(self) -> None:
         name, seconds = self._any(), self._chance.uniform(-_JUMP_S, _JUMP_S)
+        ahead_s = self._cluster.machines[name].clock.ahead_s
+        seconds = min(max(seconds, -WALL_AHEAD_S - ahead_s), WALL_AHEAD_S - ahead_s)
         self._cluster.note(f"the wall clock of {name} jumps {seconds:+.3f} s")
         self._cluster.machines[name].clock.jump(seconds)
 

@@ -53,6 +53,11 @@ class SimClock:
         """Seconds since an arbitrary moment, the same for one machine only."""
         return self._monotonic_start_s + self._true_s() * self._rate
 
+    @property
+    def ahead_s(self) -> float:
+        """How far the wall clock is ahead of the truth, its rate apart."""
+        return self._wall_ahead_s
+
     def jump(self, seconds: float) -> None:
         """Move the wall clock forward, or back if negative."""
         self._wall_ahead_s += seconds

@@ -8,16 +8,24 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from docservice.documents import DocumentNotFound
 from kvnode.errors import KeyReused, ReadTimeout, Unavailable, WriteTimeout
 from tests.simulation.cluster import SimCluster
-from tests.simulation.histories import random_history
+from tests.simulation.histories import random_history, random_lifetimes
 from tests.simulation.history import NoAnswer
 from tests.simulation.run import seeds
 
+#: Seeds of lifetimes, by what was wrong.
+FOUND: Final = {
+    "read repair on a low disk": 2,
+    "promise taken for a floor": 3,
+    "minority purges": 105,
+    "bucket of a damaged record": 133,
+}
 ROOT = Path(__file__).parents[2]
 _PRINT_DIGEST = (
     "from tests.simulation.histories import random_history;"
@@ -29,6 +37,46 @@ _PRINT_DIGEST = (
 def test_whatever_befalls_a_cluster_it_keeps_its_promises(seed: int) -> None:
     """I1-I5, I8-I12, I15, I18, I27, and all replicas agree in the end (I16)."""
     random_history(seed)
+
+
+@seeds(6)
+def test_whatever_befalls_disks_what_has_ended_stays_so(seed: int) -> None:
+    """I1-I6, I8-I12, I15-I18, I27: lives that end, and one disk after the other that is lost."""
+    random_lifetimes(seed)
+
+
+@pytest.mark.parametrize("seed", FOUND.values(), ids=FOUND)
+def test_what_a_history_once_found_stays_found(seed: int) -> None:
+    """Each of these seeds broke a promise before what it is named after was mended."""
+    random_lifetimes(seed)
+
+
+def test_the_lifetimes_meet_what_they_are_for() -> None:
+    """As below, of what makes documents end and disks be mistrusted."""
+    met: Counter[str] = Counter()
+    for seed in (20, 21, 105):
+        met.update(_met_in_lifetimes(random_lifetimes(seed)))
+    assert [what for what, count in met.items() if not count] == []
+
+
+def _met_in_lifetimes(cluster: SimCluster) -> Counter[str]:
+    met: Counter[str] = Counter()
+    for machine in cluster.nodes.values():
+        background, replica = machine.serving.background, machine.serving.replica
+        met["purged"] += background.sweep.purged_count
+        met["expired"] += background.sweep.expired_count
+        met["verified"] += background.verify.verified_count
+        met["repaired by comparing"] += background.antientropy.totals.pulled
+        met["fenced"] += len(machine.events("node.fenced"))
+        met["rebuilt"] += len(machine.events("node.rebuilt"))
+        met["healed"] += len(machine.events("record.healed"))
+        met["copy in quarantine"] += sum(replica.quarantine.counts.values())
+        met["hint over its age"] += sum(
+            line.fields["reason"] == "expired" for line in machine.events("hint.dropped")
+        )
+    met["restored"] = sum("put back" in fault.what for fault in cluster.faults)
+    met["wiped"] = sum("wiped" in fault.what for fault in cluster.faults)
+    return met
 
 
 def test_the_histories_meet_what_they_are_for() -> None:

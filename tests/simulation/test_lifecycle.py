@@ -140,7 +140,6 @@ def test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back(see
         cluster.kill("a3")
         await cluster.noticed("a3")
         await cluster.delete("a1", doomed.document_id, write=2)
-        cluster.watch.absent["a3"] = None
         await cluster.until(
             lambda: holders(cluster, doomed.document_id) == ["a3"],
             2 * PURGED_WITHIN_S,
@@ -191,13 +190,6 @@ def test_a_copy_from_a_backup_is_quarantined_and_never_served(seed: int) -> None
     simulate(scenario, seed, ending(4))
 
 
-def restore(cluster: SimCluster, name: str, values: dict[bytes, bytes]) -> None:
-    """Put an old copy of a dead machine's disk in its place."""
-    disk = cluster.nodes[name].disk
-    disk.values = dict(values)
-    disk.sorted_keys = sorted(values)
-
-
 @seeds(3)
 def test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back(seed: int) -> None:
     """Restored after a purge: it is fenced before it says a word, and rebuilt."""
@@ -212,8 +204,7 @@ def test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back(seed: int) -> Non
         await cluster.delete("a1", doomed.document_id, write=3)
         await purged(cluster, doomed.document_id)
         cluster.kill("a3")
-        cluster.watch.forget("a3")
-        restore(cluster, "a3", copy)
+        cluster.replace_disk("a3", copy)
         cluster.nodes["a3"].start()
         await rebuilt(cluster, "a3", (doomed.document_id, kept.document_id))
         assert cluster.nodes["a3"].events("node.fenced")
@@ -236,13 +227,29 @@ def test_a_wiped_node_is_rebuilt_before_it_answers(seed: int) -> None:
         await cluster.delete("a2", ids[0], write=3)
         cluster.kill("a2")
         identity = {IDENTITY_KEY: Identity(CLUSTER_ID, "a2", 16).encode()}
-        cluster.watch.forget("a2")
-        restore(cluster, "a2", identity)
+        cluster.replace_disk("a2", identity)
         cluster.nodes["a2"].start()
         await rebuilt(cluster, "a2", ids)
         for document_id in ids:
             assert "a2" in holders(cluster, document_id)
         assert cluster.nodes["a2"].events("node.rebuilt")
+
+    simulate(scenario, seed, ending())
+
+
+@seeds(2)
+def test_two_wiped_owners_are_rebuilt_from_the_third(seed: int) -> None:
+    """Each is fenced, and has nothing to give to the other: they must not wait for each other."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "kept", write=3)
+        cluster.kill("a2", "a3")
+        for name in ("a2", "a3"):
+            cluster.replace_disk(name, {IDENTITY_KEY: Identity(CLUSTER_ID, name, 16).encode()})
+            cluster.nodes[name].start()
+        for name in ("a2", "a3"):
+            await rebuilt(cluster, name, [created.document_id])
+        assert len(holders(cluster, created.document_id)) == 3
 
     simulate(scenario, seed, ending())
 

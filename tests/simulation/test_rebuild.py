@@ -10,7 +10,7 @@ from kvnode.storage.keys import IDENTITY_KEY, REPLACED_KEY
 from tests.simulation.clients import CLUSTER_ID
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.run import seeds, simulate
-from tests.simulation.test_lifecycle import rebuilt, restore
+from tests.simulation.test_lifecycle import rebuilt
 
 OFTEN = settings_of(antientropy=AntiEntropySettings(interval_s=2.0))
 
@@ -35,26 +35,6 @@ def test_when_all_owners_are_fenced_an_operator_can_trust_one_of_them(seed: int)
         for name in cluster.nodes:
             found = await cluster.read(name, created.document_id, read=3)
             assert found.create.content == b"out of reach"
-
-    simulate(scenario, seed, OFTEN)
-
-
-@seeds(2)
-def test_two_fenced_owners_are_rebuilt_from_the_third(seed: int) -> None:
-    """They must not wait for each other."""
-
-    async def scenario(cluster: SimCluster) -> None:
-        created = await cluster.create("a1", "on the third", write=3)
-        for name in ("a1", "a2"):
-            fence_all(cluster, name)
-        assert unready(cluster, "a1")
-        await cluster.until(
-            lambda: not any(unready(cluster, name) for name in cluster.nodes),
-            60.0,
-            lambda: [unready(cluster, name) for name in cluster.nodes],
-        )
-        found = await cluster.read("a1", created.document_id, read=3)
-        assert found.create.content == b"on the third"
 
     simulate(scenario, seed, OFTEN)
 
@@ -84,8 +64,7 @@ def test_two_replacements_say_unknown_although_neither_remembers_the_other(seed:
                 IDENTITY_KEY: Identity(CLUSTER_ID, name, partitions).encode(),
                 REPLACED_KEY: Replaced(0, "an operator replaced it", "").encode(),
             }
-            cluster.watch.forget(name)
-            restore(cluster, name, values)
+            cluster.replace_disk(name, values)
             cluster.nodes[name].start()
         machine = cluster.nodes["a1"]
         await cluster.until(

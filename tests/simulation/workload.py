@@ -10,6 +10,7 @@ Rules
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from random import Random
 from typing import Final, TypedDict
 
@@ -26,8 +27,8 @@ _KEY_LASTS_S: Final = 4.0
 _BODIES: Final = 2
 _THINK_S: Final = (0.0, 0.25)
 _KNOWN_MAX: Final = 40
-#: Relative frequencies.
-_MIX: Final = {
+#: Relative frequencies. "ending" creates have a time to live, "revisit" reads any id ever heard of.
+MIX: Final = {
     "create": 6,
     "strong": 2,
     "race": 2,
@@ -36,6 +37,8 @@ _MIX: Final = {
     "delete": 2,
     "stranger": 1,
 }
+SHORT_LIVES: Final = {**MIX, "create": 4, "ending": 3, "delete": 5, "revisit": 4}
+_LIVES_S: Final = [2, 4, 8, 16, 1000]
 
 
 class _How(TypedDict):
@@ -44,9 +47,14 @@ class _How(TypedDict):
 
 
 class Workload:
-    """Clients that go on until they are told to stop."""
+    """Clients that go on until they are told to stop.
 
-    def __init__(self, cluster: SimCluster, chance: Random) -> None:
+    Args:
+        mix: What is asked for, and how often.
+    """
+
+    def __init__(self, cluster: SimCluster, chance: Random, mix: Mapping[str, int] = MIX) -> None:
+        self._mix = mix
         self._cluster = cluster
         self._chance = chance
         self._contents = 0
@@ -61,7 +69,7 @@ class Workload:
         self._stopped = True
 
     async def _client(self) -> None:
-        kinds, weights = list(_MIX), list(_MIX.values())
+        kinds, weights = list(self._mix), list(self._mix.values())
         while not self._stopped:
             (kind,) = self._chance.choices(kinds, weights)
             match kind:
@@ -81,9 +89,11 @@ class Workload:
         level, sloppy = chance.randint(1, 3), chance.random() < 0.6
         how: _How = {"sloppy": sloppy, "timeout_s": chance.choice([0.3, 1.0, 2.0])}
         match kind:
-            case "create":
+            case "create" | "ending":
                 self._contents += 1
-                await cluster.create(via, f"document {self._contents}", write=level, **how)
+                content = f"document {self._contents}"
+                ttl_s = chance.choice(_LIVES_S) if kind == "ending" else None
+                await cluster.create(via, content, ttl_s=ttl_s, write=level, **how)
             case "strong" | "weak":
                 era = int(cluster.loop.time() / _KEY_LASTS_S)
                 key = f"{kind} {era}.{chance.randrange(_KEYS)}"
@@ -94,11 +104,14 @@ class Workload:
                 await cluster.delete(via, self._known(), write=level, **how)
             case "read":
                 await cluster.read(via, self._known(), read=level, **how)
+            case "revisit":
+                known = self._known(len(cluster.history))
+                await cluster.read(via, known, read=level, **how)
             case "stranger":
                 await cluster.read(via, DocumentId(chance.randbytes(16)), read=level, **how)
 
-    def _known(self) -> DocumentId:
-        """An id that a client has heard of, more likely a recent one."""
-        ids = [op.document_id for op in self._cluster.history[-_KNOWN_MAX:]]
+    def _known(self, among: int = _KNOWN_MAX) -> DocumentId:
+        """An id that a client has heard of in one of its last requests."""
+        ids = [op.document_id for op in self._cluster.history[-among:]]
         known = [document_id for document_id in ids if document_id is not None]
         return self._chance.choice(known or [id_of_key("never used")])

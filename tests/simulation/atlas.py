@@ -1,0 +1,138 @@
+"""Which copies faults have destroyed: so checks know exactly what is still promised, and no more.
+
+Rules
+-----
+1. A copy is destroyed when its disk is wiped, put back to an old copy or damaged, and as good as
+   destroyed when its machine is away for so long that the others purge without it.
+2. A destroyed copy counts no more among the replicas of the writes before it.
+3. Only a document of which no other disk had all that was destroyed is *lost*; nothing is promised
+   of it but that it does not come back once it was purged.
+4. A machine that is away can't know what the others purge. It is told, and fenced, when it returns.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from cluster.ids import DocumentId, NodeId
+from kvnode.codec import decode
+from kvnode.errors import CorruptRecord
+from kvnode.hints import decode_hint
+from kvnode.record import Record, merge
+from kvnode.storage.keys import document_id_of, hint_key, record_key
+from tests.simulation.disk import SimDisk
+
+#: Prefixes of records, hints and votes.
+_OF_DOCUMENTS: Final = (b"r", b"h", b"v")
+
+
+class Atlas:
+    """Of one cluster.
+
+    Args:
+        disks: Of every node, by name.
+        true_s: Virtual time.
+    """
+
+    def __init__(self, disks: Mapping[str, SimDisk], true_s: Callable[[], float]) -> None:
+        self._disks = disks
+        self._true_s = true_s
+        #: When and where copies of a document were destroyed.
+        self._destroyed: dict[bytes, list[tuple[float, str]]] = {}
+        self.lost: dict[bytes, None] = {}
+        #: By machine, when others began to purge without it, and when it was told (None: not yet).
+        self._away: dict[str, list[tuple[float, float | None]]] = {}
+
+    def destroys(self, machine: str) -> None:
+        """All that a disk holds is about to go."""
+        others = [name for name in self._disks if name != machine]
+        keys = [key for key in self._disks[machine].values if key[:1] in _OF_DOCUMENTS]
+        for document_id in dict.fromkeys(document_id_of(key) for key in keys):
+            self._note(machine, document_id)
+            held = self._joined(document_id, [machine])
+            if held is not None and not covers(self._joined(document_id, others), held):
+                self.lost[document_id] = None
+
+    def gives_up(self, machine: str, target: str, document_id: DocumentId) -> None:
+        """A hint is too old: what it says may be known to nobody else."""
+        key = hint_key(NodeId(target), document_id)
+        hint = readable(document_id, decode_hint(self._disks[machine].values[key])[1])
+        if hint is not None and not covers(
+            self._joined(document_id, list(self._disks), apart_from=(machine, key)), hint
+        ):
+            self.lost[document_id] = None
+
+    def damages(self, machine: str, document_id: bytes) -> bool:
+        """One record may be about to be damaged; not if it is the last that can be read."""
+        others = [name for name in self._disks if name != machine]
+        held = self._joined(DocumentId(document_id), [machine])
+        if held is None or not covers(self._joined(DocumentId(document_id), others), held):
+            return False
+        self._note(machine, document_id)
+        return True
+
+    def destroyed_since(self, document_id: bytes, start_s: float) -> int:
+        """How many copies of a document were destroyed since a time."""
+        return sum(at_s >= start_s for at_s, _ in self._destroyed.get(document_id, ()))
+
+    def was_struck(self, machine: str, document_id: bytes) -> bool:
+        """Whether a machine's copy of a document was destroyed."""
+        return any(name == machine for _, name in self._destroyed.get(document_id, ()))
+
+    def goes_away(self, machine: str) -> None:
+        """The others begin to purge without a machine."""
+        periods = self._away.setdefault(machine, [])
+        if not periods or periods[-1][1] is not None:
+            periods.append((self._true_s(), None))
+            self.destroys(machine)
+
+    def is_told(self, machine: str) -> None:
+        """A machine is fenced: it knows that it was away."""
+        periods = self._away.get(machine)
+        if periods and periods[-1][1] is None:
+            periods[-1] = (periods[-1][0], self._true_s())
+            self.destroys(machine)  # what it took meanwhile
+
+    def was_away(self, machine: str, at_s: float) -> bool:
+        """Whether the others purged without a machine, and it had not been told, at a time."""
+        return any(
+            start_s <= at_s and (told_s is None or at_s <= told_s)
+            for start_s, told_s in self._away.get(machine, ())
+        )
+
+    def was_ever_away(self, machine: str) -> bool:
+        """Whether the others have purged without a machine."""
+        return machine in self._away
+
+    def _note(self, machine: str, document_id: bytes) -> None:
+        self._destroyed.setdefault(document_id, []).append((self._true_s(), machine))
+
+    def _joined(
+        self, document_id: DocumentId, names: list[str], apart_from: tuple[str, bytes] | None = None
+    ) -> Record | None:
+        """The join of all records and hints of a document on some disks."""
+        joined: Record | None = None
+        for name in names:
+            values = self._disks[name].values
+            copies = [values.get(record_key(document_id))]
+            for target in self._disks:
+                key = hint_key(NodeId(target), document_id)
+                if key in values and (name, key) != apart_from:
+                    copies.append(decode_hint(values[key])[1])
+            for encoded in copies:
+                record = readable(document_id, encoded)
+                if record is not None:
+                    joined = record if joined is None else merge(joined, record)
+        return joined
+
+
+def readable(document_id: bytes, encoded: bytes | None) -> Record | None:
+    """The record, or None when there is none or it is damaged."""
+    try:
+        return decode(document_id, encoded) if encoded else None
+    except CorruptRecord:
+        return None
+
+
+def covers(held: Record | None, wanted: Record) -> bool:
+    """Whether ``wanted`` would add nothing to ``held``."""
+    return held is not None and merge(held, wanted) is held

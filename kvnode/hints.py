@@ -5,7 +5,7 @@ Rules
 1. created = delivered + superseded + dropped + held, always: a hint never vanishes unaccounted.
 2. A hint is kept only within the caps (bytes per target, bytes overall).
 3. A hint older than the window is dropped: its target is away so long that a comparison of whole
-   ranges is cheaper than the backlog.
+   ranges is cheaper than the backlog. Only some owner must have its document by then.
 4. For every hint that is dropped (overflow, expired, corrupt) its target's partition is *owed* a
    comparison by anti-entropy. A debt is repaid only by a comparison that began after the last loss.
 
@@ -139,6 +139,10 @@ class HintBook:
         held = self._targets[target]
         oldest_ms = held.oldest_ms
         held.oldest_ms = held_at_ms if oldest_ms is None else min(oldest_ms, held_at_ms)
+
+    def put_off(self, target: NodeId, now_ms: int) -> None:
+        """A hint stays though its window has passed: it is looked at again, but not at once."""
+        self.seen(target, now_ms - self._window_ms)
 
     # Debts --------------------------------------------------------------------------------------
 

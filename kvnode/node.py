@@ -29,7 +29,7 @@ from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
-from kvnode.services.background import Background
+from kvnode.services.background import Background, Surroundings
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
 from kvnode.services.loop import Service, Work, run_until_stopped
@@ -259,11 +259,11 @@ class Node:
 
     def _assemble_background(self, ring: Ring, identity: Identity) -> None:
         settings = self.settings
-        self.background = Background(
-            settings,
-            self.own.node_id,
-            [node.node_id for node in settings.region_nodes(self.region)],
-            ring,
+        around = Surroundings(
+            settings=settings,
+            node=self.own.node_id,
+            nodes=[node.node_id for node in settings.region_nodes(self.region)],
+            ring=ring,
             replica=self.replica,
             transport=self.transport,
             merges=self.coordinator.merges,
@@ -274,6 +274,7 @@ class Node:
             entropy=self.entropy,
             log=self.log,
         )
+        self.background = Background(around)
         self.checkin = CheckIn(
             self.replica,
             ring,

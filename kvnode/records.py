@@ -145,6 +145,21 @@ class RecordStore:
         self._forget(document_id, encoded)
         self._engine.delete(record_key(document_id))
 
+    def remove_damaged(self, document_id: bytes, bucket: Bucket) -> None:
+        """Take a damaged record off the disk that has ended: the index tells when, not its bytes.
+
+        What its digest was nobody knows: whoever empties the bucket sets that right.
+        """
+        self._changed = True
+        self.count -= 1
+        self.deleted_count -= bucket.family is Family.DELETED
+        self.drop_entry(document_id, bucket)
+        self._engine.delete(record_key(document_id))
+
+    def drop_entry(self, document_id: bytes, bucket: Bucket) -> None:
+        """Take an entry out of the index: its record ends elsewhere, or is gone."""
+        self._engine.delete(ending_key(bucket, document_id))
+
     def _remember(self, document_id: bytes, encoded: bytes, ending: Ending) -> None:
         self.forest.toggle(document_id, encoded, ending)
         self.deleted_count += ending.family is Family.DELETED

@@ -25,6 +25,7 @@ from kvnode.codec import decode, encode, header_of, verify
 from kvnode.ending import Ending, Family, ending_of
 from kvnode.errors import CorruptRecord, DiskLow, Fenced, LateCopy, Overloaded
 from kvnode.floors import Floor, decode_floor
+from kvnode.hashtree import Bucket
 from kvnode.hints import HintBook
 from kvnode.hintstore import HintStore
 from kvnode.lifecycle import Admission, Lifecycle
@@ -187,24 +188,35 @@ class Replica:
             self.quarantine.hold(document_id, encoded)
             raise LateCopy("its document may have been purged: its owners are asked")
 
-    def remove_ended(self, document_id: bytes, *, expiring: int, deleted: int) -> bool:
-        """Take a record off the disk if it has ended; whether it was removed.
+    def remove_ended(
+        self, document_id: bytes, bucket: Bucket, *, expiring: int, deleted: int
+    ) -> bool:
+        """Take a record off the disk that the index lists in a bucket which is over.
+
+        An entry whose record ends later, or is gone, only leaves the index. A damaged record goes
+        as well: the index, written with it, says when it ended, and nobody has a sound copy by now.
 
         Args:
-            expiring: EXPIRING records of the buckets before this one have.
-            deleted: DELETED records of the buckets before this one have.
+            expiring: EXPIRING records of the buckets before this one have ended.
+            deleted: DELETED records of the buckets before this one have ended.
 
-        Raises:
-            CorruptRecord: what is stored is damaged; nothing was changed.
+        Returns:
+            Whether a record was removed.
         """
-        stored = self.records.latest(document_id)
+        try:
+            stored = self.records.latest(document_id)
+            if stored is not None:
+                verify(document_id, stored)
+        except CorruptRecord:
+            self.records.remove_damaged(document_id, bucket)
+            return True
+        self.records.drop_entry(document_id, bucket)
         if stored is None:
             return False
-        verify(document_id, stored)
         ending = ending_of(stored)
-        bucket = ending.ends_at_ms // self.lifecycle.bucket_ms
-        over = (ending.family is Family.EXPIRING and bucket < expiring) or (
-            ending.family is Family.DELETED and bucket < deleted
+        number = ending.ends_at_ms // self.lifecycle.bucket_ms
+        over = (ending.family is Family.EXPIRING and number < expiring) or (
+            ending.family is Family.DELETED and number < deleted
         )
         if over:
             self.records.remove(document_id, stored)

@@ -3,10 +3,12 @@
 Gossip, the disk's guard and placement are not here: requests depend on them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-from cluster.ids import NodeId, PartitionId
+import msgspec
+
+from cluster.ids import NodeId
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings
 from kvnode.jobs import Jobs
@@ -22,6 +24,7 @@ from kvnode.services.handoff import Handoff
 from kvnode.services.indexing import Indexing
 from kvnode.services.inquiry import Inquiry
 from kvnode.services.loop import Service
+from kvnode.services.overdue import Overdue
 from kvnode.services.purge import Purge
 from kvnode.services.rebuild import Rebuild
 from kvnode.services.reclaim import Reclaim
@@ -32,38 +35,47 @@ from kvnode.services.verify import Verify
 HANDOFF_INTERVAL_S: Final = 0.5
 
 
+class Surroundings(msgspec.Struct):
+    """What background work has to do with."""
+
+    settings: ClusterSettings
+    node: NodeId
+    #: All of the region.
+    nodes: list[NodeId]
+    ring: Ring
+    replica: Replica
+    transport: Transport
+    merges: MergeSender
+    #: Whether requests to a node have a chance now.
+    is_up: Callable[[NodeId], bool]
+    #: Whether a node was silent for longer than tombstones are kept.
+    is_absent: Callable[[NodeId], bool]
+    jobs: Jobs
+    clock: Clock
+    entropy: Entropy
+    log: Log
+
+
 class Background:
-    """The services, by name.
+    """The services, by name."""
 
-    Args:
-        nodes: All of the region.
-        is_up: Whether requests to a node have a chance now.
-        is_absent: Whether a node was silent for longer than tombstones are kept.
-    """
+    def __init__(self, around: Surroundings) -> None:
+        self.budget = _budget_of(around.settings)
+        asker = Asker(around.transport, around.clock)
+        owners = CoOwners(asker, around.ring, around.node)
+        self._assemble_copies(around, asker, owners)
+        self._assemble_endings(around, asker, owners)
+        self._indexing = Indexing(around.replica.records)
 
-    def __init__(
-        self,
-        settings: ClusterSettings,
-        node: NodeId,
-        nodes: list[NodeId],
-        ring: Ring,
-        *,
-        replica: Replica,
-        transport: Transport,
-        merges: MergeSender,
-        is_up: Callable[[NodeId], bool],
-        is_absent: Callable[[NodeId], bool],
-        jobs: Jobs,
-        clock: Clock,
-        entropy: Entropy,
-        log: Log,
-    ) -> None:
-        asker = Asker(transport, clock)
-        owners = CoOwners(asker, ring, node)
-        self.budget = _budget_of(settings)
+    def _assemble_copies(self, around: Surroundings, asker: Asker, owners: CoOwners) -> None:
+        """What keeps each owner's copy whole and like the others'."""
+        replica, ring, node, is_up = around.replica, around.ring, around.node, around.is_up
+        interval_s = around.settings.antientropy.interval_s
+        clock, log = around.clock, around.log
         self.handoff = Handoff(
             replica,
-            merges,
+            around.merges,
+            Overdue(replica, ring, node, around.merges, is_up=is_up, log=log),
             interval_s=HANDOFF_INTERVAL_S,
             budget=self.budget,
             is_up=is_up,
@@ -77,55 +89,45 @@ class Background:
             node,
             rebuild=self.rebuild,
             asker=asker,
-            merges=merges,
-            round_interval_s=settings.antientropy.interval_s,
+            merges=around.merges,
+            round_interval_s=interval_s,
             budget=self.budget,
             is_up=is_up,
-            jobs=jobs,
+            jobs=around.jobs,
             clock=clock,
-            entropy=entropy,
+            entropy=around.entropy,
             log=log,
         )
         self.scrub = Scrub(
             replica,
             owners,
-            interval_s=settings.antientropy.interval_s,
+            interval_s=interval_s,
             budget=self.budget,
             clock=clock,
             log=log,
         )
-        self.sweep = Sweep(
-            replica, ring.partitions, interval_s=settings.lifecycle.sweep_interval_s, log=log
-        )
+
+    def _assemble_endings(self, around: Surroundings, asker: Asker, owners: CoOwners) -> None:
+        """What becomes of documents that have ended."""
+        replica, ring, clock, log = around.replica, around.ring, around.clock, around.log
+        interval_s = around.settings.lifecycle.sweep_interval_s
+        self.sweep = Sweep(replica, ring.partitions, interval_s=interval_s, log=log)
         self.purge = Purge(
             replica,
             ring,
-            node,
-            nodes,
-            interval_s=self.sweep.interval_s,
+            around.node,
+            around.nodes,
+            interval_s=interval_s,
             asker=asker,
-            is_up=is_up,
-            is_absent=is_absent,
+            is_up=around.is_up,
+            is_absent=around.is_absent,
             clock=clock,
             log=log,
         )
-        self._follow_sweep(replica, ring.partitions_of(node), owners, clock, log)
-        self._indexing = Indexing(replica.records)
-
-    def _follow_sweep(
-        self,
-        replica: Replica,
-        owned: Sequence[PartitionId],
-        owners: CoOwners,
-        clock: Clock,
-        log: Log,
-    ) -> None:
-        """What there is to do once records are gone."""
-        interval_s = self.sweep.interval_s
         self.reclaim = Reclaim(
             replica,
             self.sweep,
-            len(owned),
+            len(ring.partitions_of(around.node)),
             interval_s=interval_s,
             budget=self.budget,
             clock=clock,

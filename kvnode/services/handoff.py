@@ -8,8 +8,9 @@ Rules
 3. Hints are taken in rounds: the next batch begins behind the last one, so hints that a target
    refuses hold up no others. A batch of which nothing arrived makes the target be left alone for
    a while, doubling until something does.
-4. A hint whose window has passed, or whose bytes are damaged here, is dropped and counted. Targets
-   that are down get a round for this when the oldest of their hints is that old.
+4. A hint whose bytes are damaged here is dropped and counted. So is one whose window has passed,
+   once an owner has its document (``kvnode.services.overdue``). Targets that are down get a round
+   for this when the oldest of their hints is that old.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.6.
 """
@@ -33,14 +34,12 @@ from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost
 from kvnode.services.budget import Budget
 from kvnode.services.loop import Work
+from kvnode.services.overdue import Hint, Overdue
 
 BATCH_HINTS: Final = 128
 DELIVERY_TIMEOUT_S: Final = 5.0
 BACKOFF_MIN_S: Final = 0.5
 BACKOFF_MAX_S: Final = 60.0
-
-#: (id, the hint's value).
-_Hint = tuple[DocumentId, bytes]
 
 
 class _Lane(msgspec.Struct):
@@ -51,6 +50,8 @@ class _Lane(msgspec.Struct):
     wait_s: float = 0.0
     left_alone_until_s: float = -inf
     under_way: asyncio.Task[None] | None = None
+    #: Hints whose window has passed and whose documents another owner must have first.
+    overdue: list[Hint] = []
 
 
 class _Delivery(Awaited):
@@ -71,6 +72,7 @@ class Handoff:
         self,
         replica: Replica,
         merges: MergeSender,
+        overdue: Overdue,
         *,
         interval_s: float,
         budget: Budget,
@@ -81,6 +83,7 @@ class Handoff:
         self.interval_s = interval_s
         self._replica = replica
         self._hints = replica.hint_store
+        self._overdue = overdue
         self._merges = merges
         self._budget = budget
         self._is_up = is_up
@@ -148,13 +151,15 @@ class Handoff:
             share_bytes = max(1, left_bytes // (len(ready) - number)) if sends else 0
             batch = self._next_batch(target, share_bytes)
             work = Work.BUSY if batch or lane.after else work
-            if sends and batch:
-                size_bytes = sum(len(value) for _, value in batch)
+            overdue, lane.overdue = lane.overdue, []
+            if (sends and batch) or overdue:
+                batch = batch if sends else []
+                size_bytes = sum(len(value) for _, value in [*batch, *overdue])
                 self._budget.spend(self.name, size_bytes)
                 left_bytes -= size_bytes
                 self._served = target
                 lane.under_way = asyncio.get_running_loop().create_task(
-                    self._deliver(target, batch), name=f"handoff to {target}"
+                    self._work(target, batch, overdue), name=f"handoff to {target}"
                 )
         return work
 
@@ -180,7 +185,7 @@ class Handoff:
         cut_short = bool(lane.after) and not self._is_up(target)
         return cut_short or self._hints.book.round_due(target, self._clock.wall_ms())
 
-    def _next_batch(self, target: NodeId, share_bytes: int) -> list[_Hint]:
+    def _next_batch(self, target: NodeId, share_bytes: int) -> list[Hint]:
         """The next hints of the target's round, without those that rule 4 drops.
 
         Args:
@@ -189,7 +194,7 @@ class Handoff:
         lane, book, now_ms = self._lanes[target], self._hints.book, self._clock.wall_ms()
         if not lane.after:
             book.round_begins(target, now_ms)
-        batch: list[_Hint] = []
+        batch: list[Hint] = []
         batch_bytes = 0
         dropped: dict[Loss, int] = {}
         found = self._hints.behind(target, lane.after, BATCH_HINTS)
@@ -198,7 +203,10 @@ class Handoff:
                 break
             lane.after = document_id
             loss = self._loss(document_id, value, now_ms)
-            if loss is None:
+            if loss == "expired" and not self._overdue.is_here((document_id, value)):
+                book.put_off(target, now_ms)
+                lane.overdue.append((document_id, value))
+            elif loss is None:
                 book.seen(target, decode_hint(value)[0])
                 batch.append((document_id, value))
                 batch_bytes += len(value)
@@ -222,7 +230,14 @@ class Handoff:
             return "corrupt"
         return None
 
-    async def _deliver(self, target: NodeId, batch: list[_Hint]) -> None:
+    async def _work(self, target: NodeId, batch: list[Hint], overdue: list[Hint]) -> None:
+        if batch:
+            await self._deliver(target, batch)
+        if overdue:
+            deadline_s = min(self._clock.monotonic_s() + DELIVERY_TIMEOUT_S, self._give_up_s)
+            await self._overdue.entrust(target, overdue, deadline_s)
+
+    async def _deliver(self, target: NodeId, batch: list[Hint]) -> None:
         """Send a batch; release what was acknowledged."""
         deadline_s = min(self._clock.monotonic_s() + DELIVERY_TIMEOUT_S, self._give_up_s)
         sent = [_Delivery(document_id, value) for document_id, value in batch]

@@ -12,7 +12,6 @@ from typing import Final
 
 from cluster.ids import DocumentId
 from kvnode.ending import Family
-from kvnode.errors import CorruptRecord
 from kvnode.hashtree import Bucket
 from kvnode.log import Log
 from kvnode.replica import Replica
@@ -37,8 +36,6 @@ class Sweep:
         self.expired_count = 0
         self.purged_count = 0
         self._told = (0, 0)
-        #: Grows with whatever was removed or set right.
-        self._progress = 0
         #: The ids that were purged last, oldest first.
         self.purged: dict[DocumentId, None] = {}
         #: Records removed by partition, since its space was given back (``reclaim``).
@@ -47,7 +44,7 @@ class Sweep:
 
     async def run_once(self) -> Work:
         """Remove some records, of as many partitions as it takes."""
-        left, before = _UNIT_RECORDS, self._progress
+        left = _UNIT_RECORDS
         for _ in range(self._partitions):
             firsts = self._firsts(self._next)
             for bucket in self._due(self._next, firsts):
@@ -56,7 +53,7 @@ class Sweep:
                     return Work.BUSY
                 left -= self._remove(bucket, firsts, left)
             self._next = (self._next + 1) % self._partitions
-        if self._progress > before:
+        if left < _UNIT_RECORDS:
             await self._replica.durable()
             return Work.BUSY
         self._tell()
@@ -84,26 +81,23 @@ class Sweep:
 
     def _remove(self, bucket: Bucket, firsts: dict[Family, int], limit: int) -> int:
         """Remove records of a bucket; how many were looked at, at least 1."""
-        removed = damaged = 0
-        found = self._replica.records.in_bucket(bucket, b"", limit)
+        records = self._replica.records
+        found = records.in_bucket(bucket, b"", limit)
+        removed = 0
         for document_id, _ in found:
-            try:
-                removed += self._replica.remove_ended(
-                    document_id,
-                    expiring=firsts[Family.EXPIRING],
-                    deleted=firsts[Family.DELETED],
-                )
-            except CorruptRecord:  # the scrub replaces it first
-                damaged += 1
-                continue
+            removed += self._replica.remove_ended(
+                document_id,
+                bucket,
+                expiring=firsts[Family.EXPIRING],
+                deleted=firsts[Family.DELETED],
+            )
             if bucket.family is Family.DELETED:
                 self.remember(document_id)
-        self._progress += removed
-        if not removed and not damaged:  # the index names what is not there, or nothing
-            self._progress += 1
-            self._log.warning("sweep.found_nothing", family=bucket.family.name.lower())
-            self._replica.records.forget_bucket(bucket)
-        elif bucket.family is Family.DELETED:
+        if len(found) < limit and records.forest.digest_of_bucket(bucket):
+            # Nothing is left in it: damaged records were, or others that nobody knows of.
+            self._log.warning("bucket.corrected", partition=bucket.partition)
+            records.forget_bucket(bucket)
+        if bucket.family is Family.DELETED:
             self.purged_count += removed
         else:
             self.expired_count += removed

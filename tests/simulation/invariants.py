@@ -197,12 +197,25 @@ class DiskWatch:
             return
         if too_old:
             self.atlas.gives_up(disk.name, target, document_id)
+            if old is not None and not self._is_with_an_owner(document_id, old):
+                self._violated("I1", f"{what} for its age, and no owner has it", document_id)
         elif old is not None:
             what = f"{what}, but {target} has {describe(stored)}"
             self._violated("I15", what, document_id)
         debt = debt_key(target, partition_of(document_id, self._ring.partitions))
         if changes.get(debt, disk.values.get(debt)) is None:
             self._violated("I15", f"{what}, and says nowhere that it is lost", document_id)
+
+    def _is_with_an_owner(self, document_id: DocumentId, wanted: Record) -> bool:
+        """Whether an owner has a record on disk, or had it on a disk that was taken away."""
+        for owner in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
+            values = self._disks[owner].values
+            held = readable(document_id, values.get(record_key(document_id)))
+            if covers(held, wanted) or quarantine_key(document_id) in values:
+                return True
+            if self._excused(owner, document_id):
+                return True
+        return self._expired(self._disks[owner], wanted)
 
     def _note(
         self, disk: SimDisk, document_id: DocumentId, what: str, record: Record | None

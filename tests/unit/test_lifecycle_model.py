@@ -16,7 +16,7 @@ from kvnode.agreement import Agreement
 from kvnode.codec import decode, encode
 from kvnode.ending import Family, ending_of
 from kvnode.errors import LateCopy
-from kvnode.hashtree import HashForest
+from kvnode.hashtree import Bucket, HashForest
 from kvnode.record import NEVER_MS, Create, Record, Tombstone, merge
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.keys import RECORD_PREFIX, document_id_of
@@ -201,12 +201,12 @@ class Lives(RuleBasedStateMachine):
     def sweep(self, owner: int) -> None:
         """As ``kvnode.services.sweep``."""
         replica = self.owners[owner].replica
-        for document_id in IDS:
-            replica.remove_ended(
-                document_id,
-                expiring=replica.lifecycle.first_kept(),
-                deleted=replica.lifecycle.floor(0).bucket,
-            )
+        expiring, deleted = replica.lifecycle.first_kept(), replica.lifecycle.floor(0).bucket
+        for family, first in ((Family.EXPIRING, expiring), (Family.DELETED, deleted)):
+            for number in replica.records.forest.before(family, 0, first):
+                bucket = Bucket(family, 0, number)
+                for document_id, _ in replica.records.in_bucket(bucket, b"", len(IDS)):
+                    replica.remove_ended(document_id, bucket, expiring=expiring, deleted=deleted)
 
     # What always holds --------------------------------------------------------------------
 

@@ -7,11 +7,14 @@ Rules
 3. A hint older than the window is dropped: its target is away so long that a comparison of whole
    ranges is cheaper than the backlog. Only some owner must have its document by then.
 4. For every hint that is dropped (overflow, expired, corrupt) its target's partition is *owed* a
-   comparison by anti-entropy. A debt is repaid only by a comparison that began after the last loss.
+   comparison by anti-entropy, if this node is an owner of it too. A stand-in has nothing to
+   compare, and owners compare with each other anyway. A debt is repaid only by a comparison that
+   began after the last loss.
 
 The bytes are ``kvnode.hintstore``'s; this file only counts them.
 """
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -49,10 +52,17 @@ class Debt(msgspec.Struct, frozen=True):
 
 
 class HintBook:
-    """Counts of one node's hints; rebuilt from the database at start by ``restore``."""
+    """Counts of one node's hints; rebuilt from the database at start by ``restore``.
 
-    def __init__(self, settings: HintSettings) -> None:
+    Args:
+        owned: Which partitions this node is an owner of.
+    """
+
+    def __init__(
+        self, settings: HintSettings, owned: Callable[[int], bool] = lambda _: True
+    ) -> None:
         self._settings = settings
+        self._owned = owned
         self._window_ms = int(settings.window_s * 1000)
         self._targets: dict[NodeId, TargetHints] = {}
         #: The number of the last loss, overall and by what it is owed for.
@@ -153,6 +163,8 @@ class HintBook:
     def owe(self, target: NodeId, partition: int) -> bool:
         """A hint was lost, or its row found at start. Whether that is a new debt."""
         place = target, partition
+        if not self._owned(partition):
+            return False
         is_new = place not in self._last_losses
         self._last_loss += 1
         self._last_losses[place] = self._last_loss

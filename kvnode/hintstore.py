@@ -57,7 +57,8 @@ class HintStore:
     def restore(self) -> None:
         """Count what is in the database; once, at start."""
         for key, _ in self._scan_all(DEBT_PREFIX, []):
-            self.book.owe(*debt_of(key))
+            if not self.book.owe(*debt_of(key)):
+                self._engine.delete(key)
         gaps: list[tuple[bytes, bytes]] = []
         for key, value in self._scan_all(HINT_PREFIX, gaps):
             self.book.restore(hint_target_of(key), len(value), decode_hint(value)[0])

@@ -238,7 +238,7 @@ class Node:
         self.replica = Replica(
             self._engine,
             self.clock,
-            HintBook(settings.hints),
+            HintBook(settings.hints, self.placement.owns),
             self.placement.owns,
             ring.partitions,
             Lifecycle(self.clock, settings.lifecycle, ring.partitions),

@@ -52,15 +52,6 @@ class Atlas:
             if held is not None and not covers(self._joined(document_id, others), held):
                 self.lost[document_id] = None
 
-    def gives_up(self, machine: str, target: str, document_id: DocumentId) -> None:
-        """A hint is too old: what it says may be known to nobody else."""
-        key = hint_key(NodeId(target), document_id)
-        hint = readable(document_id, decode_hint(self._disks[machine].values[key])[1])
-        if hint is not None and not covers(
-            self._joined(document_id, list(self._disks), apart_from=(machine, key)), hint
-        ):
-            self.lost[document_id] = None
-
     def damages(self, machine: str, document_id: bytes) -> bool:
         """One record may be about to be damaged; not if it is the last that can be read."""
         others = [name for name in self._disks if name != machine]

@@ -6,8 +6,8 @@ Rules
    before. It disappears only when it has expired, into quarantine, or when it is deleted and every
    owner has its tombstone, or has purged it already (I6).
 2. A hint that leaves a disk is covered by what its target has on disk (I15), in quarantine or not,
-   or its record has expired, or it was given up for its age or its damage; then the same batch says
-   that its target is owed a comparison.
+   or its record has expired, or it was given up for its age, and an owner has it (I1), or for its
+   damage; then the same batch says that its target is owed a comparison, if the holder is an owner.
 3. A vote never changes, or two bodies could both be elected (I9).
 4. A record is stored only by owners of its partition (I19).
 5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
@@ -196,13 +196,15 @@ class DiskWatch:
         if old is not None and self._below_floor(self._disks[target], document_id, old):
             return
         if too_old:
-            self.atlas.gives_up(disk.name, target, document_id)
             if old is not None and not self._is_with_an_owner(document_id, old):
                 self._violated("I1", f"{what} for its age, and no owner has it", document_id)
         elif old is not None:
             what = f"{what}, but {target} has {describe(stored)}"
             self._violated("I15", what, document_id)
-        debt = debt_key(target, partition_of(document_id, self._ring.partitions))
+        partition = partition_of(document_id, self._ring.partitions)
+        if disk.name not in self._ring.primaries(partition):
+            return
+        debt = debt_key(target, partition)
         if changes.get(debt, disk.values.get(debt)) is None:
             self._violated("I15", f"{what}, and says nowhere that it is lost", document_id)
 

@@ -405,3 +405,12 @@ def test_a_debt_comes_back_as_it_went(target: NodeId, partition: int) -> None:
     """Its row is all that a restart knows."""
     assert debt_of(debt_key(target, partition)) == (target, partition)
     assert partition_of(document(partition << 15), PARTITIONS) == partition
+
+
+def test_a_stand_in_owes_no_comparison_for_what_it_could_not_keep() -> None:
+    """It has nothing to compare, so the debt would stand for ever; the loss is counted."""
+    book = HintBook(SETTINGS, owned=lambda partition: partition == 1)
+    assert book.refuse(A2, 1, "overflow")
+    assert not book.refuse(A2, 2, "overflow")
+    assert [debt.partition for debt in book.owed()] == [1]
+    assert book.dropped["overflow"] == 2

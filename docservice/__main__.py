@@ -17,8 +17,7 @@ from prometheus_client import CollectorRegistry
 from cluster.layout import ring_of
 from cluster.secret import read_secret
 from cluster.topology import TopologyError, read_cluster_file
-from docservice.documents import DocumentService
-from docservice.http.server import start_data_listener
+from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.client import ClusterClient
 from kvnode.jobs import Jobs
@@ -68,23 +67,16 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         return {"region": region, "ready": not reasons, "reasons": reasons}
 
     try:
-        data = await start_data_listener(
-            DocumentService(
-                client,
-                clock=clock,
-                entropy=entropy,
-                cluster_id=bytes.fromhex(settings.cluster_id),
-                replication=settings.replication,
-                lifecycle=settings.lifecycle,
-            ),
+        data = await serve_documents(
+            client,
+            settings,
             host=arguments.host,
             port=arguments.port,
             region=region,
-            http=settings.http,
             metrics=HttpMetrics(registry),
-            log=log,
             clock=clock,
             entropy=entropy,
+            log=log,
         )
         operations = Operations(
             registry=registry,

@@ -17,8 +17,7 @@ from prometheus_client import CollectorRegistry
 from cluster.secret import read_secret
 from cluster.settings import ClusterSettings, NodeSettings, StorageSettings
 from cluster.topology import TopologyError, read_cluster_file
-from docservice.documents import DocumentService
-from docservice.http.server import start_data_listener
+from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.log import Log, process_log
@@ -154,24 +153,16 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
     try:
         await _start(node, directory, log)
         registry.register(NodeCollector(node))
-        documents = DocumentService(
+        data = await serve_documents(
             node.coordinator,
-            clock=clock,
-            entropy=entropy,
-            cluster_id=bytes.fromhex(settings.cluster_id),
-            replication=settings.replication,
-            lifecycle=settings.lifecycle,
-        )
-        data = await start_data_listener(
-            documents,
+            settings,
             host=own.host,
             port=own.http_port,
             region=own.region,
-            http=settings.http,
             metrics=HttpMetrics(registry),
-            log=log,
             clock=clock,
             entropy=entropy,
+            log=log,
         )
         operations = Operations(
             registry=registry,

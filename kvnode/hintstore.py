@@ -11,9 +11,8 @@ Rules
 ``kvnode.hints`` keeps account, ``kvnode.services.handoff`` delivers; this file moves the bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from kvnode.codec import decode, encode
@@ -35,8 +34,7 @@ from kvnode.storage.keys import (
     partition_range,
     prefix_stop,
 )
-
-_SCAN: Final = 1000
+from kvnode.storage.ranges import readable_with
 
 
 class HintStore:
@@ -56,11 +54,11 @@ class HintStore:
 
     def restore(self) -> None:
         """Count what is in the database; once, at start."""
-        for key, _ in self._scan_all(DEBT_PREFIX, []):
+        for key, _ in readable_with(self._engine, DEBT_PREFIX):
             if not self.book.owe(*debt_of(key)):
                 self._engine.delete(key)
         gaps: list[tuple[bytes, bytes]] = []
-        for key, value in self._scan_all(HINT_PREFIX, gaps):
+        for key, value in readable_with(self._engine, HINT_PREFIX, gaps):
             self.book.restore(hint_target_of(key), len(value), decode_hint(value)[0])
         for gap in gaps:
             for target, _ in self.book.targets():
@@ -167,16 +165,3 @@ class HintStore:
                 self._unreadable[target, partition] = None
                 if self.book.refuse(target, partition, "corrupt"):
                     self._put_debt(target, partition)
-
-    def _scan_all(
-        self, prefix: bytes, gaps: list[tuple[bytes, bytes]]
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """All pairs under a prefix that can be read; ``gaps`` is filled with where others are."""
-        start = prefix
-        while True:
-            found = self._engine.salvage(start, prefix_stop(prefix), _SCAN)
-            gaps += found.gaps
-            yield from found.pairs
-            if len(found.pairs) < _SCAN:
-                return
-            start = found.pairs[-1][0] + b"\x00"

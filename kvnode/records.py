@@ -42,12 +42,12 @@ from kvnode.storage.keys import (
     record_key,
     tail_key,
 )
+from kvnode.storage.ranges import readable_with
 
 #: How many there are, how many of them are deleted, when the id of the newest was minted, the XOR
 #: of all trees, bucket_ms.
 _SUMS: Final = struct.Struct(">QQQQQ")
 _DELETED_AT: Final = struct.Struct(">Q")
-_SCAN: Final = 1000
 
 
 class RecordStore:
@@ -226,10 +226,10 @@ class RecordStore:
             )
             raise CannotStart(msg)
         self._presence = Presence(newest_ms)
-        for key, value in self._scan_prefix(TREE_PREFIX):
+        for key, value in readable_with(self._engine, TREE_PREFIX):
             self.forest.restore_bucket(bucket_of_key(key), int.from_bytes(value, "big"))
-        chunks = [value for _, value in self._scan_prefix(LEAVES_PREFIX)]
-        changes = [value for _, value in self._scan_prefix(CHANGES_PREFIX)]
+        chunks = [value for _, value in readable_with(self._engine, LEAVES_PREFIX)]
+        changes = [value for _, value in readable_with(self._engine, CHANGES_PREFIX)]
         self._leaf_log.restore(self.forest, chunks, changes)
         return bool(self.forest.total == total)
 
@@ -241,9 +241,9 @@ class RecordStore:
         self.forest = HashForest(self.forest.partitions, self.forest.bucket_ms)
         self.count = self.deleted_count = 0
         for prefix in (TREE_PREFIX, LEAVES_PREFIX, CHANGES_PREFIX, ENDING_PREFIX):
-            for key, _ in self._scan_prefix(prefix):
+            for key, _ in readable_with(self._engine, prefix):
                 self._engine.delete(key)
-        for key, encoded in self._scan_prefix(RECORD_PREFIX):
+        for key, encoded in readable_with(self._engine, RECORD_PREFIX):
             self.count += 1
             document_id = document_id_of(key)
             with contextlib.suppress(CorruptRecord):  # the scrub finds it and replaces it
@@ -269,15 +269,6 @@ class RecordStore:
             return False
         self._indexed_to = found[-1][0] + b"\x00"
         return True
-
-    def _scan_prefix(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        start, stop = prefix, prefix_stop(prefix)
-        while True:
-            found, _ = self._engine.salvage(start, stop, _SCAN)
-            yield from found
-            if len(found) < _SCAN:
-                return
-            start = found[-1][0] + b"\x00"
 
     def _close_batch(self) -> None:
         if not self._changed:

@@ -13,9 +13,8 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 import msgspec
 
@@ -38,13 +37,12 @@ from kvnode.storage.keys import (
     FLOOR_PREFIX,
     floor_key,
     partition_of_floor,
-    prefix_stop,
     vote_key,
 )
+from kvnode.storage.ranges import all_with
 
 #: Called when a merge is durable, with what is held if that is not what was sent.
 OnMerged = Callable[[bytes | None], None]
-_RESTORE_BATCH: Final = 1000
 
 
 class Replica:
@@ -309,7 +307,7 @@ class Replica:
 
         False when the hash trees don't belong to the records: ``rebuild_trees`` is due.
         """
-        for key, value in self._scan_all(FLOOR_PREFIX, prefix_stop(FLOOR_PREFIX)):
+        for key, value in all_with(self._engine, FLOOR_PREFIX):
             self._keep_floor(partition_of_floor(key), decode_floor(value))
         self.hint_store.restore()
         self.quarantine.restore()
@@ -328,14 +326,6 @@ class Replica:
         except CorruptRecord:
             self.corrupt_count += 1
             raise
-
-    def _scan_all(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        while True:
-            found = self._engine.scan(start, stop, _RESTORE_BATCH)
-            yield from found
-            if len(found) < _RESTORE_BATCH:
-                return
-            start = found[-1][0] + b"\x00"
 
 
 def _bodies_differ(a: Record, b: Record) -> bool:

@@ -7,6 +7,7 @@ at once -> ``WriteTally`` -> the future that the caller awaits. The way of a rea
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from typing import Final
 
 from cluster.ids import NodeId, partition_of
@@ -22,7 +23,7 @@ from kvnode.errors import (
 )
 from kvnode.idempotency import first_create
 from kvnode.latency import Latencies
-from kvnode.merging import MergeSender
+from kvnode.merging import UNWATCHED, MergeSender, Sender
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.reading import Read
@@ -151,22 +152,30 @@ class Coordinator:
         """Send to a peer."""
         self._transport.request(node, op, deadline_s, fields, size_bytes, on_outcome)
 
-    def repair(self, document_id: bytes, encoded: bytes, stale: list[NodeId]) -> None:
-        """Give replicas that answered a read with less what the others hold."""
+    def repair(
+        self,
+        document_id: bytes,
+        encoded: bytes,
+        stale: list[NodeId],
+        deadline_s: float,
+        sender: Sender,
+    ) -> None:
+        """Give replicas that answered a read with less what the others hold; ``sender`` is told."""
         self.stale_read_count += 1
-        deadline_s = self.clock.monotonic_s() + 1.0
+        patient = sender is UNWATCHED
         for node in stale:
             self.read_repair_count += 1
-            if node == self.node:
-                try:
-                    self.replica.merge(document_id, encoded, lambda _: None)
-                except StoreError:
-                    # Refused: low on disk, late, being rebuilt. The next read finds it again.
-                    self.read_repair_count -= 1
-            else:
-                self.merges.send(
-                    Target(node), document_id, encoded, deadline_s, _UNWATCHED, patient=True
-                )
+            target = Target(node)
+            if node != self.node:
+                self.merges.send(target, document_id, encoded, deadline_s, sender, patient=patient)
+                continue
+            try:
+                self.replica.merge(document_id, encoded, partial(sender.on_sent, target))
+            except StoreError as error:
+                # Refused: low on disk, late, being rebuilt. The next read finds it again.
+                self.read_repair_count -= 1
+                refused = Lost(error.code, str(error), sent=True)
+                self.loop.call_soon(sender.on_sent, target, refused)
 
     # inside
 
@@ -260,13 +269,3 @@ class Coordinator:
         except KeyReused:
             self.key_conflict_count += 1
             raise
-
-
-class _Unwatched:
-    """Sender of read repairs: one that fails is repeated by the next read or anti-entropy."""
-
-    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:
-        """See ``kvnode.merging.Sender``."""
-
-
-_UNWATCHED: Final = _Unwatched()

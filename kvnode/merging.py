@@ -66,6 +66,17 @@ class Awaited:
             self.outcome.set_result(held)
 
 
+class Unwatched:
+    """Sender of read repairs: one that fails is repeated by the next read or anti-entropy."""
+
+    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:
+        """See ``kvnode.merging.Sender``."""
+
+
+#: For whoever does not care.
+UNWATCHED: Final = Unwatched()
+
+
 class _Batch:
     __slots__ = ("deadline_s", "fields", "patient", "senders", "size_bytes")
 

@@ -6,16 +6,23 @@ Rules
    guessed.
 2. When those asked take longer than their usual 95th percentile, one more is asked.
 3. Answers are merged. Replicas that answered something older, or nothing, get the join afterwards.
+4. With R > 1 the answer waits until R of those that answered have the join on disk: a later quorum
+   would miss what this one has shown otherwise. As a rule they have. A tombstone is final, wherever
+   it is, and waits for nobody.
+
+Source of rule 4: Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing systems",
+JACM 1995: a reader writes back what it read.
 """
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cluster.ids import NodeId
 from cluster.preference import Target
 from kvnode.codec import decode, encode, header_of
 from kvnode.errors import CorruptRecord, ReadTimeout, Unavailable
+from kvnode.merging import UNWATCHED
 from kvnode.quorum import ReadTally, Verdict
 from kvnode.record import Record, merge
 from kvnode.results import Fetched
@@ -25,24 +32,31 @@ from kvnode.rpc.operations import FetchResult, Op
 if TYPE_CHECKING:
     from kvnode.coordinator import Coordinator
 
+#: For a repair that nobody waits for.
+_REPAIR_WITHIN_S: Final = 1.0
+
 
 class Read:
     """See the module's rules. ``answer`` is what the caller awaits."""
 
     __slots__ = (
         "_asked_count",
+        "_being_repaired",
         "_coordinator",
         "_deadline_s",
         "_document_id",
         "_first",
         "_header",
         "_hedge_number",
+        "_held_for_others",
+        "_holders",
         "_joined",
         "_outstanding",
         "_seen",
         "_tally",
         "_targets",
         "_timed_out",
+        "_unrepaired",
         "answer",
         "deadline_s",
     )
@@ -68,6 +82,12 @@ class Read:
         self._header: bytes | None = None
         #: What each owner that answered holds; None: nothing.
         self._seen: list[tuple[NodeId, Record | None]] = []
+        #: Stand-ins' answers: they count, and nobody repairs them.
+        self._held_for_others: list[Record] = []
+        #: Rule 4: what is being repaired, how many have it, and answers that are still to come.
+        self._being_repaired: Record | None = None
+        self._holders = 0
+        self._unrepaired = 0
         self._asked_count = 0
         self._outstanding = 0
         self._timed_out = False
@@ -89,7 +109,10 @@ class Read:
             self._watch()
 
     def _progress(self) -> None:
-        if self.answer.done():
+        if self._being_repaired is not None and not self.answer.done():
+            self._repair_seen(self._being_repaired)
+            self._await_repair(self._being_repaired)
+        if self._being_repaired is not None or self.answer.done():
             self._repair_when_complete()
             return
         verdict = self._tally.verdict
@@ -99,17 +122,63 @@ class Read:
                 self._ask_next()
             self._watch()
             return
-        if verdict is Verdict.REACHED:
-            tally = self._tally
-            answered = tally.found + tally.absent
-            self.answer.set_result(
-                Fetched(self._joined, answered, tally.required, self._coordinator.copies)
-            )
-        else:
-            self._lose()
         if self._hedge_number:
             self._coordinator.hedge_sweep.pop(self._hedge_number)
+            self._hedge_number = 0
+        if verdict is not Verdict.REACHED:
+            self._lose()
+        elif self._joined is None or self._is_shown_enough(self._joined):
+            self._succeed(self._joined)
+        else:
+            self._being_repaired = self._joined
+            self._repair_seen(self._joined)
         self._repair_when_complete()
+
+    def _succeed(self, record: Record | None) -> None:
+        tally = self._tally
+        answered = tally.found + tally.absent
+        self.answer.set_result(Fetched(record, answered, tally.required, self._coordinator.copies))
+
+    # Rule 4 -------------------------------------------------------------------------------------
+
+    def _is_shown_enough(self, joined: Record) -> bool:
+        """Whether R of those that answered have it already; a tombstone settles a read at once."""
+        held = [*self._held_for_others, *(record for _, record in self._seen)]
+        self._holders = sum(record is joined or record == joined for record in held)
+        return self._holders >= self._tally.required or joined.tombstone is not None
+
+    def _repair_seen(self, joined: Record) -> None:
+        """Bring those up to date that have answered with less; ``on_sent`` hears of each."""
+        stale = [node for node, record in self._seen if record is None or not _has(record, joined)]
+        self._seen = []
+        if not stale:
+            return
+        self._unrepaired += len(stale)
+        encoded = encode(self._document_id, joined)
+        self._coordinator.repair(self._document_id, encoded, stale, self._deadline_s, self)
+
+    def on_sent(self, target: Target, held: bytes | Lost | None) -> None:  # noqa: ARG002
+        """See ``kvnode.merging.Sender``: a replica was repaired, or could not be."""
+        self._unrepaired -= 1
+        self._holders += not isinstance(held, Lost)
+        if self._being_repaired is not None and not self.answer.done():
+            self._await_repair(self._being_repaired)
+
+    def _await_repair(self, joined: Record) -> None:
+        """Answer when enough have it. While they don't, others may: those are asked last."""
+        required = self._tally.required
+        if self._holders >= required:
+            self._succeed(joined)
+        elif self._unrepaired or self._outstanding:
+            return
+        elif self._asked_count < len(self._targets):
+            self._ask_next()
+        else:
+            detail = f"{self._holders} of {required} replicas have what was found"
+            error = ReadTimeout(detail, acked=self._holders, required=required)
+            self.answer.set_exception(error)
+
+    # --------------------------------------------------------------------------------------------
 
     def _wanted(self) -> int:
         """How many replies to wait for at once: what R lacks, or all after a miss."""
@@ -170,9 +239,13 @@ class Read:
     def _take(self, target: Target, record: Record | None, encoded: bytes | None) -> None:
         if target.hint_for is None:
             self._seen.append((target.node, record))
+        elif record is not None:
+            self._held_for_others.append(record)
         if record is None:
             self._tally.miss()
             return
+        if self._being_repaired is not None:
+            self._holders += _has(record, self._being_repaired)
         if self._joined is None:
             self._joined = self._first = record
             self._header = header_of(encoded) if encoded is not None else None
@@ -208,4 +281,11 @@ class Read:
         stale = [node for node, record in self._seen if record != joined]
         self._seen = []
         if stale:
-            self._coordinator.repair(self._document_id, encode(self._document_id, joined), stale)
+            encoded = encode(self._document_id, joined)
+            deadline_s = self._coordinator.clock.monotonic_s() + _REPAIR_WITHIN_S
+            self._coordinator.repair(self._document_id, encoded, stale, deadline_s, UNWATCHED)
+
+
+def _has(held: Record, wanted: Record) -> bool:
+    """Whether there is nothing in ``wanted`` that is not in ``held``."""
+    return held is wanted or merge(held, wanted) is held

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from cluster.ids import DocumentId
+from cluster.ids import DocumentId, partition_of
 from kvnode.codec import verify
 from kvnode.ending import Ending, Family, ending_of
 from kvnode.errors import CannotStart, CorruptRecord
@@ -102,10 +102,15 @@ class RecordStore:
         """Write a sound copy over a record whose bytes are damaged.
 
         The trees hold the digest of what it was, which nobody knows: the scrub sets them right. A
-        bucket that was empty is made known to it.
+        bucket that was empty is made known to it. What family it was of the index knows.
         """
         self._changed = True
+        was = self.indexed(document_id)
+        if was is not None:
+            self.deleted_count -= was.family is Family.DELETED
+            self.drop_entry(document_id, was)
         ending = ending_of(encoded)
+        self.deleted_count += ending.family is Family.DELETED
         if ending.family is not Family.LASTING:
             bucket = self.forest.bucket(document_id, ending)
             if not self.forest.digest_of_bucket(bucket):
@@ -196,10 +201,16 @@ class RecordStore:
         found, _ = self._engine.salvage(start, prefix_stop(prefix), limit)
         return [(document_id_of(key), _DELETED_AT.unpack(value)[0]) for key, value in found]
 
-    def forget_bucket(self, bucket: Bucket) -> None:
-        """Clear the digest of a bucket in which nothing is."""
-        self._changed = True
-        self.forest.set_bucket(bucket, 0)
+    def indexed(self, document_id: bytes) -> Bucket | None:
+        """The bucket under which a record that ends is indexed, also when its bytes are damaged."""
+        partition = partition_of(document_id, self.forest.partitions)
+        for family in (Family.EXPIRING, Family.DELETED):
+            for number, _ in self.forest.buckets(family, partition, 0):
+                bucket = Bucket(family, partition, number)
+                with contextlib.suppress(CorruptRecord):  # a row that can't be read is none
+                    if self._engine.latest(ending_key(bucket, document_id)) is not None:
+                        return bucket
+        return None
 
     async def compact(self, partition: int) -> int:
         """Give back the space of a partition's removed records; bytes that were gone through."""

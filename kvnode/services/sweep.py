@@ -80,7 +80,7 @@ class Sweep:
         ]
 
     def _remove(self, bucket: Bucket, firsts: dict[Family, int], limit: int) -> int:
-        """Remove records of a bucket; how many were looked at, at least 1."""
+        """Remove records of a bucket; how many were looked at, or the bucket set right."""
         records = self._replica.records
         found = records.in_bucket(bucket, b"", limit)
         removed = 0
@@ -93,16 +93,15 @@ class Sweep:
             )
             if bucket.family is Family.DELETED:
                 self.remember(document_id)
-        if len(found) < limit and records.forest.digest_of_bucket(bucket):
-            # Nothing is left in it: damaged records were, or others that nobody knows of.
+        corrected = not found and records.correct_bucket(bucket, 0)
+        if corrected:  # damaged records were in it, or others that nobody knows of
             self._log.warning("bucket.corrected", partition=bucket.partition)
-            records.forget_bucket(bucket)
         if bucket.family is Family.DELETED:
             self.purged_count += removed
         else:
             self.expired_count += removed
         self.removed[bucket.partition] = self.removed.get(bucket.partition, 0) + removed
-        return max(1, len(found))
+        return len(found) + corrected
 
     def _tell(self) -> None:
         """One line for all that went since the last one."""

@@ -11,7 +11,8 @@ Rules
 3. A vote never changes, or two bodies could both be elected (I9).
 4. A record is stored only by owners of its partition (I19).
 5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
-   many of them as replicas (I18).
+   many of them as replicas (I18). A hint that was too old the moment after it was acknowledged
+   counts.
 
 What is found is kept, not raised: the process that commits would be the one to stumble.
 """
@@ -90,6 +91,8 @@ class DiskWatch:
         self.atlas = Atlas(disks, true_s)
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
+        #: When and where hints went for their age, by document and whether it is deleted there.
+        self._given_up: dict[tuple[DocumentId, bool], list[tuple[float, str]]] = {}
         self._ring = ring
         self._window_ms = int(settings.hints.window_s * 1000)
         self._bucket_ms = int(settings.lifecycle.purge_bucket_s * 1000)
@@ -104,9 +107,11 @@ class DiskWatch:
             match key[:1]:
                 case b"r":
                     document_id = document_id_of(key)
-                    if value is None and quarantine_key(document_id) in changes:
+                    aside = changes.get(quarantine_key(document_id))
+                    if before and aside and aside.endswith(before):
                         self._note(disk, document_id, "quarantined record", None)
-                    else:
+                        before = None
+                    if before or value:
                         self._record_changed(disk, document_id, before, value)
                 case b"h":
                     self._hint_changed(disk, key, before, changes)
@@ -122,8 +127,6 @@ class DiskWatch:
         self._note(disk, document_id, "record", new)
         if new is None:
             old = readable(document_id, before)
-            if before is None:
-                return
             if old is None or old.tombstone is not None:
                 self._purged(disk, document_id)
             elif not self._expired(disk, old):
@@ -198,6 +201,10 @@ class DiskWatch:
         if too_old:
             if old is not None and not self._is_with_an_owner(document_id, old):
                 self._violated("I1", f"{what} for its age, and no owner has it", document_id)
+            for deleted in (False, True):
+                if _has(document_id, encoded, deleted=deleted):
+                    gone = self._given_up.setdefault((document_id, deleted), [])
+                    gone.append((self._true_s(), disk.name))
         elif old is not None:
             what = f"{what}, but {target} has {describe(stored)}"
             self._violated("I15", what, document_id)
@@ -258,6 +265,9 @@ class DiskWatch:
             if (value := disk.values.get(hint_key(NodeId(target), document_id))) is not None
             and _has(document_id, decode_hint(value)[1], deleted=deleted)
         ]
+        # It was there when its holder said so, and the answer was under way when it went.
+        gone = self._given_up.get((document_id, deleted), [])
+        holders += [name for at_s, name in gone if at_s >= operation.invoked_s]
         found = f"on disk at {replicas}, hints at {holders}: {operation}"
         if len(replicas) < operation.replicas:
             self._violated("I18", f"fewer replicas than said, {found}", document_id)

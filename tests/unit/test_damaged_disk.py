@@ -5,17 +5,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvnode.codec import encode
+from kvnode.ending import Family, ending_of
 from kvnode.errors import DamagedBlock, DiskLow
 from kvnode.record import Create, Record, Tombstone
 from kvnode.replica import Replica
 from kvnode.rpc.operations import FetchResult
-from kvnode.storage.keys import record_key
+from kvnode.storage.keys import ENDING_PREFIX, document_id_of, record_key
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from tests.support.handcranked import HandCrankedLoop
 from tests.support.replicas import new_replica
 
 LIVE = Record(Create(b"x", 1, 0, b"c" * 32))
-DELETED = Record(tombstone=Tombstone(2, 10**15))
+LATER = 10**15
+DELETED = Record(tombstone=Tombstone(2, LATER))
+EXPIRING = Record(Create(b"x", 1, LATER, b"c" * 32))
+STATES = st.sampled_from([LIVE, EXPIRING, DELETED])
 #: Not of UUID version 7: whether one is absent is known from the index of stored ids alone.
 IDS = [b"%016d" % number for number in range(12)]
 
@@ -38,6 +42,17 @@ class Life:
         """Durable on return."""
         self.replica.join(document_id, encode(document_id, record), vouched=vouched)
         self.loop.run_all()
+
+    def damage(self, document_id: bytes) -> None:
+        """Flip a bit of the last byte."""
+        encoded = bytearray(self.disk.values[record_key(document_id)])
+        encoded[-1] ^= 1
+        self.disk.apply({record_key(document_id): bytes(encoded)})
+
+    def indexed(self) -> list[bytes]:
+        """Whose endings are on the disk."""
+        rows = [key for key in self.disk.values if key.startswith(ENDING_PREFIX)]
+        return sorted(map(document_id_of, rows))
 
     def fetch(self, document_id: bytes) -> FetchResult:
         """What it says of a document."""
@@ -87,3 +102,30 @@ def test_a_replica_that_is_low_on_disk_takes_no_new_document_and_every_delete() 
     assert life.fetch(IDS[2]) is FetchResult.FOUND
     life.replica.disk_low = False
     life.join(IDS[3], LIVE)
+
+
+@given(was=STATES, becomes=STATES, others=st.lists(STATES, max_size=3))
+@settings(deadline=None)
+def test_deletions_are_counted_and_endings_indexed_once_whatever_a_damaged_record_was(
+    was: Record, becomes: Record, others: list[Record]
+) -> None:
+    """A count that has lost one can fall below zero: that is no number to store."""
+    life = Life()
+    records = dict(zip(IDS[1:], others, strict=False))
+    for document_id, record in records.items():
+        life.join(document_id, record)
+    life.join(IDS[0], was)
+    life.damage(IDS[0])
+    life.join(IDS[0], becomes, vouched=True)
+    records[IDS[0]] = becomes
+    families = {one: ending_of(encode(one, record)).family for one, record in records.items()}
+    deleted_count = sum(family is Family.DELETED for family in families.values())
+    assert life.replica.records.deleted_count == deleted_count
+    ending = sorted(one for one, family in families.items() if family is not Family.LASTING)
+    assert life.indexed() == ending
+    for bucket in list(life.replica.records.forest.all_buckets()):
+        for document_id, _ in life.replica.records.in_bucket(bucket, b"", len(IDS)):
+            life.replica.remove_ended(document_id, bucket, expiring=LATER, deleted=LATER)
+    life.loop.run_all()
+    assert (life.replica.records.deleted_count, life.indexed()) == (0, [])
+    assert life.replica.records.count == len(records) - len(ending)

@@ -1,6 +1,8 @@
 """When replicas agree, and what makes them."""
 
 import contextlib
+from collections.abc import Iterator
+from itertools import islice
 
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.ending import ending_of
@@ -22,6 +24,8 @@ _LEVEL_S = 150.0
 #: Beyond what a deletion has to wait for.
 _PURGED_S = 40.0
 _READ_AGAIN = 5
+#: Of what is still there: enough to see what is wrong.
+_SHOWN = 5
 
 
 async def settle(cluster: SimCluster, within_s: float = 10.0) -> None:
@@ -71,7 +75,8 @@ async def ended(cluster: SimCluster) -> None:
 
     def left() -> list[str]:
         vetoes = [str(one.serving.background.purge.vetoes) for one in cluster.alive()]
-        waiting = not_gone(cluster) + unlevel(cluster) or wrong_books(cluster)
+        waiting = list(islice(not_gone(cluster), _SHOWN)) + unlevel(cluster)
+        waiting = waiting or wrong_books(cluster)
         return waiting + vetoes if waiting else []
 
     await cluster.until(lambda: not left(), within_s, left)
@@ -172,21 +177,22 @@ def unlevel(cluster: SimCluster) -> list[str]:
     return found
 
 
-def not_gone(cluster: SimCluster) -> list[str]:
+def not_gone(cluster: SimCluster) -> Iterator[str]:
     """What has been deleted, or expired long ago, and is still on a disk."""
     lifecycle = cluster.settings.lifecycle
     late_s = 2 * lifecycle.clock_skew_max_s + lifecycle.purge_bucket_s
     expired_ms = START_MS + int((cluster.loop.time() - late_s) * 1000)
-    return [
-        f"{machine.name} still has {document_id.hex()}: {describe(record)}"
-        for machine in cluster.nodes.values()
-        for document_id in cluster.watch.commits
-        if (record := readable(document_id, machine.disk.values.get(record_key(document_id))))
-        and (
-            record.tombstone is not None
-            or cluster.watch.expires_ms.get(document_id, expired_ms) < expired_ms
-        )
-    ]
+    expires_ms = cluster.watch.expires_ms
+    for machine in cluster.nodes.values():
+        for key, encoded in machine.disk.values.items():
+            if not key.startswith(RECORD_PREFIX):
+                continue
+            document_id = document_id_of(key)
+            record = readable(document_id, encoded)
+            if record is not None and (
+                record.tombstone is not None or expires_ms.get(document_id, expired_ms) < expired_ms
+            ):
+                yield f"{machine.name} still has {document_id.hex()}: {describe(record)}"
 
 
 def hints(cluster: SimCluster) -> list[str]:

@@ -65,6 +65,13 @@ class Livelock(Exception):
     """The run took more steps than it was allowed."""
 
 
+class _Due(float):
+    """When a timer is due: compared as the number that it is, in C."""
+
+    __slots__ = ("timer",)
+    timer: asyncio.TimerHandle
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """The world: virtual time, processes, and the network between them.
 
@@ -92,9 +99,10 @@ class SimLoop(asyncio.BaseEventLoop):
         self._at_step: dict[int, Callable[[], None]] = {}
         #: Called after every step: for what must hold at each.
         self.after_step: Callable[[], None] | None = None
-        # The base class's queues, with types; popping from anywhere needs a list.
+        # The base class's queue, with a type; popping from anywhere needs a list.
         self._ready: list[asyncio.Handle] = []
-        self._scheduled: list[asyncio.TimerHandle] = []
+        # Instead of the base class's heap of handles, which Python code compares.
+        self._timers: list[_Due] = []
         # asyncio refers to tasks weakly; the coroutines of the dead must outlast the run.
         self._tasks: dict[SimTask, None] = {}
         self._prune_at = _TASKS_BEFORE_PRUNING
@@ -189,6 +197,20 @@ class SimLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the start; every process reads the same, unlike its Clock."""
         return self._now_s
 
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call back at a virtual time."""
+        self._check_closed()  # type: ignore[attr-defined]  # the base class's
+        due = _Due(when)
+        due.timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, due)
+        return due.timer
+
     def _run_once(self) -> None:
         handle = self._next_handle()
         owner = owner_of(handle)
@@ -206,13 +228,14 @@ class SimLoop(asyncio.BaseEventLoop):
             self.after_step()
 
     def _next_handle(self) -> asyncio.Handle:
+        timers = self._timers
         self._drop_void_timers()
         if not self._ready:
-            if not self._scheduled:
+            if not timers:
                 raise Deadlock(f"nothing can ever happen again; pending: {self._pending()}")
-            self._now_s = max(self._now_s, self._scheduled[0].when())
-        while self._scheduled and self._scheduled[0].when() <= self._now_s:
-            self._ready.append(heapq.heappop(self._scheduled))
+            self._now_s = max(self._now_s, float(timers[0]))
+        while timers and timers[0] <= self._now_s:
+            self._ready.append(heapq.heappop(timers).timer)
         return self._ready.pop(self._place_of_next())
 
     def _place_of_next(self) -> int:
@@ -227,14 +250,14 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _drop_void_timers(self) -> None:
         # Above all those of the dead: the clock must not jump to them.
-        while self._scheduled:
-            timer = self._scheduled[0]
+        while self._timers:
+            timer = self._timers[0].timer
             if not timer.cancelled():
                 owner = owner_of(timer)
                 if owner is None or not owner.dead:
                     return
                 owner.withholds(timer)
-            heapq.heappop(self._scheduled)
+            heapq.heappop(self._timers)
 
     def _pending(self) -> str:
         self._prune_tasks()

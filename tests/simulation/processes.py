@@ -49,7 +49,8 @@ class Process:
     @property
     def dead(self) -> bool:
         """Killed or without power."""
-        return self.state in {ProcessState.KILLED, ProcessState.POWERED_OFF}
+        # Asked several times a step: no hash of an Enum member, which is Python code.
+        return self.state is ProcessState.KILLED or self.state is ProcessState.POWERED_OFF
 
     @property
     def running(self) -> bool:
@@ -97,4 +98,4 @@ def owner_in(context: Context) -> Process | None:
 
 def owner_of(handle: asyncio.Handle) -> Process | None:
     """Whose callback this is."""
-    return owner_in(handle._context)  # type: ignore[attr-defined]  # public from Python 3.12
+    return handle._context.get(_CURRENT)  # type: ignore[attr-defined]  # public from Python 3.12

@@ -17,6 +17,7 @@ from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, level
 from tests.simulation.loop import Order
 from tests.simulation.nemesis import Nemesis
+from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
 from tests.simulation.strikes import Strikes
 from tests.simulation.workload import SHORT_LIVES, Workload
@@ -28,8 +29,9 @@ LIFETIMES_S: Final = 40.0
 _SLOW_LINK_S: Final = (0.001, 0.08)
 
 
-def random_history(seed: int) -> SimCluster:
+def random_history(seed: int, plan: Plan | None = None) -> SimCluster:
     """Run and judge the history of a seed."""
+    plan = plan or Plan()
     chance = Random(f"{seed}/configuration")
     settings, order = random_settings(chance), random_order(chance)
     nemeses, slow_links = chance.randint(1, 3), chance.randint(0, 4)
@@ -42,7 +44,7 @@ def random_history(seed: int) -> SimCluster:
         loop = cluster.loop
         troubles: list[Trouble] = [
             Workload(cluster, loop.stream("workload")),
-            *(Nemesis(cluster, loop.stream(f"nemesis/{number}")) for number in range(nemeses)),
+            *_nemeses(cluster, plan, nemeses),
         ]
         await _live(cluster, troubles, FAULTS_S)
         await cluster.calm()
@@ -52,12 +54,13 @@ def random_history(seed: int) -> SimCluster:
     return simulate(scenario, seed, settings, order=order)
 
 
-def random_lifetimes(seed: int) -> SimCluster:
+def random_lifetimes(seed: int, plan: Plan | None = None) -> SimCluster:
     """Run and judge the history of a seed in which documents end, and disks are lost.
 
     Nothing but the cluster's own background work heals it, and in the end every deleted document
     has left every disk.
     """
+    plan = plan or Plan()
     chance = Random(f"{seed}/lifetimes")
     settings, order = short_lived(chance), random_order(chance)
     nemeses = chance.randint(0, 2)
@@ -66,8 +69,8 @@ def random_lifetimes(seed: int) -> SimCluster:
         loop = cluster.loop
         troubles: list[Trouble] = [
             Workload(cluster, loop.stream("workload"), SHORT_LIVES),
-            *(Nemesis(cluster, loop.stream(f"nemesis/{number}")) for number in range(nemeses)),
-            Strikes(cluster, loop.stream("strikes")),
+            *_nemeses(cluster, plan, nemeses),
+            Strikes(cluster, loop.stream("strikes"), plan.line("s")),
         ]
         await _live(cluster, troubles, LIFETIMES_S)
         await cluster.calm()
@@ -76,6 +79,14 @@ def random_lifetimes(seed: int) -> SimCluster:
         await works(cluster)
 
     return simulate(scenario, seed, settings, order=order)
+
+
+def _nemeses(cluster: SimCluster, plan: Plan, count: int) -> list[Nemesis]:
+    stream = cluster.loop.stream
+    return [
+        Nemesis(cluster, stream(f"nemesis/{number}"), plan.line(f"n{number}"))
+        for number in range(count)
+    ]
 
 
 def short_lived(chance: Random) -> ClusterSettings:

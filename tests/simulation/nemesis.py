@@ -6,6 +6,7 @@ Rules
    nothing that was acknowledged may be. (``strikes`` are the faults that destroy copies.)
 2. Clocks stay within the bound that the cluster relies on.
 3. Every fault is noted in the cluster's timeline.
+4. A fault that the plan spares does nothing, but draws and waits as if it did (``plan``).
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Final
 
 from tests.simulation.cluster import SimCluster
 from tests.simulation.machine import COMMIT_LATENCY_S, WALL_AHEAD_S
+from tests.simulation.plan import Line
 from tests.simulation.processes import ProcessState
 
 _QUIET_S: Final = (0.1, 2.0)
@@ -26,9 +28,12 @@ _JUMP_S: Final = 1.0
 class Nemesis:
     """One line of faults, one after the other; several may run side by side."""
 
-    def __init__(self, cluster: SimCluster, chance: Random) -> None:
+    def __init__(self, cluster: SimCluster, chance: Random, line: Line) -> None:
         self._cluster = cluster
         self._chance = chance
+        self._line = line
+        #: Whether the present fault is to do what it is called.
+        self._happens = True
         self._stopped = False
         self._faults: list[Callable[[], Awaitable[None]]] = [
             self._kill,
@@ -46,7 +51,9 @@ class Nemesis:
         """Return when ``stop`` was called and the last fault was undone."""
         while not self._stopped:
             await asyncio.sleep(self._chance.uniform(*_QUIET_S))
-            await self._chance.choice(self._faults)()
+            fault = self._chance.choice(self._faults)
+            self._happens = self._line.admits(fault.__name__, self._cluster.loop.time())
+            await fault()
 
     def stop(self) -> None:
         """Undo what is under way, and strike no more."""
@@ -54,20 +61,20 @@ class Nemesis:
 
     async def _kill(self) -> None:
         name = self._any()
-        if not self._cluster.machines[name].process.dead:
+        if self._happens and not self._cluster.machines[name].process.dead:
             self._cluster.kill(name)
         await self._revive(name)
 
     async def _power_off(self) -> None:
         name = self._any()
-        if not self._cluster.machines[name].process.dead:
+        if self._happens and not self._cluster.machines[name].process.dead:
             self._cluster.power_off(name)
         await self._revive(name)
 
     async def _revive(self, name: str) -> None:
         await self._last()
         machine = self._cluster.machines[name]
-        if machine.process.dead and name not in self._cluster.in_repair:
+        if self._happens and machine.process.dead and name not in self._cluster.in_repair:
             self._cluster.note(f"{name} starts")
             machine.start()
 
@@ -75,9 +82,10 @@ class Nemesis:
         name = self._any()
         process = self._cluster.machines[name].process
         if process.running:
-            self._cluster.pause(name)
+            if self._happens:
+                self._cluster.pause(name)
             await self._last()
-            if process.state is ProcessState.PAUSED:
+            if self._happens and process.state is ProcessState.PAUSED:
                 self._cluster.resume(name)
 
     async def _cut(self) -> None:
@@ -97,6 +105,9 @@ class Nemesis:
         await self._separate([(b, a) for a in one for b in other])
 
     async def _separate(self, links: list[tuple[str, str]]) -> None:
+        if not self._happens:
+            await self._last()
+            return
         network = self._cluster.loop.network
         named = " ".join(f"{source}>{target}" for source, target in links)
         self._cluster.note(f"cut {named}")
@@ -109,11 +120,15 @@ class Nemesis:
 
     async def _reset(self) -> None:
         one, other = self._chance.sample(list(self._cluster.machines), 2)
-        self._cluster.note(f"reset {one} {other}")
-        self._cluster.loop.network.reset(one, other)
+        if self._happens:
+            self._cluster.note(f"reset {one} {other}")
+            self._cluster.loop.network.reset(one, other)
 
     async def _slow_disk(self) -> None:
         machine = self._chance.choice(list(self._cluster.nodes.values()))
+        if not self._happens:
+            await self._last()
+            return
         self._cluster.note(f"{machine.name} has a slow disk")
         machine.commit_latency_s = _SLOW_COMMIT_S
         await self._last()
@@ -124,8 +139,9 @@ class Nemesis:
         name, seconds = self._any(), self._chance.uniform(-_JUMP_S, _JUMP_S)
         ahead_s = self._cluster.machines[name].clock.ahead_s
         seconds = min(max(seconds, -WALL_AHEAD_S - ahead_s), WALL_AHEAD_S - ahead_s)
-        self._cluster.note(f"the wall clock of {name} jumps {seconds:+.3f} s")
-        self._cluster.machines[name].clock.jump(seconds)
+        if self._happens:
+            self._cluster.note(f"the wall clock of {name} jumps {seconds:+.3f} s")
+            self._cluster.machines[name].clock.jump(seconds)
 
     def _any(self) -> str:
         return self._chance.choice(list(self._cluster.machines))

@@ -5,6 +5,7 @@ Rules
 1. The next strike waits until the last one is healed: no node is fenced, no record damaged. So of N
    copies at most one is destroyed at a time; what no other disk had is known (``atlas``).
 2. A disk is changed only while its machine is down, and after what was under way there has ended.
+3. A strike that the plan spares does nothing, but draws and waits as if it did (``plan``).
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from kvnode.storage.keys import IDENTITY_KEY, RECORD_PREFIX, document_id_of, rec
 from tests.simulation.clients import PATIENCE_S, TIMEOUT_S
 from tests.simulation.cluster import SimCluster
 from tests.simulation.convergence import fences
+from tests.simulation.plan import Line
 from tests.simulation.processes import ProcessState
 
 _QUIET_S: Final = (0.1, 4.0)
@@ -32,9 +34,12 @@ _AWAY_S: Final = (1.0, 8.0)
 class Strikes:
     """One line of strikes, one after the other."""
 
-    def __init__(self, cluster: SimCluster, chance: Random) -> None:
+    def __init__(self, cluster: SimCluster, chance: Random, line: Line) -> None:
         self._cluster = cluster
         self._chance = chance
+        self._line = line
+        #: Whether the present strike is to do what it is called.
+        self._happens = True
         self._stopped = False
         #: Disks as they were while their machine was down.
         self._copies: dict[str, dict[bytes, bytes]] = {}
@@ -52,7 +57,11 @@ class Strikes:
         while not self._stopped:
             await asyncio.sleep(self._chance.uniform(*_QUIET_S))
             name = self._chance.choice(list(self._cluster.nodes))
-            await self._chance.choice(self._strikes)(name)
+            strike = self._chance.choice(self._strikes)
+            self._happens = self._line.admits(
+                f"{strike.__name__} {name}", self._cluster.loop.time()
+            )
+            await strike(name)
             await self._cluster.until(
                 partial(self._over, name), _HEALED_S, f"{name} is not sure of itself"
             )
@@ -63,14 +72,16 @@ class Strikes:
 
     async def _wipe(self, name: str) -> None:
         settings = self._cluster.settings
-        await self._take_down(name)
+        if not await self._taken_down(name):
+            return
         self._cluster.note(f"{name} is wiped")
         identity = Identity(settings.cluster_id, name, settings.replication.partitions)
         self._cluster.replace_disk(name, {IDENTITY_KEY: identity.encode()})
         self._bring_up(name)
 
     async def _back_up(self, name: str) -> None:
-        await self._take_down(name)
+        if not await self._taken_down(name):
+            return
         self._cluster.note(f"{name} is copied")
         self._copies[name] = dict(self._cluster.nodes[name].disk.values)
         self._bring_up(name)
@@ -79,7 +90,8 @@ class Strikes:
         if name not in self._copies:
             await self._back_up(name)
             return
-        await self._take_down(name)
+        if not await self._taken_down(name):
+            return
         self._cluster.note(f"{name} is put back to its copy")
         self._cluster.replace_disk(name, self._copies[name])
         self._bring_up(name)
@@ -89,10 +101,13 @@ class Strikes:
         kept_s = lifecycle.tombstone_retention_s + 2 * lifecycle.clock_skew_max_s
         paused = self._chance.random() < 0.3
         if paused and self._cluster.nodes[name].process.running:
-            self._cluster.pause(name)
+            if self._happens:
+                self._cluster.pause(name)
         else:
-            await self._take_down(name)
+            await self._taken_down(name)
         await asyncio.sleep(kept_s + self._chance.uniform(*_AWAY_S))
+        if not self._happens:
+            return
         if self._cluster.nodes[name].process.state is ProcessState.PAUSED:
             self._cluster.resume(name)
         self._bring_up(name)
@@ -109,16 +124,19 @@ class Strikes:
         ]
         if settled:
             document_id = self._chance.choice(settled)
-            if watch.atlas.damages(name, document_id):
+            if self._happens and watch.atlas.damages(name, document_id):
                 self._cluster.note(f"{name} has {document_id.hex()} damaged")
                 size_bytes = len(machine.disk.values[record_key(document_id)])
                 machine.damage(document_id, self._chance.randrange(size_bytes))
 
     async def _fill(self, name: str) -> None:
         space = self._cluster.nodes[name].space
-        self._cluster.note(f"the disk of {name} fills up")
-        space.low = True
+        if self._happens:
+            self._cluster.note(f"the disk of {name} fills up")
+            space.low = True
         await asyncio.sleep(self._chance.uniform(*_FULL_S))
+        if not self._happens:
+            return
         space.low = False
         self._cluster.note(f"the disk of {name} has room")
 
@@ -138,11 +156,14 @@ class Strikes:
             and not fences(self._cluster)
         )
 
-    async def _take_down(self, name: str) -> None:
-        self._cluster.in_repair[name] = None
-        if not self._cluster.nodes[name].process.dead:
-            self._cluster.kill(name)
+    async def _taken_down(self, name: str) -> bool:
+        """Take a machine down, if the strike happens."""
+        if self._happens:
+            self._cluster.in_repair[name] = None
+            if not self._cluster.nodes[name].process.dead:
+                self._cluster.kill(name)
         await asyncio.sleep(_SETTLED_S)
+        return self._happens
 
     def _bring_up(self, name: str) -> None:
         self._cluster.in_repair.pop(name, None)

@@ -50,6 +50,15 @@ bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scenarios NAME=old-copy
 	@$(BIN)/python -m scripts.scenarios $(NAME)
 
+.PHONY: simulate
+simulate: $(INSTALLED_DEV) ## Play seeded histories of whole clusters: make simulate SEEDS=1000 SEED=0 KIND=all
+	@$(BIN)/python -m scripts.simulate $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(KIND),--kind $(KIND))
+
+.PHONY: ablations
+ablations: $(INSTALLED_DEV) ## Take out one safeguard after the other, and write which promise breaks
+	@$(BIN)/python -m scripts.simulate.ablations
+
 .PHONY: repair-cost
 repair-cost: $(INSTALLED_DEV) ## Measure what anti-entropy costs with a million documents
 	@$(BIN)/python -m scripts.repair_cost

@@ -1,4 +1,4 @@
-"""Which of a history's random faults happen: all of them, or a few that are enough to see a failure.
+"""Which of a history's random faults happen: all, or the few that it takes to see a failure.
 
 Rules
 -----

@@ -98,4 +98,5 @@ def owner_in(context: Context) -> Process | None:
 
 def owner_of(handle: asyncio.Handle) -> Process | None:
     """Whose callback this is."""
-    return handle._context.get(_CURRENT)  # type: ignore[attr-defined]  # public from Python 3.12
+    context: Context = handle._context  # type: ignore[attr-defined]  # public from Python 3.12
+    return context.get(_CURRENT)

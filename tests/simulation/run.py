@@ -77,20 +77,29 @@ def name_the_unnamed(cluster: SimCluster) -> None:
 
 def report(cluster: SimCluster, error: BaseException) -> list[str]:
     """What to read when a run failed. What was broken first may well be the cause of the rest."""
-    loop = cluster.loop
-    test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0].split("[")[0]
-    settings = cluster.settings
+    loop, settings = cluster.loop, cluster.settings
+    configuration = [
+        ", ".join(f"{node.id} in {node.zone}" for node in settings.node),
+        f"callbacks in the order {loop.order.name}",
+        *map(str, (settings.replication, settings.hints)),
+        *map(str, (settings.antientropy, settings.lifecycle)),
+    ]
     notes = [
-        f"replay: STELE_SEED={loop.seed} .venv/bin/pytest '{test}'",
-        f"cluster: {[(node.id, node.zone) for node in settings.node]}, {settings.hints}",
+        "\n".join(["configuration:", *configuration]),
         "\n".join(["last events:", *list(loop.trace.recent)[-_EVENTS_SHOWN:]]),
     ]
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0].split("[")[0]
+    if test:
+        notes.insert(0, f"replay: STELE_SEED={loop.seed} .venv/bin/pytest '{test}'")
     violations = cluster.watch.violations
     notes += [f"broken: {violation}" for violation in violations]
     for violation in [error, *violations]:
         if isinstance(violation, Violation) and violation.document_id is not None:
             notes.append(timeline(cluster, violation.document_id))
             break
+    else:
+        faults = [f"{fault.at_s:.4f} {fault.what}" for fault in cluster.faults]
+        notes.append("\n".join(["faults:", *faults]))
     return notes
 
 

@@ -1,0 +1,91 @@
+"""What histories must meet now and then: a checker sees only what happens.
+
+A count of zero over many seeds says that the checks of that path check nothing any more.
+"""
+
+from collections import Counter
+from typing import Final
+
+from docservice.documents import DocumentDeleted, DocumentNotFound
+from kvnode.errors import KeyDeleted, KeyReused, ReadTimeout, Unavailable, WriteTimeout
+from kvnode.quarantine import State
+from tests.simulation.cluster import SimCluster
+from tests.simulation.history import NoAnswer
+from tests.simulation.machine import NodeMachine
+
+_ERRORS: Final = (
+    NoAnswer,
+    WriteTimeout,
+    ReadTimeout,
+    Unavailable,
+    KeyReused,
+    KeyDeleted,
+    DocumentNotFound,
+    DocumentDeleted,
+)
+#: By what it is called, some words of a fault's note.
+_FAULTS: Final = {
+    "process killed": " is killed",
+    "power lost": " loses power",
+    "process paused": " is paused",
+    "link cut": "cut ",
+    "connection reset": "reset ",
+    "disk slowed": "a slow disk",
+    "wall clock moved": "jumps",
+}
+_STRIKES: Final = {
+    "disk wiped": " is wiped",
+    "disk put back to a copy": " is put back",
+    "record damaged": " damaged",
+    "disk filled": " fills up",
+}
+
+
+def met_in_history(cluster: SimCluster) -> Counter[str]:
+    """What any history can meet, with a zero for what this one did not."""
+    answers = Counter(type(operation.answer) for operation in cluster.history)
+    met = Counter({f"answered {error.__name__}": answers[error] for error in _ERRORS})
+    met.update(_faults(cluster, _FAULTS))
+    met["acknowledged by hints"] = sum(operation.hints > 0 for operation in cluster.history)
+    for machine in cluster.nodes.values():
+        coordinator, replica = machine.serving.coordinator, machine.serving.replica
+        met["hint delivered"] += replica.hints.delivered
+        met["hint superseded"] += replica.hints.superseded
+        met["hint over the cap"] += replica.hints.dropped["overflow"]
+        met["read repaired"] += coordinator.read_repair_count
+        met["read hedged"] += coordinator.hedged_count
+        met["key replayed"] += coordinator.replay_count
+        met["bodies in conflict"] += replica.conflict_count
+    return met
+
+
+def met_in_lifetimes(cluster: SimCluster) -> Counter[str]:
+    """The same, and what only histories with ends and lost disks can meet."""
+    met = met_in_history(cluster)
+    met.update(_faults(cluster, _STRIKES))
+    for machine in cluster.nodes.values():
+        background, quarantined = machine.serving.background, machine.serving.replica.quarantine
+        met["purged"] += background.sweep.purged_count
+        met["expired"] += background.sweep.expired_count
+        met["purge verified"] += background.verify.verified_count
+        met["repaired by comparing"] += background.antientropy.totals.pulled
+        met["record healed"] += _logged(machine, "record.healed")
+        met["bucket set right"] += _logged(machine, "bucket.corrected")
+        met["node fenced"] += _logged(machine, "node.fenced")
+        met["node rebuilt"] += _logged(machine, "node.rebuilt")
+        met["late copy asked about"] += sum(quarantined.counts.values())
+        met["orphan"] += quarantined.counts[State.ORPHAN]
+        met["hint over its age"] += sum(
+            line.fields["reason"] == "expired" for line in machine.events("hint.dropped")
+        )
+    return met
+
+
+def _faults(cluster: SimCluster, words: dict[str, str]) -> Counter[str]:
+    return Counter(
+        {name: sum(said in fault.what for fault in cluster.faults) for name, said in words.items()}
+    )
+
+
+def _logged(machine: NodeMachine, event: str) -> int:
+    return len(machine.events(event))

@@ -60,16 +60,22 @@ class Worker:
             if line:
                 return msgspec.json.decode(line, type=Outcome)
             what = f"its process ended with {await process.wait()}"
-        self.kill()
+        await self.stop()
         report = f"{case} FAILED: {what}\nreplay: {REPLAY} {case}"
         return Outcome(case, failure=Failure(what, (), report))
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """End the process at once, whatever it does."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def stop(self) -> None:
+        """The same, and close its pipes."""
+        self.kill()
         process, self._process = self._process, None
         if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            await process.communicate()
 
     async def _start(self) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(
@@ -85,14 +91,18 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def workers(number: int, command: Sequence[str] = WORKER) -> AsyncIterator[list[Worker]]:
+async def workers(
+    number: int, command: Sequence[str] = WORKER, hung_s: float = HUNG_S
+) -> AsyncIterator[list[Worker]]:
     """Several workers, none of which is left at the end."""
-    crew = [Worker(command, hash_seed) for hash_seed in range(1, number + 1)]
+    crew = [Worker(command, hash_seed, hung_s) for hash_seed in range(1, number + 1)]
     try:
         yield crew
     finally:
         for worker in crew:
             worker.kill()
+        for worker in crew:
+            await worker.stop()
 
 
 async def sweep(

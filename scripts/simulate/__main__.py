@@ -14,6 +14,7 @@ from typing import Annotated, Final, TextIO
 import typer
 
 from scripts.simulate.case import KINDS, Case, Outcome, parse, play
+from scripts.simulate.corpus import as_text
 from scripts.simulate.pool import WORKER, Play, cases, sweep, workers
 from scripts.simulate.reduction import reduced
 from scripts.simulate.tally import TOLD_WHOLE, Tally, duration
@@ -57,6 +58,8 @@ class Teller:
         of = f"of {len(failed.failure.faults)}" if failed.failure else ""
         typer.echo(f"{len(smallest.failure.faults)} {of} faults are enough:\n")
         typer.echo(f"{smallest.failure.report}\n")
+        kept = as_text(smallest.case, smallest.failure.broken)
+        typer.echo(f"to keep it, once it is mended: tests/simulation/corpus/NAME.toml\n{kept}")
 
     def end(self, *, interrupted: bool) -> None:
         """Tell what the run comes to."""

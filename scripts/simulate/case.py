@@ -11,7 +11,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,7 +20,6 @@ from tests.simulation.histories import random_history, random_lifetimes
 from tests.simulation.plan import Plan
 from tests.simulation.sometimes import met_in_history, met_in_lifetimes
 
-CORPUS: Final = Path("tests/simulation/corpus")
 REPLAY: Final = "python -m scripts.simulate --replay"
 
 

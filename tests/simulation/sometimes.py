@@ -70,7 +70,6 @@ def met_in_lifetimes(cluster: SimCluster) -> Counter[str]:
         met["purge verified"] += background.verify.verified_count
         met["repaired by comparing"] += background.antientropy.totals.pulled
         met["record healed"] += _logged(machine, "record.healed")
-        met["bucket set right"] += _logged(machine, "bucket.corrected")
         met["node fenced"] += _logged(machine, "node.fenced")
         met["node rebuilt"] += _logged(machine, "node.rebuilt")
         met["late copy asked about"] += sum(quarantined.counts.values())

@@ -1,0 +1,127 @@
+"""Take out one safeguard after the other, and write which promise breaks: ``make ablations``.
+
+The safeguards are those of ``tests/simulation/test_ablations.py``. Where random histories catch
+one, the first seed that does is looked for from 0 on; elsewhere it is the test that is about it.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pytest
+import typer
+
+from scripts.simulate.pool import ROOT
+from tests.simulation.histories import random_history, random_lifetimes
+
+if TYPE_CHECKING:
+    from tests.simulation.test_ablations import Ablation
+
+PAGE: Final = ROOT / "docs" / "ablations.md"
+SEEDS: Final = range(51)
+_SHOWN: Final = 100
+_NOTHING: Final = "**nothing**"
+_HISTORIES: Final = {play.__name__: play for play in (random_history, random_lifetimes)}
+_CAUGHT: Final = (AssertionError, pytest.fail.Exception)
+_HEAD: Final = """# Ablations
+
+What the tests are worth: each safeguard is taken out of the production code, one at a time, and
+something must break. Written by `make ablations`; the safeguards are in
+`tests/simulation/test_ablations.py`. A seed is the first, from 0 on, whose random history catches
+it; where they seldom meet what it guards against, the test that is about it is named.
+
+| safeguard taken out | what that means | caught by | how it shows |
+|---|---|---|---|
+"""
+
+
+class Catch(NamedTuple):
+    """Where an ablation was caught, and how that showed."""
+
+    by: str
+    seed: int
+    message: str
+
+
+def row(ablation: "Ablation") -> str:
+    """A line of the table."""
+    meaning = inspect.getdoc(ablation.patch) or ""
+    catch = caught(ablation)
+    name = ablation.patch.__name__.replace("_", " ")
+    if catch is None:
+        return f"| {name} | {meaning} | {_NOTHING} | |"
+    shown = catch.message.partition("\n")[0].replace("|", "\\|")
+    if len(shown) > _SHOWN:
+        shown = f"{shown[:_SHOWN].rstrip()} ..."
+    return f"| {name} | {meaning} | {catch.by}, seed {catch.seed} | {shown} |"
+
+
+def caught(ablation: "Ablation") -> Catch | None:
+    """Take a safeguard out, and see what catches that; None: nothing does."""
+    with pytest.MonkeyPatch.context() as patch:
+        ablation.patch(patch)
+        catch = _catch(ablation.check, ablation.caught_as)
+        play = _HISTORIES.get(catch.by) if catch is not None else None
+        if catch is None or play is None:
+            return catch
+        for seed in SEEDS:
+            first = _catch(partial(play, seed), ablation.caught_as)
+            if first is not None:
+                return first
+        return catch
+
+
+def _catch(check: Callable[[], object], caught_as: str) -> Catch | None:
+    try:
+        check()
+    except _CAUGHT as error:
+        if re.search(caught_as, str(error)) is None:
+            return None
+        by, seed = _place(error.__traceback__)
+        return Catch(by, seed, str(error))
+    return None
+
+
+def _place(trace: TracebackType | None) -> tuple[str, int]:
+    """The history or the test that failed, and its seed."""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_name in _HISTORIES or code.co_name.startswith("test_"):
+            return code.co_name, trace.tb_frame.f_locals["seed"]
+        trace = trace.tb_next
+    raise LookupError("neither a history nor a test has failed")
+
+
+class _Writer:
+    """Works instead of the tests that pytest has collected.
+
+    Only what pytest imports says in an assertion what was compared, and that is matched here.
+    """
+
+    def pytest_runtestloop(self) -> bool:
+        """Write the page."""
+        from tests.simulation.test_ablations import ABLATIONS  # noqa: PLC0415 not before pytest
+
+        rows = []
+        for ablation in ABLATIONS:
+            rows.append(row(ablation))
+            typer.echo(rows[-1])
+        PAGE.write_text(_HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+        if any(_NOTHING in line for line in rows):
+            raise pytest.exit.Exception("a safeguard can be taken out, and nothing notices", 1)
+        return True
+
+
+def main() -> None:
+    """Entry point."""
+    quiet = ["-q", "-s", "--no-header", "--no-summary", "-p", "no:cacheprovider"]
+    registry = str(ROOT / "tests" / "simulation" / "test_ablations.py")
+    sys.exit(pytest.main([*quiet, registry], plugins=[_Writer()]))
+
+
+if __name__ == "__main__":
+    main()

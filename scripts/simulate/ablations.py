@@ -44,7 +44,8 @@ class Catch(NamedTuple):
 
     by: str
     seed: int
-    message: str
+    #: The line that says so.
+    shows: str
 
 
 def row(ablation: "Ablation") -> str:
@@ -54,7 +55,7 @@ def row(ablation: "Ablation") -> str:
     name = ablation.patch.__name__.replace("_", " ")
     if catch is None:
         return f"| {name} | {meaning} | {_NOTHING} | |"
-    shown = catch.message.partition("\n")[0].replace("|", "\\|")
+    shown = catch.shows.replace("|", "\\|")
     if len(shown) > _SHOWN:
         shown = f"{shown[:_SHOWN].rstrip()} ..."
     return f"| {name} | {meaning} | {catch.by}, seed {catch.seed} | {shown} |"
@@ -79,10 +80,14 @@ def _catch(check: Callable[[], object], caught_as: str) -> Catch | None:
     try:
         check()
     except _CAUGHT as error:
-        if re.search(caught_as, str(error)) is None:
+        # As ``pytest.raises`` matches: what else was broken is told in notes.
+        told = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        match = re.search(caught_as, told)
+        if match is None:
             return None
         by, seed = _place(error.__traceback__)
-        return Catch(by, seed, str(error))
+        start = told.rfind("\n", 0, match.start()) + 1
+        return Catch(by, seed, told[start:].partition("\n")[0].removeprefix("broken: "))
     return None
 
 

@@ -6,19 +6,25 @@ may print goes to standard error: standard output is for outcomes.
 
 import gc
 import sys
+from typing import Final
 
 import msgspec
 
 from scripts.simulate.case import parse, play
 
+#: Worlds are full of cycles, and the loop keeps the collector off while it runs. After every one of
+#: them it would cost a tenth of the time.
+_COLLECTED_AFTER: Final = 16
+
 
 def main() -> None:
     """Play what is asked for until nobody asks any more."""
     outcomes, sys.stdout = sys.stdout.buffer, sys.stderr
-    for line in sys.stdin:
+    for number, line in enumerate(sys.stdin, 1):
         outcomes.write(msgspec.json.encode(play(parse(line.strip()))) + b"\n")
         outcomes.flush()
-        gc.collect()  # a world is full of cycles, and the loop keeps the collector off
+        if number % _COLLECTED_AFTER == 0:
+            gc.collect()
 
 
 if __name__ == "__main__":

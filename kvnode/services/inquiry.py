@@ -3,18 +3,21 @@
 Rules
 -----
 1. When an owner knows the document, the copy is joined with what that owner has: it was never
-   purged, or it is known to be deleted.
+   purged, or it is known to be deleted. Only the join of both is stored: when it is below the purge
+   floor here, that is nothing, where the copy alone would be a document that came back.
 2. Only when every other owner says that it has nothing, and may say so, the copy is an orphan.
 3. As long as one owner can't answer, nothing is decided, and the copy is asked about again.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Final
 
-from kvnode.codec import verify
+from kvnode.codec import decode, encode
 from kvnode.errors import StoreError
 from kvnode.log import Log
 from kvnode.quarantine import State, Suspect
+from kvnode.record import merge
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import FetchResult
@@ -63,11 +66,10 @@ class Inquiry:
         answers = [outcome for outcome in outcomes if not isinstance(outcome, Lost)]
         known = [answer[1] for answer in answers if answer[0] == FetchResult.FOUND]
         try:
-            for encoded in known:
-                verify(suspect.document_id, encoded)
-                self._replica.join(suspect.document_id, encoded, vouched=True)
             if known:
-                self._replica.join(suspect.document_id, suspect.encoded, vouched=True)
+                copies = [decode(suspect.document_id, one) for one in (suspect.encoded, *known)]
+                joined = encode(suspect.document_id, reduce(merge, copies))
+                self._replica.join(suspect.document_id, joined, vouched=True)
         except StoreError:
             return  # damaged, or fenced meanwhile: asked again
         if known:

@@ -1,0 +1,56 @@
+"""Deciding about a late copy while its document is being purged."""
+
+import asyncio
+from typing import cast
+
+import pytest
+import structlog
+
+from cluster.ids import DocumentId, NodeId
+from cluster.settings import LifecycleSettings
+from kvnode.codec import encode
+from kvnode.errors import LateCopy
+from kvnode.floors import Floor
+from kvnode.quarantine import State
+from kvnode.record import Create, Record, Tombstone
+from kvnode.rpc.connection import Outcome
+from kvnode.rpc.operations import FetchResult
+from kvnode.services.asking import CoOwners
+from kvnode.services.inquiry import Inquiry
+from kvnode.storage.memory import MemoryDisk, MemoryEngine
+from tests.support.handcranked import HandCrankedLoop
+from tests.support.replicas import new_replica
+
+ID = DocumentId(bytes(16))
+CREATE = Create(b"x", 1000, 0, b"c" * 32)
+TOMBSTONE = Tombstone(2000, 5000)
+PURGED = Floor(bucket=9, promised=9, newest_deleted_ms=2000)
+
+
+class OtherOwner:
+    """Has not removed yet what all have agreed to purge."""
+
+    def fetch(self, document_id: bytes) -> "dict[NodeId, asyncio.Future[Outcome]]":
+        """See ``CoOwners``."""
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        outcome.set_result([FetchResult.FOUND, encode(document_id, Record(CREATE, TOMBSTONE))])
+        return {NodeId("a2"): outcome}
+
+
+async def test_a_late_copy_of_what_an_owner_is_about_to_purge_is_not_stored() -> None:
+    """That owner's tombstone is over here already; without it the copy would be a live document."""
+    engine = MemoryEngine(MemoryDisk(), asyncio.get_running_loop(), failed=_raise)
+    life = LifecycleSettings(purge_bucket_s=1.0)
+    replica = new_replica(engine, HandCrankedLoop(), lifecycle=life)
+    replica.set_floor(0, PURGED)
+    with pytest.raises(LateCopy):
+        replica.join(ID, encode(ID, Record(CREATE)))
+    await replica.durable()
+    owners = cast("CoOwners", OtherOwner())
+    await Inquiry(replica, owners, interval_s=1.0, log=structlog.get_logger()).run_once()
+    assert replica.records.durable(ID) is None
+    assert not replica.quarantine.counts[State.ASKED], "it is decided"
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -28,6 +28,16 @@ def test_a_spared_fault_leaves_everything_before_it_as_it_was(
     assert before.loop.trace.digest() != after.loop.trace.digest()
 
 
+def test_a_spared_fault_draws_and_waits_as_if_it_happened() -> None:
+    """So those that are left strike as they did, at the same times."""
+    whole = Plan()
+    random_history(1, whole)
+    left = whole.faults[1::2]
+    some = Plan([fault.name for fault in left])
+    random_history(1, some)
+    assert some.faults == left
+
+
 @pytest.mark.parametrize(("play", "seed"), _PLAY)
 def test_nothing_befalls_a_cluster_whose_faults_are_all_spared(
     play: Callable[[int, Plan], SimCluster], seed: int

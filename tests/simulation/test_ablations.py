@@ -17,6 +17,7 @@ import kvnode.replica
 import kvnode.writing
 from cluster.detector import Detector
 from cluster.ids import NodeId
+from cluster.preference import Target
 from kvnode.agreement import Agreement
 from kvnode.boots import Boots
 from kvnode.coordinator import Coordinator
@@ -255,10 +256,15 @@ def votes_changed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "vote", vote)
 
 
-@ablation("still", histories(0))
+@ablation("still", histories(3))
 def stale_replicas_not_repaired(patch: pytest.MonkeyPatch) -> None:
-    """Reads answer, and leave everything as it is."""
-    patch.setattr(Coordinator, "repair", lambda *_: None)
+    """Reads call repaired what they leave as it is."""
+
+    def repair(self: Coordinator, _: bytes, __: bytes, stale: list[NodeId], *rest: Any) -> None:
+        for node in stale:
+            self.loop.call_soon(rest[-1].on_sent, Target(node), None)
+
+    patch.setattr(Coordinator, "repair", repair)
 
 
 @ablation("I12", histories(1))

@@ -114,8 +114,7 @@ class Purge:
             self._veto(proposal, self._node, veto)
             return
         others = [node for node in self._nodes if node != self._node and not self._is_absent(node)]
-        owners = self._ring.primaries(PartitionId(proposal.partition))
-        if 2 * sum(owner in others or owner == self._node for owner in owners) <= len(owners):
+        if not self._has_majority(proposal.partition, others):
             self._veto(proposal, self._node, "minority")
             return
         for node, answer in await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire()):
@@ -130,6 +129,11 @@ class Purge:
         # Whoever misses it learns of it by comparing.
         await self._asker.ask_all(others, Op.FLOOR, fields)
         self._agreed += 1
+
+    def _has_majority(self, partition: int, others: Sequence[NodeId]) -> bool:
+        """See rule 5."""
+        owners = self._ring.primaries(PartitionId(partition))
+        return 2 * sum(owner in others or owner == self._node for owner in owners) > len(owners)
 
     def _veto(self, proposal: Proposal, node: NodeId, reason: str) -> None:
         before = self.vetoes.get(proposal.partition)

@@ -6,7 +6,7 @@ and say which promise it was; for what they seldom meet it is the test that is a
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -18,24 +18,18 @@ import kvnode.writing
 from cluster.detector import Detector
 from cluster.ids import NodeId
 from cluster.preference import Target
-from kvnode.agreement import Agreement
-from kvnode.boots import Boots
 from kvnode.coordinator import Coordinator
 from kvnode.errors import Unavailable
-from kvnode.floors import Floor
 from kvnode.hints import HintBook
 from kvnode.hintstore import HintStore
-from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.quorum import ReadTally, WriteTally
 from kvnode.reading import Read
 from kvnode.record import Record, merge
 from kvnode.replica import Replica
-from kvnode.rpc.operations import FetchResult, Op
+from kvnode.rpc.operations import FetchResult
 from kvnode.services.antientropy import AntiEntropy
-from kvnode.services.asking import Asker
 from kvnode.services.handoff import _Delivery
 from kvnode.services.loop import Work
-from kvnode.services.rebuild import Rebuild
 from kvnode.storage.commit import GroupCommit
 from kvnode.storage.identity import Identity, boot
 from kvnode.storage.keys import hint_key
@@ -45,64 +39,13 @@ from kvnode.writing import Write
 from tests.simulation import (
     test_crashes,
     test_handoff,
-    test_lifecycle,
     test_membership,
     test_reading,
 )
-from tests.simulation.histories import random_history, random_lifetimes
+from tests.simulation.ablations import Ablation, Ablations, histories
 
-Patch = Callable[[pytest.MonkeyPatch], None]
-
-#: Histories to try after the one that caught it when this was written.
-_SEEDS: Final = range(16)
-
-
-class Ablation(NamedTuple):
-    """A safeguard taken out."""
-
-    patch: Patch
-    #: What the failure says (a regular expression).
-    caught_as: str
-    #: What must fail.
-    check: Callable[[], object]
-
-
-ABLATIONS: Final[list[Ablation]] = []
-_AWAY: Final = (
-    test_lifecycle.test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back
-)
-_OLD_COPY: Final = test_lifecycle.test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back
-_BACKUP: Final = test_lifecycle.test_a_copy_from_a_backup_is_quarantined_and_never_served
-
-
-def ablation(caught_as: str, check: Callable[[], object]) -> Callable[[Patch], Patch]:
-    """Register the removal of a safeguard."""
-
-    def register(patch: Patch) -> Patch:
-        ABLATIONS.append(Ablation(patch, caught_as, check))
-        return patch
-
-    return register
-
-
-def histories(seed: int) -> Callable[[], None]:
-    """Check random histories, this seed's first."""
-
-    def check() -> None:
-        for each in (seed, *_SEEDS):
-            random_history(each)
-
-    return check
-
-
-def lifetimes(seed: int) -> Callable[[], None]:
-    """Check random lifetimes, this seed's first."""
-
-    def check() -> None:
-        for each in (seed, *_SEEDS):
-            random_lifetimes(each)
-
-    return check
+ABLATIONS: Final = Ablations()
+ablation: Final = ABLATIONS.add
 
 
 @ablation("I18", histories(0))
@@ -320,88 +263,13 @@ def own_pause_not_excused(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Detector, "excuse", lambda self, paused_s, now_s: None)
 
 
-def _first_failing(test: Callable[[int], None]) -> Callable[[], None]:
-    """A test, over some seeds: what a race decides is not lost in each of them."""
-
-    def check() -> None:
-        for seed in range(6):
-            test(seed)
-
-    return check
-
-
-@ablation("I6", _first_failing(test_lifecycle.test_a_node_that_is_away_holds_up_the_purge))
-def purged_without_proof(patch: pytest.MonkeyPatch) -> None:
-    """Owners promise a floor without looking at what they have, and nobody else is asked."""
-    patch.setattr(Agreement, "own_veto", lambda self, proposal: None)
-    patch.setattr(Asker, "ask_all", _answer_yes)
-
-
-@ablation("I|still", lifetimes(3))
-def promises_told_as_floors(patch: pytest.MonkeyPatch) -> None:
-    """A peer that has agreed to a floor is taken for one that has purged."""
-
-    def floors(self: Replica) -> list[list[int]]:
-        every = enumerate(map(self.lifecycle.floor, range(self._partitions)))
-        return [[one, floor.promised, floor.newest_deleted_ms] for one, floor in every]
-
-    patch.setattr(Replica, "floors", floors)
-
-
-@ablation("fenced", partial(test_lifecycle.test_two_wiped_owners_are_rebuilt_from_the_third, 0))
-def fenced_owners_waited_for(patch: pytest.MonkeyPatch) -> None:
-    """A partition is rebuilt once every owner was compared with, the fenced ones as well."""
-    original = Rebuild.asked
-
-    def asked(self: Rebuild, partition: int, peer: NodeId, *, compared: bool) -> None:
-        if compared:
-            original(self, partition, peer, compared=compared)
-
-    patch.setattr(Rebuild, "asked", asked)
-
-
 async def _idle(self: AntiEntropy) -> Work:
     return Work.IDLE
 
 
-async def _answer_yes(self: Asker, nodes: list[NodeId], op: Op, fields: Any) -> Any:
-    return [(node, [None]) for node in nodes]
-
-
-@ablation("ORPHAN: 1>: 0", _first_failing(_BACKUP))
-def late_copies_merged(patch: pytest.MonkeyPatch) -> None:
-    """What is unknown here is taken for new."""
-    patch.setattr(Lifecycle, "admit", lambda self, partition, ending, vouched: Admission.STORE)
-
-
-@ablation("I4|== ", _first_failing(_AWAY))
-def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
-    """A node takes over a floor that it was never asked about."""
-
-    def meet(self: Floor, bucket: int, newest_deleted_ms: int) -> Floor:
-        return self.advance(bucket, newest_deleted_ms) if bucket > self.bucket else self
-
-    patch.setattr(Floor, "meet", meet)
-
-
-@ablation("I4|I1|I2|events", _first_failing(_OLD_COPY))
-def later_boots_not_remembered(patch: pytest.MonkeyPatch) -> None:
-    """Whoever says its name is believed."""
-    patch.setattr(Boots, "meet", lambda self, peer, count, boot_id: None)
-
-
-@ablation("I4|I1|I2", _first_failing(_OLD_COPY))
-def served_before_it_is_confirmed(patch: pytest.MonkeyPatch) -> None:
-    """A node answers from its disk before anybody has told it what it missed."""
-    never = property(lambda self: [False] * 16, lambda self, _: None)
-    patch.setattr(Replica, "joining", never, raising=False)
-
-
-@pytest.mark.parametrize("ablated", ABLATIONS, ids=lambda ablated: ablated.patch.__name__)
+@ABLATIONS.each()
 def test_without_this_safeguard_a_promise_is_broken(
     ablated: Ablation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And for the right reason."""
-    ablated.patch(monkeypatch)
-    with pytest.raises((AssertionError, pytest.fail.Exception), match=ablated.caught_as):
-        ablated.check()
+    ablated.must_be_caught(monkeypatch)

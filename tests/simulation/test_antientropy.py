@@ -4,10 +4,11 @@ import asyncio
 from typing import Final
 
 from cluster.ids import DocumentId
-from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings
+from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
 from kvnode.services.budget import BURST_S
 from kvnode.storage.keys import record_key
 from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.convergence import wrong_books
 from tests.simulation.run import seeds, simulate
 
 INTERVAL_S: Final = 2.0
@@ -136,6 +137,32 @@ def test_a_damaged_record_is_replaced_by_the_scrub(seed: int) -> None:
         assert repairs(cluster) == before, "its digest in the tree is right"
 
     simulate(scenario, seed, comparing())
+
+
+@seeds(2)
+def test_what_was_deleted_while_it_was_damaged_is_purged_in_the_end(seed: int) -> None:
+    """The digest of its bucket is wrong until the scrub has been there: no owner would agree."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [await cluster.create("a1", f"text {n}", write=3) for n in range(6)]
+        sick = cluster.nodes["a2"]
+        sick.damage(created[2].document_id)
+        for one in created:
+            await cluster.delete("a1", one.document_id, write=2)
+        purged = [machine.serving.background.sweep for machine in cluster.nodes.values()]
+        await cluster.until(
+            lambda: all(sweep.purged_count >= len(created) for sweep in purged),
+            120.0,
+            lambda: [machine.serving.background.purge.vetoes for machine in cluster.alive()],
+        )
+        assert not wrong_books(cluster)
+
+    # All deletions are in one bucket of one partition.
+    lifecycle = LifecycleSettings(
+        tombstone_retention_s=20.0, purge_bucket_s=5.0, sweep_interval_s=1.0
+    )
+    often = AntiEntropySettings(interval_s=INTERVAL_S)
+    simulate(scenario, seed, settings_of(partitions=1, antientropy=often, lifecycle=lifecycle))
 
 
 @seeds(2)

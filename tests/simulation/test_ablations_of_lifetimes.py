@@ -1,0 +1,112 @@
+"""As ``test_ablations``, of what makes documents end and disks be mistrusted."""
+
+from functools import partial
+from typing import Any, Final
+
+import pytest
+
+from cluster.ids import NodeId
+from kvnode.agreement import Agreement
+from kvnode.boots import Boots
+from kvnode.floors import Floor
+from kvnode.lifecycle import Admission, Lifecycle
+from kvnode.replica import Replica
+from kvnode.rpc.operations import Op
+from kvnode.services.asking import Asker
+from kvnode.services.purge import Purge
+from kvnode.services.rebuild import Rebuild
+from kvnode.services.scrub import Scrub
+from tests.simulation import test_antientropy, test_lifecycle
+from tests.simulation.ablations import Ablation, Ablations, first_failing, lifetimes
+
+ABLATIONS: Final = Ablations()
+ablation: Final = ABLATIONS.add
+_AWAY: Final = (
+    test_lifecycle.test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back
+)
+_OLD_COPY: Final = test_lifecycle.test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back
+_BACKUP: Final = test_lifecycle.test_a_copy_from_a_backup_is_quarantined_and_never_served
+_DAMAGED: Final = test_antientropy.test_what_was_deleted_while_it_was_damaged_is_purged_in_the_end
+
+
+@ablation("I6", first_failing(test_lifecycle.test_a_node_that_is_away_holds_up_the_purge))
+def purged_without_proof(patch: pytest.MonkeyPatch) -> None:
+    """Owners promise a floor without looking at what they have, and nobody else is asked."""
+    patch.setattr(Agreement, "own_veto", lambda self, proposal: None)
+    patch.setattr(Asker, "ask_all", _answer_yes)
+
+
+@ablation("I|still", lifetimes(3))
+def promises_told_as_floors(patch: pytest.MonkeyPatch) -> None:
+    """A peer that has agreed to a floor is taken for one that has purged."""
+
+    def floors(self: Replica) -> list[list[int]]:
+        every = enumerate(map(self.lifecycle.floor, range(self._partitions)))
+        return [[one, floor.promised, floor.newest_deleted_ms] for one, floor in every]
+
+    patch.setattr(Replica, "floors", floors)
+
+
+@ablation("fenced", partial(test_lifecycle.test_two_wiped_owners_are_rebuilt_from_the_third, 0))
+def fenced_owners_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """A partition is rebuilt once every owner was compared with, the fenced ones as well."""
+    original = Rebuild.asked
+
+    def asked(self: Rebuild, partition: int, peer: NodeId, *, compared: bool) -> None:
+        if compared:
+            original(self, partition, peer, compared=compared)
+
+    patch.setattr(Rebuild, "asked", asked)
+
+
+async def _answer_yes(self: Asker, nodes: list[NodeId], op: Op, fields: Any) -> Any:
+    return [(node, [None]) for node in nodes]
+
+
+@ablation("ORPHAN: 1>: 0", first_failing(_BACKUP))
+def late_copies_merged(patch: pytest.MonkeyPatch) -> None:
+    """What is unknown here is taken for new."""
+    patch.setattr(Lifecycle, "admit", lambda self, partition, ending, vouched: Admission.STORE)
+
+
+@ablation("I4|== ", first_failing(_AWAY))
+def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
+    """A node takes over a floor that it was never asked about."""
+
+    def meet(self: Floor, bucket: int, newest_deleted_ms: int) -> Floor:
+        return self.advance(bucket, newest_deleted_ms) if bucket > self.bucket else self
+
+    patch.setattr(Floor, "meet", meet)
+
+
+@ablation("I4|I1|I2|events", first_failing(_OLD_COPY))
+def later_boots_not_remembered(patch: pytest.MonkeyPatch) -> None:
+    """Whoever says its name is believed."""
+    patch.setattr(Boots, "meet", lambda self, peer, count, boot_id: None)
+
+
+@ablation("I4|I1|I2", first_failing(_OLD_COPY))
+def served_before_it_is_confirmed(patch: pytest.MonkeyPatch) -> None:
+    """A node answers from its disk before anybody has told it what it missed."""
+    never = property(lambda self: [False] * 16, lambda self, _: None)
+    patch.setattr(Replica, "joining", never, raising=False)
+
+
+@ablation("I5", lifetimes(105))
+def purged_by_a_minority(patch: pytest.MonkeyPatch) -> None:
+    """A node that is cut off takes all others for absent, and purges by itself."""
+    patch.setattr(Purge, "_has_majority", lambda self, partition, others: True)
+
+
+@ablation("still|differs", first_failing(_DAMAGED))
+def buckets_not_corrected(patch: pytest.MonkeyPatch) -> None:
+    """The scrub leaves the digests of buckets as they are: owners never agree on a purge."""
+    patch.setattr(Scrub, "_check_bucket", lambda self, bucket: None)
+
+
+@ABLATIONS.each()
+def test_without_this_safeguard_a_promise_is_broken(
+    ablated: Ablation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And for the right reason."""
+    ablated.must_be_caught(monkeypatch)

@@ -31,6 +31,7 @@ document whose last copy it was.
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
+from cluster.ids import DocumentId
 from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused
 from kvnode.record import Create, Record
@@ -70,14 +71,14 @@ def judge(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
 
 def judge_converged(
     history: list[Operation],
-    stored: Callable[[bytes], list[Record | None]],
+    stored: Callable[[DocumentId], list[Record | None]],
     watch: DiskWatch,
     now_s: float,
 ) -> Iterator[Violation]:
     """Everything that must not be once every fault is over and all replicas were repaired.
 
     Args:
-        stored: What each owner of a document has on disk.
+        stored: What each owner of a document has on disk, or would, had all not agreed to purge it.
         now_s: Virtual time.
     """
     deletes = [op for op in history if op.kind is Kind.DELETE]

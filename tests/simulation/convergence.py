@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from itertools import islice
 
+from cluster.ids import DocumentId
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.ending import ending_of
 from kvnode.hashtree import HashForest
@@ -89,12 +90,18 @@ async def ended(cluster: SimCluster) -> None:
 
 def _judge(cluster: SimCluster) -> None:
     """Clients' view and the books of every node, once replicas agree."""
-
-    def stored(document_id: bytes) -> list[Record | None]:
-        disks = [cluster.nodes[owner].disk for owner in cluster.owners(document_id)]
-        return [readable(document_id, one.values.get(record_key(document_id))) for one in disks]
-
     watch = cluster.watch
+
+    def stored(document_id: DocumentId) -> list[Record | None]:
+        disks = [cluster.nodes[owner].disk for owner in cluster.owners(document_id)]
+        held = [readable(document_id, one.values.get(record_key(document_id))) for one in disks]
+        # What an owner is about to purge, another one may have never had.
+        for disk, record in zip(disks, held, strict=True):
+            if record is not None:
+                over = watch.below_floor(disk, document_id, record)
+                held = [one or (record if over else None) for one in held]
+        return held
+
     watch.violations += judge_converged(cluster.history, stored, watch, cluster.loop.time())
 
 

@@ -165,7 +165,7 @@ class DiskWatch:
                 what = f"{disk.name} purges what is deleted, but {owner} has {describe(held)}"
                 self._violated("I6", what, document_id)
 
-    def _below_floor(self, disk: SimDisk, document_id: DocumentId, record: Record) -> bool:
+    def below_floor(self, disk: SimDisk, document_id: DocumentId, record: Record) -> bool:
         """Whether a deletion is of a time that a disk's owner has agreed to purge."""
         encoded = disk.values.get(floor_key(partition_of(document_id, self._ring.partitions)))
         if encoded is None or record.tombstone is None:
@@ -196,7 +196,7 @@ class DiskWatch:
             old is not None and self._expired(self._disks[target], old)
         ):
             return
-        if old is not None and self._below_floor(self._disks[target], document_id, old):
+        if old is not None and self.below_floor(self._disks[target], document_id, old):
             return
         if too_old:
             if old is not None and not self._is_with_an_owner(document_id, old):

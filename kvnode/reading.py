@@ -101,9 +101,11 @@ class Read:
         self._progress()
 
     def expire(self) -> None:
-        """Those asked are slow: ask one more (see ``kvnode.sweep``)."""
+        """Those asked are slow: ask one more (see ``kvnode.sweep``). Or a repair is too slow."""
         self._hedge_number = 0
-        if not self.answer.done() and self._asked_count < len(self._targets):
+        if self._being_repaired is not None:
+            self._fail_repair()
+        elif not self.answer.done() and self._asked_count < len(self._targets):
             self._coordinator.hedged_count += 1
             self._ask_next()
             self._watch()
@@ -132,6 +134,10 @@ class Read:
         else:
             self._being_repaired = self._joined
             self._repair_seen(self._joined)
+            # This node's own disk, that is to be repaired as well, knows no deadline.
+            self.deadline_s = self._deadline_s
+            self._hedge_number = self._coordinator.hedge_sweep.add(self)
+            self._await_repair(self._joined)  # when only stand-ins have less, nobody is repaired
         self._repair_when_complete()
 
     def _succeed(self, record: Record | None) -> None:
@@ -168,12 +174,19 @@ class Read:
         """Answer when enough have it. While they don't, others may: those are asked last."""
         required = self._tally.required
         if self._holders >= required:
+            self._coordinator.hedge_sweep.pop(self._hedge_number)
             self._succeed(joined)
         elif self._unrepaired or self._outstanding:
             return
         elif self._asked_count < len(self._targets):
             self._ask_next()
         else:
+            self._coordinator.hedge_sweep.pop(self._hedge_number)
+            self._fail_repair()
+
+    def _fail_repair(self) -> None:
+        if not self.answer.done():
+            required = self._tally.required
             detail = f"{self._holders} of {required} replicas have what was found"
             error = ReadTimeout(detail, acked=self._holders, required=required)
             self.answer.set_exception(error)

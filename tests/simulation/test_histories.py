@@ -29,6 +29,8 @@ FOUND: Final = {
     "deletions counted below zero": 1095,
     "sweep of what is on its way to the disk": 1105,
     "late copy without its tombstone": 1278,
+    "read that waits for nobody": 1384,
+    "read that waits for its own slow disk": 1388,
 }
 ROOT = Path(__file__).parents[2]
 _PRINT_DIGEST = (

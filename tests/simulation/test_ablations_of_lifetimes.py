@@ -26,6 +26,7 @@ _AWAY: Final = (
 )
 _OLD_COPY: Final = test_lifecycle.test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back
 _BACKUP: Final = test_lifecycle.test_a_copy_from_a_backup_is_quarantined_and_never_served
+_CUT_OFF: Final = test_lifecycle.test_a_node_that_is_cut_off_from_all_other_owners_purges_nothing
 _DAMAGED: Final = test_antientropy.test_what_was_deleted_while_it_was_damaged_is_purged_in_the_end
 
 
@@ -92,7 +93,7 @@ def served_before_it_is_confirmed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "joining", never, raising=False)
 
 
-@ablation("I5", lifetimes(105))
+@ablation(r"\(\[\], None\)", first_failing(_CUT_OFF))
 def purged_by_a_minority(patch: pytest.MonkeyPatch) -> None:
     """A node that is cut off takes all others for absent, and purges by itself."""
     patch.setattr(Purge, "_has_majority", lambda self, partition, others: True)

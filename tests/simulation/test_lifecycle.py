@@ -130,6 +130,29 @@ def test_a_node_that_is_away_holds_up_the_purge(seed: int) -> None:
     simulate(scenario, seed, ending())
 
 
+@seeds(2)
+def test_a_node_that_is_cut_off_from_all_other_owners_purges_nothing(seed: int) -> None:
+    """It takes them for absent; by its floor those would be fenced that go on without it."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "known to all", write=3)
+        document_id = created.document_id
+        await cluster.delete("a1", document_id, write=3)
+        cluster.loop.network.partition(["a3"], ["a1", "a2"])
+        await cluster.until(
+            lambda: holders(cluster, document_id) == ["a3"],
+            2 * PURGED_WITHIN_S,
+            lambda: (holders(cluster, document_id), cluster.nodes["a3"].stored(document_id)),
+        )
+        await asyncio.sleep(PURGED_WITHIN_S)
+        assert holders(cluster, document_id) == ["a3"]
+        partition = partition_of(document_id, cluster.ring.partitions)
+        veto = cluster.nodes["a3"].serving.background.purge.vetoes[partition]
+        assert (veto.node, veto.reason) == ("a3", "minority")
+
+    simulate(scenario, seed, ending())
+
+
 @seeds(3)
 def test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back(seed: int) -> None:
     """Its peers have purged without it; it has the document, and has never heard of its end."""

@@ -141,7 +141,7 @@ class DiskWatch:
             return
         if old.tombstone is not None and new.create is None:
             self._purged(disk, document_id)  # and deleted once more, in one batch
-        else:
+        elif new.create is not None or not self._expired(disk, old):  # or expired, and deleted
             self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)
 
     def _expired(self, disk: SimDisk, record: Record) -> bool:

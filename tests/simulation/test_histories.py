@@ -28,7 +28,6 @@ FOUND: Final = {
     "minority purges": 105,
     "deletions counted below zero": 1095,
     "sweep of what is on its way to the disk": 1105,
-    "late copy without its tombstone": 1278,
     "read that waits for nobody": 1384,
     "read that waits for its own slow disk": 1388,
 }

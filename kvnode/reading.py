@@ -91,7 +91,7 @@ class Read:
         self._asked_count = 0
         self._outstanding = 0
         self._timed_out = False
-        #: When to hedge; see ``kvnode.sweep.Expiring``.
+        #: When to hedge, or to give up a repair; see ``kvnode.sweep.Expiring``.
         self.deadline_s = 0.0
         self._hedge_number = 0
         self.answer: asyncio.Future[Fetched] = coordinator.loop.create_future()
@@ -101,10 +101,11 @@ class Read:
         self._progress()
 
     def expire(self) -> None:
-        """Those asked are slow: ask one more (see ``kvnode.sweep``). Or a repair is too slow."""
+        """Those asked are slow: ask one more. Or a repair is, and there is no time left."""
         self._hedge_number = 0
         if self._being_repaired is not None:
-            self._fail_repair()
+            if not self.answer.done():
+                self._lose_repair()
         elif not self.answer.done() and self._asked_count < len(self._targets):
             self._coordinator.hedged_count += 1
             self._ask_next()
@@ -124,21 +125,24 @@ class Read:
                 self._ask_next()
             self._watch()
             return
-        if self._hedge_number:
-            self._coordinator.hedge_sweep.pop(self._hedge_number)
-            self._hedge_number = 0
+        self._unwatch()
         if verdict is not Verdict.REACHED:
             self._lose()
         elif self._joined is None or self._is_shown_enough(self._joined):
             self._succeed(self._joined)
         else:
             self._being_repaired = self._joined
-            self._repair_seen(self._joined)
-            # This node's own disk, that is to be repaired as well, knows no deadline.
+            # Peers answer by the deadline or count as lost; this node's own disk may take longer.
             self.deadline_s = self._deadline_s
             self._hedge_number = self._coordinator.hedge_sweep.add(self)
+            self._repair_seen(self._joined)
             self._await_repair(self._joined)  # when only stand-ins have less, nobody is repaired
         self._repair_when_complete()
+
+    def _unwatch(self) -> None:
+        if self._hedge_number:
+            self._coordinator.hedge_sweep.pop(self._hedge_number)
+            self._hedge_number = 0
 
     def _succeed(self, record: Record | None) -> None:
         tally = self._tally
@@ -172,24 +176,21 @@ class Read:
 
     def _await_repair(self, joined: Record) -> None:
         """Answer when enough have it. While they don't, others may: those are asked last."""
-        required = self._tally.required
-        if self._holders >= required:
-            self._coordinator.hedge_sweep.pop(self._hedge_number)
+        if self._holders >= self._tally.required:
+            self._unwatch()
             self._succeed(joined)
         elif self._unrepaired or self._outstanding:
             return
         elif self._asked_count < len(self._targets):
             self._ask_next()
         else:
-            self._coordinator.hedge_sweep.pop(self._hedge_number)
-            self._fail_repair()
+            self._unwatch()
+            self._lose_repair()
 
-    def _fail_repair(self) -> None:
-        if not self.answer.done():
-            required = self._tally.required
-            detail = f"{self._holders} of {required} replicas have what was found"
-            error = ReadTimeout(detail, acked=self._holders, required=required)
-            self.answer.set_exception(error)
+    def _lose_repair(self) -> None:
+        required = self._tally.required
+        detail = f"{self._holders} of {required} replicas have what was found"
+        self.answer.set_exception(ReadTimeout(detail, acked=self._holders, required=required))
 
     # --------------------------------------------------------------------------------------------
 

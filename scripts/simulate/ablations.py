@@ -19,7 +19,7 @@ from scripts.simulate.pool import ROOT
 from tests.simulation.histories import random_history, random_lifetimes
 
 if TYPE_CHECKING:
-    from tests.simulation.test_ablations import Ablation
+    from tests.simulation.ablations import Ablation
 
 PAGE: Final = ROOT / "docs" / "ablations.md"
 SEEDS: Final = range(51)
@@ -109,10 +109,13 @@ class _Writer:
 
     def pytest_runtestloop(self) -> bool:
         """Write the page."""
-        from tests.simulation.test_ablations import ABLATIONS  # noqa: PLC0415 not before pytest
+        from tests.simulation import (  # noqa: PLC0415 not before pytest
+            test_ablations,
+            test_ablations_of_lifetimes,
+        )
 
         rows = []
-        for ablation in ABLATIONS:
+        for ablation in [*test_ablations.ABLATIONS, *test_ablations_of_lifetimes.ABLATIONS]:
             rows.append(row(ablation))
             typer.echo(rows[-1])
         PAGE.write_text(_HEAD + "\n".join(rows) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """When replicas agree, and what makes them."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from itertools import islice
@@ -7,6 +8,7 @@ from itertools import islice
 from cluster.ids import DocumentId
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.ending import ending_of
+from kvnode.errors import Unavailable
 from kvnode.hashtree import HashForest
 from kvnode.quarantine import State
 from kvnode.record import Create, Record
@@ -22,6 +24,8 @@ from tests.simulation.ports import START_MS
 _DELIVERED_S = 120.0
 #: And of anti-entropy; damage is found by a scrub.
 _LEVEL_S = 150.0
+#: Both ends of a connection have heard of a reset by then.
+_RESET_HEARD_S = 1.0
 #: Beyond what a deletion has to wait for.
 _PURGED_S = 40.0
 _READ_AGAIN = 5
@@ -47,10 +51,20 @@ async def converge(cluster: SimCluster) -> None:
     for document_id in list(cluster.watch.commits):
         for owner in cluster.owners(document_id):
             with contextlib.suppress(DocumentDeleted):
-                await cluster.read(owner, document_id, read=3, sloppy=False)
+                await _read_from_all(cluster, owner, document_id)
     await settle(cluster)
     await cluster.until(lambda: not wrong_books(cluster), _LEVEL_S, lambda: wrong_books(cluster))
     _judge(cluster)
+
+
+async def _read_from_all(cluster: SimCluster, via: str, document_id: DocumentId) -> None:
+    """Read at R = N; once more if a reset that was still on its way broke the first attempt."""
+    try:
+        await cluster.read(via, document_id, read=3, sloppy=False)
+    except Unavailable:
+        await asyncio.sleep(_RESET_HEARD_S)
+        await cluster.ready()
+        await cluster.read(via, document_id, read=3, sloppy=False)
 
 
 async def level(cluster: SimCluster) -> None:

@@ -52,9 +52,11 @@ app.add_typer(config_app, name="config")
 @app.command()
 def up(
     var: VarOption = DEFAULT_ROOT,
-    nodes: Annotated[int | None, typer.Option(help="How many; 3 for a new cluster.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="How many in a region; 3 for a new cluster.")
+    ] = None,
     port_base: Annotated[int | None, typer.Option(help="8000 for a new cluster.")] = None,
-    regions: Annotated[int | None, typer.Option(help="1 in this version.")] = None,
+    regions: Annotated[int | None, typer.Option(help="1 to 3; 1 for a new cluster.")] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="TOML file whose settings override a new cluster's.", metavar="FILE"),

@@ -29,6 +29,7 @@ _TABLES: Final = {
     "hints": "writes kept for a node that is down",
     "antientropy": "comparing copies in the background",
     "lifecycle": "how long what was deleted stays on disk",
+    "regions": "bringing writes to the other regions",
     "gossip": "membership and failure detection",
     "http": "deadlines and bounds of the data listener",
 }
@@ -67,6 +68,17 @@ WHY: Final = {
     ),
     "lifecycle.sweep_interval_s": "How often what has ended is looked for and removed.",
     "lifecycle.clock_skew_max_s": "How far the clocks of two nodes may differ.",
+    "regions.outbox_bytes_max": (
+        "Writes that one node keeps for regions that have yet to get them. Beyond it the oldest "
+        "are dropped, and their partitions compared instead."
+    ),
+    "regions.batch_bytes_max": "Size of one batch of writes on its way to another region.",
+    "regions.ship_interval_s": (
+        "How often new writes are sent, and the other regions told how far this node has come."
+    ),
+    "regions.compare_interval_s": (
+        "How often a node compares its documents with each other owner's in another region."
+    ),
     "gossip.interval_s": "Time between two rounds. Shorter notices a dead node sooner.",
     "http.request_timeout_ms": "A request that names no deadline gets this one, none gets more.",
     "http.header_timeout_s": "A client must have sent its headers by then (408).",

@@ -136,7 +136,7 @@ def _fences(
 ) -> Iterator[Finding]:
     fenced = {one.id: set(one.lifecycle.fenced) for one in checkups if one.lifecycle}
     lost: dict[tuple[NodeId, ...], int] = {}
-    for region in dict.fromkeys(node.region for node in settings.node):
+    for region in settings.region_names:
         for partition, owners in enumerate(ring_of(settings, region).owners):
             if all(partition in fenced.get(owner, ()) for owner in owners):
                 lost[owners] = lost.get(owners, 0) + 1

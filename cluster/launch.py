@@ -86,7 +86,7 @@ def replace(var: VarDirectory, name: str, console: Console) -> list[StartingNode
     with Interrupts() as interrupts, var.locked():
         settings = var.settings()
         (node,) = named(var, [name])
-        if len(settings.region_nodes(node.region)) == 1:
+        if len(settings.node) == 1:
             raise LaunchError(f"{name} has no peers to be rebuilt from.")
         if processes.find_node(var, name):
             stop_it = var.command(f"stele stop {name}")
@@ -178,13 +178,14 @@ def _refuse_another_plan(var: VarDirectory, settings: ClusterSettings, wanted: W
     """Settings of an existing cluster are edited, not retyped: what was typed must agree."""
     here = f"{var.cluster_file} exists and"
     otherwise = "leave it out, or create another cluster with VAR=DIR."
-    regions = len(dict.fromkeys(node.region for node in settings.node))
-    if wanted.regions not in (None, regions):
-        raise LaunchError(f"{here} has {regions} region, not REGIONS={wanted.regions}; {otherwise}")
-    if wanted.nodes not in (None, len(settings.node)):
+    regions = settings.region_names
+    if wanted.regions not in (None, len(regions)):
         raise LaunchError(
-            f"{here} has {len(settings.node)} nodes, not NODES={wanted.nodes}; {otherwise}"
+            f"{here} has regions {', '.join(regions)}, not REGIONS={wanted.regions}; {otherwise}"
         )
+    nodes = len(settings.region_nodes(regions[0]))
+    if wanted.nodes not in (None, nodes):
+        raise LaunchError(f"{here} has {nodes} nodes, not NODES={wanted.nodes}; {otherwise}")
     first = settings.node[0].http_port
     if wanted.port_base not in (None, first - 101):
         raise LaunchError(

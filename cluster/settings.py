@@ -86,6 +86,20 @@ class AntiEntropySettings(_Table, frozen=True, kw_only=True):
     rate_bytes_per_s: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
 
 
+class RegionSettings(_Table, frozen=True, kw_only=True):
+    """``[regions]``: bringing writes to the other regions."""
+
+    #: Writes that other regions have yet to get, on one node. Beyond it the oldest are dropped, and
+    #: their partitions compared as a whole.
+    outbox_bytes_max: _Bytes = 1024 * 1024 * 1024
+    #: Of one batch on its way; below the cap on a frame.
+    batch_bytes_max: Annotated[int, Meta(ge=4096, le=512 * 1024)] = 192 * 1024
+    #: How often what is new is sent, and how far a region has come is told.
+    ship_interval_s: _PositiveSeconds = 0.2
+    #: As [antientropy] interval_s, with the co-owners in other regions.
+    compare_interval_s: _PositiveSeconds = 3_600.0
+
+
 class GossipSettings(_Table, frozen=True, kw_only=True):
     """``[gossip]``: membership and failure detection."""
 
@@ -134,9 +148,15 @@ class ClusterSettings(_Table, frozen=True, kw_only=True):
     hints: HintSettings = HintSettings()
     antientropy: AntiEntropySettings = AntiEntropySettings()
     lifecycle: LifecycleSettings = LifecycleSettings()
+    regions: RegionSettings = RegionSettings()
     gossip: GossipSettings = GossipSettings()
     http: HttpSettings = HttpSettings()
     node: tuple[NodeSettings, ...]
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Every region, in the order in which the file first names it."""
+        return tuple(dict.fromkeys(node.region for node in self.node))
 
     def region_nodes(self, region: str) -> tuple[NodeSettings, ...]:
         """The nodes of one region, in the file's order."""

@@ -25,6 +25,7 @@ from cluster.settings import ClusterSettings, NodeSettings, ReplicationSettings
 
 #: Three zones hold three copies; more would spread nodes without adding safety.
 ZONES: Final = 3
+REGIONS_MAX: Final = 3
 #: Node numbers within a region are the last two digits of a port.
 NODES_MAX: Final = 99
 #: Distance of each listener's port from PORT_BASE, before region and node number are added.
@@ -48,21 +49,23 @@ def plan_cluster(
     Args:
         cluster_id: 32 hexadecimal digits.
         nodes: Nodes per region, 1..99, spread over three zones in turn.
-        regions: One, in this version.
-        port_base: Listeners are at +101.. (HTTP), +1101.. (RPC) and +2101.. (operations).
+        regions: 1..3, called a, b, c.
+        port_base: Listeners of region a are at +101.. (HTTP), +1101.. (RPC) and +2101..
+            (operations), those of region b 100 further, and so on.
         config: A TOML file whose tables override the defaults, if any.
 
     Raises:
         TopologyError: with the argument's or the file's name.
     """
-    if regions != 1:
-        raise TopologyError(f"REGIONS={regions}: this version runs one region; leave REGIONS out.")
+    if not 1 <= regions <= REGIONS_MAX:
+        raise TopologyError(f"REGIONS={regions}: a cluster has 1 to {REGIONS_MAX} regions.")
     if not 1 <= nodes <= NODES_MAX:
-        raise TopologyError(f"NODES={nodes}: a cluster has 1 to {NODES_MAX} nodes.")
+        raise TopologyError(f"NODES={nodes}: a region has 1 to {NODES_MAX} nodes.")
     highest = 65_535 - (_OPS + 100 * regions + nodes)
     if not 1 <= port_base <= highest:
         raise TopologyError(
-            f"PORT_BASE={port_base}: {nodes} nodes need a port base from 1 to {highest}."
+            f"PORT_BASE={port_base}: {regions} x {nodes} nodes need a port base from 1 to "
+            f"{highest}."
         )
     overrides = _read_overrides(config) if config else {}
     # Fewer nodes than the default number of copies is a wish for a small cluster, not a mistake.
@@ -70,7 +73,11 @@ def plan_cluster(
     replication = overrides.get("replication", {})
     if isinstance(replication, dict):
         overrides["replication"] = {"copies": copies} | replication
-    planned = [_planned_node("a", 1, number, port_base) for number in range(1, nodes + 1)]
+    planned = [
+        _planned_node(name, region, number, port_base)
+        for region, name in enumerate("abc"[:regions], 1)
+        for number in range(1, nodes + 1)
+    ]
     return _checked(
         {"cluster_id": cluster_id, **overrides, "node": planned}, str(config or "the plan")
     )
@@ -99,14 +106,8 @@ def _complaints(settings: ClusterSettings) -> Iterator[str]:
     if not settings.node:
         yield "there is no [[node]]; add at least one."
     yield from _complaints_about_nodes(settings.node)
-    regions = list(dict.fromkeys(node.region for node in settings.node))
-    if len(regions) > 1:
-        yield (
-            f"the nodes are in regions {', '.join(regions)}, and this version runs one region; "
-            "keep the nodes of one."
-        )
     copies = settings.replication.copies
-    for region in regions:
+    for region in settings.region_names:
         count = len(settings.region_nodes(region))
         if copies > count:
             yield (

@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from cluster.layout import ring_of
+from cluster.layout import rings_of
 from cluster.secret import read_secret
 from cluster.topology import TopologyError, read_cluster_file
 from docservice.serving import serve_documents
@@ -51,7 +51,8 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
     client = ClusterClient(
         cluster_id=settings.cluster_id,
         secret=read_secret(arguments.secret_file),
-        ring=ring_of(settings, region),
+        rings=rings_of(settings),
+        region=region,
         zones={node.node_id: node.zone for node in nodes},
         addresses={node.node_id: (node.host, node.rpc_port) for node in nodes},
         clock=clock,

@@ -62,11 +62,16 @@ class Agreement:
             return "floor"
         if proposal.digest != self._digest(partition, floor.bucket, proposal.bucket):
             return "differs"
-        return self.holder_veto(partition)
+        return self.holder_veto(proposal)
 
-    def holder_veto(self, partition: int) -> str | None:
-        """Why a node that only keeps hints can't agree."""
-        return "hints" if self._replica.hint_store.holds_in(partition) else None
+    def holder_veto(self, proposal: Proposal) -> str | None:
+        """Why a node that is no owner can't agree: it may keep the deleted for others."""
+        if self._replica.hint_store.holds_in(proposal.partition):
+            return "hints"
+        outbox = self._replica.outbox
+        newest_ms = proposal.newest_deleted_ms + self._lifecycle.skew_ms
+        shipped = all(outbox.watermark_ms(region) > newest_ms for region in outbox.regions)
+        return None if shipped else "outbox"
 
     def promise(self, proposal: Proposal) -> str | None:
         """Agree, if nothing speaks against it; the answer waits until that is durable."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from cluster.ids import NodeId, partition_of
-from cluster.ring import Ring
+from cluster.layout import Rings
 from kvnode.codec import decode, encode
 from kvnode.errors import (
     DiskLow,
@@ -43,7 +43,9 @@ class ClusterClient:
     """``docservice.store.DocumentStore`` over the wire.
 
     Args:
-        addresses: (host, RPC port) of every node.
+        region: The one whose nodes are asked.
+        zones: Of its nodes.
+        addresses: (host, RPC port) of its nodes.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class ClusterClient:
         *,
         cluster_id: str,
         secret: bytes,
-        ring: Ring,
+        rings: Rings,
+        region: str,
         zones: Mapping[NodeId, str],
         addresses: Mapping[NodeId, tuple[str, int]],
         clock: Clock,
@@ -60,18 +63,19 @@ class ClusterClient:
     ) -> None:
         self._clock = clock
         self._log = log
-        self._partitions = ring.partitions
+        self._partitions = rings.partitions
         self._transport = Transport(
             name=CLIENT_PREFIX + entropy.random_bytes(_NAME_BYTES).hex(),
             cluster_id=cluster_id,
             secret=secret,
-            ring=(ring.epoch, ring.digest()),
+            ring=rings.version,
             addresses=addresses,
             clock=clock,
             entropy=entropy,
             on_request=_refuse_request,
             on_peer_change=self._on_peer_change,
         )
+        ring = rings.by_region[region]
         self._placement = Placement(ring, None, zones, self._transport.connected, {})
         self._transport.dial_all()
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from cluster.ids import NodeId, partition_of
 from cluster.preference import Target
-from kvnode.codec import encode
+from kvnode.codec import decode, encode
 from kvnode.errors import (
     CorruptRecord,
     DiskLow,
@@ -138,6 +138,17 @@ class Coordinator:
         """See ``docservice.store.DocumentStore``."""
         return await self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
 
+    def take_in(
+        self, document_id: bytes, encoded: bytes, deadline_s: float
+    ) -> "asyncio.Future[Stored]":
+        """Store what another region ships, on a majority of its owners here, and no stand-ins.
+
+        Raises as ``create``, here or by the answer.
+        """
+        record = decode(document_id, encoded)
+        required = self.copies // 2 + 1
+        return self._write(document_id, record, required, deadline_s, sloppy=False, shipped=True)
+
     # For the operations under way (kvnode.writing, kvnode.reading)
 
     def request(
@@ -202,6 +213,7 @@ class Coordinator:
         deadline_s: float,
         *,
         sloppy: bool,
+        shipped: bool = False,
     ) -> "asyncio.Future[Stored]":
         if len(self.sweep) >= WRITES_MAX:
             msg = f"{WRITES_MAX} writes are under way on this node"
@@ -220,6 +232,7 @@ class Coordinator:
             required=required,
             sloppy=sloppy,
             deadline_s=deadline_s,
+            shipped=shipped,
         )
         write.start()
         return write.answer

@@ -14,19 +14,23 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from cluster.ids import DOCUMENT_ID_BYTES, NodeId
+from cluster.ids import NodeId
 from kvnode.agreement import Agreement, Proposal
+from kvnode.batching import check_id, pairs_of
 from kvnode.codec import decode, encode, verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
 from kvnode.record import FINGERPRINT_BYTES
+from kvnode.regionhandlers import RegionHandlers
 from kvnode.replica import Replica
 from kvnode.results import Stored
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message, ProtocolError
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op
 from kvnode.services.gossip import Gossip
+from kvnode.services.levelling import Levelling
+from kvnode.watermarks import Watermarks
 
 #: Requests of document services under way at once.
 COORDINATED_MAX: Final = 10_000
@@ -35,13 +39,31 @@ Handler = Callable[[Connection, int, float, Fields], None]
 
 
 class Handlers:
-    """The table of operations of one node."""
+    """The table of operations of one node.
 
-    def __init__(self, replica: Replica, coordinator: Coordinator, gossip: Gossip) -> None:
+    Args:
+        absent: The nodes of this region that were given up (``kvnode.services.purge``, rule 4).
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        coordinator: Coordinator,
+        gossip: Gossip,
+        *,
+        absent: Callable[[], list[NodeId]],
+        boot_id: bytes,
+        levelling: Levelling,
+        watermarks: Watermarks,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._replica = replica
         self._coordinator = coordinator
         self._gossip = gossip
+        self._absent = absent
+        regional = RegionHandlers(
+            coordinator, levelling, watermarks, boot_id=boot_id, start=self._start
+        )
         self._comparing = Comparing(replica)
         self._agreement = Agreement(replica)
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -58,6 +80,9 @@ class Handlers:
             Op.PROMISE: self._promise,
             Op.FLOOR: self._floor,
             Op.CHECKIN: self._check_in,
+            Op.SHIP: regional.ship,
+            Op.WATERMARK: regional.watermark,
+            Op.LEVEL: regional.level,
             Op.CREATE: partial(self._coordinate, self._create),
             Op.READ: partial(self._coordinate, self._read),
             Op.DELETE: partial(self._coordinate, self._delete),
@@ -65,7 +90,7 @@ class Handlers:
 
     def __call__(self, connection: Connection, peer: str, message: Message) -> None:
         """Serve one request: [operation, request id, timeout_ms, *fields]."""
-        if message[0] == Op.CHECKIN:  # who it is was proved in the handshake
+        if message[0] in (Op.CHECKIN, Op.WATERMARK):  # who it is was proved in the handshake
             message = [*message[:3], peer, *message[3:]]
         handler = self._handlers.get(message[0])
         if handler is None or len(message) < 3:
@@ -112,7 +137,7 @@ class Handlers:
         vouched: bool,
     ) -> None:
         exceptions: list[Fields] = []
-        pairs = _pairs(flat)
+        pairs = pairs_of(flat, MERGE_RECORDS_MAX)
         self._replica.admit()
         join = self._replica.join
         for index, (document_id, encoded) in enumerate(pairs):
@@ -136,7 +161,7 @@ class Handlers:
             if not kept:
                 exceptions.append([index, None, "hints-full", "no room for a hint"])
 
-        for index, (document_id, encoded) in enumerate(_pairs(flat)):
+        for index, (document_id, encoded) in enumerate(pairs_of(flat, MERGE_RECORDS_MAX)):
             try:
                 verify(document_id, encoded)
                 self._replica.hint_store.hold(target, document_id, encoded, partial(held, index))
@@ -148,13 +173,13 @@ class Handlers:
 
     def _fetch(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         document_id, known_header = fields
-        _check_id(document_id)
+        check_id(document_id)
         result, encoded = self._replica.fetch(document_id, known_header)
         connection.reply(request_id, [result, encoded], len(encoded) if encoded else 0)
 
     def _vote(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         document_id, fingerprint = fields
-        _check_id(document_id)
+        check_id(document_id)
         if not (isinstance(fingerprint, bytes) and len(fingerprint) == FINGERPRINT_BYTES):
             raise TypeError("fingerprint is not 16 bytes")
         voted = partial(_voted, connection, request_id)
@@ -175,7 +200,9 @@ class Handlers:
     def _compare(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         first_expiring, rows = fields
         answer = self._comparing.compare(first_expiring, rows)
-        connection.reply(request_id, [answer], 32 * len(answer))
+        # What is called equal is on this disk by then.
+        compared = partial(connection.reply, request_id, [answer], 32 * len(answer))
+        self._replica.when_durable(compared, patient=True)
 
     def _tree(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         (spans,) = fields
@@ -194,7 +221,7 @@ class Handlers:
     def _page(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         place, after = fields
         if after:
-            _check_id(after)
+            check_id(after)
         entries = self._comparing.page(self._comparing.place_from_wire(place), after)
         rows = [[entry.document_id, entry.digest] for entry in entries]
         connection.reply(request_id, [rows], 32 * len(rows))
@@ -205,8 +232,8 @@ class Handlers:
         if self._replica.owns(proposal.partition):
             veto = self._agreement.promise(proposal)
         else:
-            veto = self._agreement.holder_veto(proposal.partition)
-        promised = partial(connection.reply, request_id, [veto], 0)
+            veto = self._agreement.holder_veto(proposal)
+        promised = partial(connection.reply, request_id, [veto, self._absent()], 0)
         self._replica.when_durable(promised, patient=False)
 
     def _floor(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
@@ -235,14 +262,22 @@ class Handlers:
         timeout_s: float,
         fields: Fields,
     ) -> None:
-        _check_id(fields[0] if fields else None)
+        check_id(fields[0] if fields else None)
+        deadline_s = self._coordinator.clock.monotonic_s() + timeout_s
+        self._start(connection, request_id, operation(fields, deadline_s))
+
+    def _start(
+        self,
+        connection: Connection,
+        request_id: int,
+        operation: Coroutine[Any, Any, tuple[Fields, int]],
+    ) -> None:
+        """Answer when the operation has ended; there is a bounded number of them."""
         if len(self._tasks) >= COORDINATED_MAX:
+            operation.close()
             connection.fail(request_id, "overloaded", f"{COORDINATED_MAX} requests are under way")
             return
-        deadline_s = self._coordinator.clock.monotonic_s() + timeout_s
-        task = self._loop.create_task(
-            _answer(connection, request_id, operation(fields, deadline_s))
-        )
+        task = self._loop.create_task(_answer(connection, request_id, operation))
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 
@@ -299,11 +334,6 @@ def _stored_fields(document_id: bytes, stored: Stored) -> tuple[Fields, int]:
     return fields, len(encoded)
 
 
-def _check_id(document_id: object) -> None:
-    if not (isinstance(document_id, bytes) and len(document_id) == DOCUMENT_ID_BYTES):
-        raise TypeError("document id is not 16 bytes")
-
-
 def _count(required: object) -> int:
     if not isinstance(required, int):
         raise TypeError("a quorum is not a count")
@@ -318,25 +348,6 @@ def _fail(connection: Connection, request_id: int, error: StoreError) -> None:
 def _merged(connection: Connection, request_id: int, exceptions: list[Fields]) -> None:
     size_bytes = sum(len(row[1]) for row in exceptions if row[1] is not None)
     connection.reply(request_id, [exceptions or None], size_bytes)
-
-
-def _pairs(flat: Fields) -> list[tuple[bytes, bytes]]:
-    """(document id, encoded record) of a flat list, all checked before the first is used.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if len(flat) > 2 * MERGE_RECORDS_MAX:
-        raise TypeError("more records than an answer has room for")
-    ids, records = flat[::2], flat[1::2]
-    if len(ids) != len(records):
-        raise TypeError("an id without a record")
-    for document_id in ids:
-        _check_id(document_id)
-    for encoded in records:
-        if not isinstance(encoded, bytes):
-            raise TypeError("record is not bytes")
-    return list(zip(ids, records, strict=True))
 
 
 def _voted(connection: Connection, request_id: int, voted: bytes, held: bytes | None) -> None:

@@ -11,7 +11,7 @@ from math import inf
 from typing import Final, Protocol
 
 from cluster.ids import NodeId
-from cluster.layout import ring_of
+from cluster.layout import rings_of
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
@@ -34,6 +34,7 @@ from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
 from kvnode.services.loop import Service, Work, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
+from kvnode.watermarks import Watermarks
 
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
@@ -95,6 +96,7 @@ class Node:
         self.entropy = entropy
         self.log = log
         self.jobs = Jobs(clock)
+        self.rings = rings_of(settings)
         self._secret = secret
         self._engine = engine
         self._disk = disk
@@ -126,6 +128,7 @@ class Node:
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
             await self.replica.rebuild_trees()
+        self.replica.outbox.restore(is_new=identity.boot_counter == 1)
         await self._fence_replacement()
         self._started_s = self.clock.monotonic_s()
         await self.transport.listen(self.own.host, self.own.rpc_port)
@@ -198,13 +201,14 @@ class Node:
             return
         for partition in self.placement.ring.partitions_of(self.own.node_id):
             self.replica.set_fenced(partition, True)
+        self.replica.outbox.owe_all()
         await self.replica.durable()
         self.log.warning("node.fenced", reason=f"its database is new: {replaced.reason}")
 
     def _assemble(self, identity: Identity) -> None:
         settings = self.settings
         nodes = settings.region_nodes(self.region)
-        ring = ring_of(settings, self.region)
+        ring = self.rings.by_region[self.region]
         zones = {node.node_id: node.zone for node in nodes}
         latencies = Latencies()
         self.gossip = Gossip(
@@ -227,8 +231,8 @@ class Node:
             name=self.own.id,
             cluster_id=settings.cluster_id,
             secret=self._secret,
-            ring=(ring.epoch, ring.digest()),
-            addresses={node.node_id: (node.host, node.rpc_port) for node in nodes},
+            ring=self.rings.version,
+            addresses={node.node_id: (node.host, node.rpc_port) for node in settings.node},
             clock=self.clock,
             entropy=self.entropy,
             on_request=self._on_request,
@@ -242,6 +246,8 @@ class Node:
             self.placement.owns,
             ring.partitions,
             Lifecycle(self.clock, settings.lifecycle, ring.partitions),
+            regions=self.rings.other_regions(self.own.node_id),
+            outbox_bytes_max=settings.regions.outbox_bytes_max,
         )
         self.coordinator = Coordinator(
             node=self.own.node_id,
@@ -255,32 +261,43 @@ class Node:
         )
         self._assemble_background(ring, identity)
         self.gossip.attach(self.transport)
-        self.handlers = Handlers(self.replica, self.coordinator, self.gossip)
+        self.watermarks = Watermarks(self.rings, self.own.node_id)
+        self.handlers = Handlers(
+            self.replica,
+            self.coordinator,
+            self.gossip,
+            absent=self.background.purge.absent,
+            boot_id=self.boot_id,
+            levelling=self.background.levelling,
+            watermarks=self.watermarks,
+        )
 
     def _assemble_background(self, ring: Ring, identity: Identity) -> None:
         settings = self.settings
         around = Surroundings(
             settings=settings,
             node=self.own.node_id,
-            nodes=[node.node_id for node in settings.region_nodes(self.region)],
+            rings=self.rings,
             ring=ring,
             replica=self.replica,
             transport=self.transport,
             merges=self.coordinator.merges,
             is_up=self.is_up,
             is_absent=self._is_absent,
+            has_confirmed=self._has_confirmed,
             jobs=self.jobs,
             clock=self.clock,
             entropy=self.entropy,
             log=self.log,
         )
         self.background = Background(around)
+        self.boot_id = self.entropy.random_bytes(BOOT_ID_BYTES)
         self.checkin = CheckIn(
             self.replica,
             ring,
             self.own.node_id,
             boot_count=identity.boot_counter,
-            boot_id=self.entropy.random_bytes(BOOT_ID_BYTES),
+            boot_id=self.boot_id,
             raise_boot_count=partial(raise_boot_count, self._engine, identity),
             transport=self.transport,
             clock=self.clock,
@@ -291,13 +308,19 @@ class Node:
         """Whether requests to a node have a chance now."""
         if node == self.own.node_id:
             return True
-        return self.transport.connected(node) and node in self.gossip.membership.up
+        if not self.transport.connected(node):
+            return False
+        return self.rings.region_of[node] != self.region or node in self.gossip.membership.up
 
     def _is_absent(self, node: NodeId) -> bool:
         """Whether a node was silent for longer than tombstones are kept."""
         lifecycle = self.settings.lifecycle
         kept_s = lifecycle.tombstone_retention_s + 2 * lifecycle.clock_skew_max_s
         return self.gossip.membership.silent_s(node, self.clock.monotonic_s()) > kept_s
+
+    def _has_confirmed(self, peer: NodeId) -> bool:
+        """Whether this node is sure of its disk, also as far as a peer knows."""
+        return not self.checkin.joining_count and self.checkin.is_confirmed(peer)
 
     # The transport and gossip exist before what these reach: that needs them.
 

@@ -13,7 +13,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -28,6 +28,7 @@ from kvnode.hashtree import Bucket
 from kvnode.hints import HintBook
 from kvnode.hintstore import HintStore
 from kvnode.lifecycle import Admission, Lifecycle
+from kvnode.outbox import Outbox
 from kvnode.ports import Clock, Engine
 from kvnode.quarantine import Quarantine
 from kvnode.record import Record, merge
@@ -50,6 +51,7 @@ class Replica:
 
     Args:
         owned: Which partitions' absence this node can vouch for, as a table by partition.
+        regions: The other ones, and how much may wait for them (``kvnode.outbox``).
     """
 
     def __init__(
@@ -60,6 +62,9 @@ class Replica:
         owned: Callable[[int], bool],
         partitions: int,
         lifecycle: Lifecycle,
+        *,
+        regions: Sequence[str] = (),
+        outbox_bytes_max: int = 0,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -71,6 +76,7 @@ class Replica:
         self.records = RecordStore(engine, partitions, lifecycle.bucket_ms)
         self.quarantine = Quarantine(engine, clock)
         self.boots = Boots(engine)
+        self.outbox = Outbox(engine, clock, regions, partitions, outbox_bytes_max)
         #: By partition: whether what is held of it is not to be believed.
         self.fenced = [False] * partitions
         #: By partition: whether that is not known yet (``kvnode.services.checkin``).

@@ -11,6 +11,9 @@ Rules
    counted yet, unless the write is strict.
 4. Every hint kept or replica reached makes a lost write "unknown"; only a write that has left
    nothing anywhere is "unavailable".
+5. Where there are other regions, the write is in this node's outbox before it is acknowledged
+   (``kvnode.outbox``). One that came from another region is not, and a replica that has put it into
+   quarantine counts: it is durable there, and its owners are asked.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING
 from cluster.ids import NodeId
 from cluster.preference import Target
 from kvnode.codec import decode
-from kvnode.errors import CorruptRecord, StoreError, Unavailable, WriteTimeout
+from kvnode.errors import CorruptRecord, LateCopy, StoreError, Unavailable, WriteTimeout
 from kvnode.placement import WritePlan
 from kvnode.quorum import Verdict, WriteTally
 from kvnode.record import Record, merge
@@ -41,9 +44,12 @@ class Write:
         "_hints_uncounted",
         "_joined",
         "_left_something",
+        "_logged",
         "_plan",
+        "_shipped",
         "_sloppy",
         "_spares_used",
+        "_stored_here",
         "_sweep_number",
         "_tally",
         "answer",
@@ -61,6 +67,7 @@ class Write:
         required: int,
         sloppy: bool,
         deadline_s: float,
+        shipped: bool = False,
     ) -> None:
         self._coordinator = coordinator
         self._document_id = document_id
@@ -71,6 +78,10 @@ class Write:
         self._joined = record
         self._spares_used = 0
         self._left_something = False
+        self._shipped = shipped
+        #: Whether this node puts the record on its own disk, and whether other regions will get it.
+        self._stored_here = False
+        self._logged = shipped or not coordinator.replica.outbox.regions
         #: Hints on their way to the disk that don't count toward W, and so aren't in the tally.
         self._hints_uncounted = 0
         self.deadline_s = deadline_s
@@ -90,6 +101,19 @@ class Write:
             self._send(target, patient=number >= required)
         for primary in self._plan.uncovered:
             self._keep_hint(primary)
+        if not self._logged:
+            self._log()
+        self._progress()
+
+    def _log(self) -> None:
+        """Append the write to the outbox, in the batch of this node's copy; see rule 5."""
+        replica = self._coordinator.replica
+        self._left_something = True
+        replica.outbox.append(self._document_id, None if self._stored_here else self._encoded)
+        replica.when_durable(self._on_logged, patient=False)
+
+    def _on_logged(self) -> None:
+        self._logged = True
         self._progress()
 
     def expire(self) -> None:
@@ -115,6 +139,7 @@ class Write:
         try:
             if target.hint_for is None:
                 replica.merge(self._document_id, self._encoded, partial(self._on_merged, target))
+                self._stored_here = True
             else:
                 replica.hint_store.hold(
                     target.hint_for,
@@ -155,6 +180,9 @@ class Write:
         self._progress()
 
     def _on_lost(self, target: Target, lost: Lost) -> None:
+        if self._shipped and lost.code == LateCopy.code:
+            self._on_merged(target, None)
+            return
         primary = target.hint_for or target.node
         spares = self._plan.spares
         if self._tally.verdict is Verdict.PENDING and self._spares_used < len(spares):
@@ -190,7 +218,7 @@ class Write:
         tally = self._tally
         if not self.answer.done():
             verdict = tally.verdict
-            if verdict is Verdict.REACHED:
+            if verdict is Verdict.REACHED and self._logged:
                 self._coordinator.merges.flush()
                 self.answer.set_result(
                     Stored(
@@ -203,7 +231,7 @@ class Write:
                 )
             elif verdict is Verdict.LOST:
                 self._lose("too few replicas could store it")
-        if tally.open_count == 0:
+        if tally.open_count == 0 and self._logged:
             self._coordinator.sweep.pop(self._sweep_number)
 
     def _lose(self, why: str) -> None:

@@ -34,6 +34,10 @@ class Op(IntEnum):
     FLOOR = 26  # partition, floor, newest_deleted_ms -> (nothing)
     # See kvnode.services.checkin.
     CHECKIN = 27  # boot count, boot id -> count remembered | nil, [[partition, floor, newest_ms]]
+    # Between regions; see kvnode.services.shipping and settling.
+    SHIP = 28  # codec, batch -> (nothing)
+    WATERMARK = 29  # unix ms -> (nothing)
+    LEVEL = 30  # region, [[partition, count | nil]] -> process, count, [whether it is done]
 
     # From a document service to a coordinator.
     CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints

@@ -6,7 +6,9 @@ Rules
    interval. It is complete when no difference was left; its time is that of its beginning.
 2. A peer that is down, or lost on the way, is tried again after a pause that doubles.
 3. Fenced partitions come first (``kvnode.services.rebuild``).
-4. A partition that lost hints (``kvnode.hints``) is compared with their target before its turn.
+4. A partition that lost hints (``kvnode.hints``) is compared with their target before its turn; so
+   is one that another region is owed (``kvnode.services.levelling``).
+5. Co-owners in other regions are peers as well; they are compared with less often.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7.
 """
@@ -18,7 +20,7 @@ from typing import Final
 import msgspec
 
 from cluster.ids import NodeId
-from cluster.ring import Ring
+from cluster.layout import Rings
 from kvnode.hints import Debt
 from kvnode.jobs import Job, Jobs, JobState
 from kvnode.log import Log
@@ -28,6 +30,7 @@ from kvnode.replica import Replica
 from kvnode.services.asking import Asker
 from kvnode.services.budget import Budget
 from kvnode.services.exchange import Exchange, Outcomes, PeerLost
+from kvnode.services.levelling import Levelling
 from kvnode.services.loop import Work
 from kvnode.services.rebuild import Rebuild
 
@@ -45,6 +48,7 @@ class Round(msgspec.Struct):
     """Comparing with one peer."""
 
     shared: tuple[int, ...]
+    interval_s: float
     due_s: float
     left: deque[int]
     tries: dict[int, int]
@@ -70,13 +74,15 @@ class AntiEntropy:
     def __init__(
         self,
         replica: Replica,
-        ring: Ring,
+        rings: Rings,
         node: NodeId,
         *,
         rebuild: Rebuild,
+        levelling: Levelling,
         asker: Asker,
         merges: MergeSender,
         round_interval_s: float,
+        region_interval_s: float,
         budget: Budget,
         is_up: Callable[[NodeId], bool],
         jobs: Jobs,
@@ -85,12 +91,14 @@ class AntiEntropy:
         log: Log,
     ) -> None:
         self._replica = replica
-        self._ring = ring
+        self._rings = rings
         self._node = node
         self._rebuild = rebuild
+        self._levelling = levelling
         self._asker = asker
         self._merges = merges
         self._round_interval_s = round_interval_s
+        self._region_interval_s = region_interval_s
         self._budget = budget
         self._is_up = is_up
         self._jobs = jobs
@@ -105,16 +113,24 @@ class AntiEntropy:
 
     def _plan(self, entropy: Entropy) -> dict[NodeId, Round]:
         shared: dict[NodeId, list[int]] = {}
-        for partition in self._ring.partitions_of(self._node):
-            for peer in self._ring.primaries(partition):
+        for partition in self._rings.partitions_of(self._node):
+            for peer in self._rings.owners(partition):
                 if peer != self._node:
                     shared.setdefault(peer, []).append(partition)
         # Not all at once after a restart of the whole cluster.
-        first_s = self._clock.monotonic_s() + entropy.uniform(0.0, self._round_interval_s)
-        return {
-            peer: Round(tuple(partitions), first_s, deque(), {})
-            for peer, partitions in sorted(shared.items())
-        }
+        share = entropy.uniform(0.0, 1.0)
+        now_s = self._clock.monotonic_s()
+        rounds = {}
+        for peer, partitions in sorted(shared.items()):
+            interval_s = self._interval_s(peer)
+            first_s = now_s + share * interval_s
+            rounds[peer] = Round(tuple(partitions), interval_s, first_s, deque(), {})
+        return rounds
+
+    def _interval_s(self, peer: NodeId) -> float:
+        region_of = self._rings.region_of
+        same = region_of[peer] == region_of[self._node]
+        return self._round_interval_s if same else self._region_interval_s
 
     def repair_now(self) -> Job:
         """Begin a round with every peer as soon as there is time for it.
@@ -156,11 +172,14 @@ class AntiEntropy:
                 continue
             fenced = self._rebuild.next_from(peer, round_.shared, _UNIT_PARTITIONS, now_s)
             owed = [debt for debt in self._replica.hints.owed() if self._can_repay(debt, peer)]
+            wanted = self._levelling.wanted(peer, _UNIT_PARTITIONS)
             if fenced:
                 exchange = await self._compare(peer, round_, fenced)
                 self._rebuild.put_back(peer, exchange.unfinished)
             elif owed:
                 await self._repay(peer, round_, owed[:_UNIT_PARTITIONS])
+            elif wanted:
+                await self._compare_early(peer, round_, wanted)
             elif round_.left or round_.due_s <= now_s:
                 await self._go_on(peer, round_)
             else:
@@ -177,13 +196,20 @@ class AntiEntropy:
 
     async def _repay(self, peer: NodeId, round_: Round, debts: Sequence[Debt]) -> None:
         """Compare what hints were lost of, before its turn; see rule 4."""
-        exchange = await self._compare(peer, round_, [debt.partition for debt in debts])
+        complete = await self._compare_early(peer, round_, [debt.partition for debt in debts])
         for debt in debts:
-            if debt.partition in exchange.complete:
+            if debt.partition in complete:
                 self._replica.hint_store.repaid(debt)
+
+    async def _compare_early(
+        self, peer: NodeId, round_: Round, partitions: Sequence[int]
+    ) -> list[int]:
+        """Compare some partitions before their turn; which are level now."""
+        exchange = await self._compare(peer, round_, partitions)
         if not exchange.complete:  # it is fenced itself, say, and has nothing to compare
             pause_s = self._clock.monotonic_s() + _BACKOFF_MIN_S
             round_.retry_s = max(round_.retry_s, pause_s)
+        return exchange.complete
 
     async def _go_on(self, peer: NodeId, round_: Round) -> None:
         if not round_.left:
@@ -202,7 +228,7 @@ class AntiEntropy:
                     round_.left.append(partition)
         if not round_.left:
             self._repairing.pop(peer, None)
-            round_.due_s = self._clock.monotonic_s() + self._round_interval_s
+            round_.due_s = self._clock.monotonic_s() + round_.interval_s
             if all(tries < _TRIES for tries in round_.tries.values()):
                 round_.complete_ms = round_.started_ms
 
@@ -217,6 +243,7 @@ class AntiEntropy:
             lambda size_bytes: self._budget.spend(self.name, size_bytes),
             lambda: self._budget.allowed_bytes(self.name, self._clock.monotonic_s()),
         )
+        number = self._levelling.begins()
         try:
             first_expiring = self._replica.lifecycle.first_compared_expiring()
             await exchange.run(partitions, first_expiring)
@@ -227,6 +254,7 @@ class AntiEntropy:
             round_.backoff_s = min(_BACKOFF_MAX_S, 2 * round_.backoff_s)
             self._log.info("antientropy.postponed", peer=peer, reason=str(lost))
         self._add(peer, exchange.outcomes)
+        self._levelling.ended(peer, number, exchange.complete)
         for partition in exchange.fenced_there:
             self._rebuild.asked(partition, peer, compared=False)
         for partition in exchange.complete:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 from cluster.ids import NodeId, partition_of
-from cluster.ring import Ring
+from cluster.layout import Rings
 from kvnode.ports import Clock
 from kvnode.rpc.connection import Lost, Outcome, settle
 from kvnode.rpc.operations import FetchResult, Fields, Op
@@ -41,16 +41,16 @@ class Asker:
 
 
 class CoOwners:
-    """The other owners of this node's documents."""
+    """The other owners of this node's documents, in every region."""
 
-    def __init__(self, asker: Asker, ring: Ring, node: NodeId) -> None:
+    def __init__(self, asker: Asker, rings: Rings, node: NodeId) -> None:
         self._asker = asker
-        self._ring = ring
+        self._rings = rings
         self.node = node
 
     def fetch(self, document_id: bytes) -> "dict[NodeId, asyncio.Future[Outcome]]":
         """Ask each of them what it has of a document."""
-        owners = self._ring.primaries(partition_of(document_id, self._ring.partitions))
+        owners = self._rings.owners(partition_of(document_id, self._rings.partitions))
         return {
             owner: self._asker.send(owner, Op.FETCH, [document_id, None])
             for owner in owners

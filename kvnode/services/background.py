@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from cluster.ids import NodeId
+from cluster.layout import Rings
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings
 from kvnode.jobs import Jobs
@@ -23,12 +24,15 @@ from kvnode.services.budget import Budget
 from kvnode.services.handoff import Handoff
 from kvnode.services.indexing import Indexing
 from kvnode.services.inquiry import Inquiry
+from kvnode.services.levelling import Levelling
 from kvnode.services.loop import Service
 from kvnode.services.overdue import Overdue
 from kvnode.services.purge import Purge
 from kvnode.services.rebuild import Rebuild
 from kvnode.services.reclaim import Reclaim
 from kvnode.services.scrub import Scrub
+from kvnode.services.settling import TELLING_INTERVALS, Settling
+from kvnode.services.shipping import Shipping
 from kvnode.services.sweep import Sweep
 from kvnode.services.verify import Verify
 
@@ -40,14 +44,16 @@ class Surroundings(msgspec.Struct):
 
     settings: ClusterSettings
     node: NodeId
-    #: All of the region.
-    nodes: list[NodeId]
+    #: Of all regions, and of this node's own.
+    rings: Rings
     ring: Ring
     replica: Replica
     transport: Transport
     merges: MergeSender
     #: Whether requests to a node have a chance now.
     is_up: Callable[[NodeId], bool]
+    #: Whether this node is sure of its disk, as far as a peer knows.
+    has_confirmed: Callable[[NodeId], bool]
     #: Whether a node was silent for longer than tombstones are kept.
     is_absent: Callable[[NodeId], bool]
     jobs: Jobs
@@ -62,9 +68,10 @@ class Background:
     def __init__(self, around: Surroundings) -> None:
         self.budget = _budget_of(around.settings)
         asker = Asker(around.transport, around.clock)
-        owners = CoOwners(asker, around.ring, around.node)
+        owners = CoOwners(asker, around.rings, around.node)
         self._assemble_copies(around, asker, owners)
         self._assemble_endings(around, asker, owners)
+        self._assemble_regions(around, asker)
         self._indexing = Indexing(around.replica.records)
 
     def _assemble_copies(self, around: Surroundings, asker: Asker, owners: CoOwners) -> None:
@@ -82,15 +89,18 @@ class Background:
             clock=clock,
             log=log,
         )
-        self.rebuild = Rebuild(replica, ring, node, is_up, log)
+        self.rebuild = Rebuild(replica, around.rings, node, is_up, log)
+        self.levelling = Levelling(replica, around.rings)
         self.antientropy = AntiEntropy(
             replica,
-            ring,
+            around.rings,
             node,
             rebuild=self.rebuild,
+            levelling=self.levelling,
             asker=asker,
             merges=around.merges,
             round_interval_s=interval_s,
+            region_interval_s=around.settings.regions.compare_interval_s,
             budget=self.budget,
             is_up=is_up,
             jobs=around.jobs,
@@ -114,9 +124,8 @@ class Background:
         self.sweep = Sweep(replica, ring.partitions, interval_s=interval_s, log=log)
         self.purge = Purge(
             replica,
-            ring,
+            around.rings,
             around.node,
-            around.nodes,
             interval_s=interval_s,
             asker=asker,
             is_up=around.is_up,
@@ -136,6 +145,40 @@ class Background:
         self.verify = Verify(replica, self.sweep, owners, interval_s=interval_s, log=log)
         self.inquiry = Inquiry(replica, owners, interval_s=interval_s, log=log)
 
+    def _assemble_regions(self, around: Surroundings, asker: Asker) -> None:
+        """What brings writes to the other regions."""
+        rings, settings = around.rings, around.settings.regions
+        own_region = rings.nodes_of(rings.region_of[around.node])
+        place = own_region.index(around.node)
+        self.shipping = {
+            region: Shipping(
+                around.replica,
+                region,
+                _turned(rings.nodes_of(region), place),
+                batch_bytes_max=settings.batch_bytes_max,
+                interval_s=settings.ship_interval_s,
+                asker=asker,
+                transport=around.transport,
+                partitions=rings.partitions,
+                clock=around.clock,
+                log=around.log,
+            )
+            for region in rings.other_regions(around.node)
+        }
+        self.settling = Settling(
+            around.replica,
+            rings,
+            around.node,
+            interval_s=TELLING_INTERVALS * settings.ship_interval_s,
+            levelling=self.levelling,
+            has_confirmed=around.has_confirmed,
+            asker=asker,
+            merges=around.merges,
+            transport=around.transport,
+            clock=around.clock,
+            log=around.log,
+        )
+
     def services(self) -> list[Service]:
         """Everything that runs."""
         return [
@@ -148,7 +191,17 @@ class Background:
             self.inquiry,
             self.scrub,
             self._indexing,
+            *self._between_regions(),
         ]
+
+    def _between_regions(self) -> list[Service]:
+        return [*self.shipping.values(), self.settling] if self.shipping else []
+
+
+def _turned(nodes: list[NodeId], place: int) -> list[NodeId]:
+    """Another one in front for each node that asks, so that they share the work."""
+    place %= len(nodes)
+    return nodes[place:] + nodes[:place]
 
 
 def _budget_of(settings: ClusterSettings) -> Budget:

@@ -5,7 +5,8 @@ Rules
 1. A partition is *joining* until one of its other owners has answered a check-in of this boot, and
    says "unknown" to reads until then. A partition without other owners is not.
 2. A peer that remembers a later boot knows that this disk is an old copy or an empty one: all of
-   the node's partitions are fenced, durably, and the boot count is raised above that one.
+   the node's partitions are fenced, durably, and the boot count is raised above that one. What it
+   had for other regions is lost with it, and owed (``kvnode.outbox``).
 3. A peer also tells how far it has purged. A floor that was never promised here fences its
    partition: this node was given up for too long an absence, or its disk is an old copy. A peer's
    mere promise says nothing: somebody else may have refused, and this node would be fenced for it.
@@ -83,6 +84,10 @@ class CheckIn:
         self._unanswered[peer] = None
         self._send(peer)
 
+    def is_confirmed(self, peer: NodeId) -> bool:
+        """Whether a connected peer has confirmed this boot."""
+        return self._transport.connected(peer) and peer not in self._unanswered
+
     async def run_once(self) -> Work:
         """Ask those again who did not answer."""
         for peer in self.unanswered:
@@ -136,3 +141,4 @@ class CheckIn:
         self._raise_boot_count(self._boot_count)
         for partition in self._ring.partitions_of(self._node):
             self._replica.set_fenced(partition, True)
+        self._replica.outbox.owe_all()

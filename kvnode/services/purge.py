@@ -1,38 +1,41 @@
 """Agreeing that deleted records may leave the disks: the proof behind a purge floor.
 
-The first owner of a partition that is believed up proposes a floor once records are due; every node
-of the region has a say.
+The first owner of a partition that is believed up, in the first region that has one, proposes a
+floor once records are due; every node of every region has a say.
 
 Rules
 -----
 1. A floor is due when the bucket's end has passed, a clock's error included.
 2. Each owner promises only if it holds exactly what the proposer holds in the buckets below the
    floor, durably, and is not fenced. Each node, owner or not, refuses while it holds a hint for the
-   partition. A node that does not answer refuses: it may hold one, or lack a tombstone.
+   partition, or writes for other regions that are not newer than the deletions in question. A node
+   that does not answer refuses: it may hold one, or lack a tombstone.
 3. Only when all have promised, the floor is told, and what is below it goes
    (``kvnode.services.sweep``).
 4. A node that was silent for longer than tombstones are kept is *absent*: it is not asked, for
    tombstones can't wait for ever. It never promised the floor, so it is fenced when it comes back
-   (``kvnode.services.checkin``), and rebuilt.
-5. Without a majority of the partition's owners nothing is purged: a node that is cut off takes all
-   others for absent, and its floor would fence those that go on without it.
+   (``kvnode.services.checkin``), and rebuilt. Who is absent in another region its own nodes say,
+   all that answer: from here it can't be told from a cut. So a region that is cut off holds up
+   every purge until it is back.
+5. Without a majority of the partition's owners in each region nothing is purged: a node that is cut
+   off takes all others for absent, and its floor would fence those that go on without it.
 6. Every refusal is kept with its reason and since when, until the floor is reached.
 
 Equal digests prove more than that rounds of anti-entropy were complete: that the very tombstones
 to be purged are on every owner's disk. That they become equal is the work of anti-entropy.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import msgspec
 
 from cluster.ids import NodeId, PartitionId
-from cluster.ring import Ring
+from cluster.layout import Rings
 from kvnode.agreement import Agreement, Proposal
 from kvnode.log import Log
 from kvnode.ports import Clock
 from kvnode.replica import Replica
-from kvnode.rpc.connection import Lost
+from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import Op
 from kvnode.services.asking import Asker
 from kvnode.services.loop import Work
@@ -50,8 +53,7 @@ class Purge:
     """A service (``kvnode.services.loop``).
 
     Args:
-        nodes: All of the region.
-        is_absent: Rule 4.
+        is_absent: Rule 4, of nodes of this region.
     """
 
     name = "purge"
@@ -59,9 +61,8 @@ class Purge:
     def __init__(
         self,
         replica: Replica,
-        ring: Ring,
+        rings: Rings,
         node: NodeId,
-        nodes: Sequence[NodeId],
         *,
         interval_s: float,
         asker: Asker,
@@ -73,9 +74,9 @@ class Purge:
         self.interval_s = interval_s
         self._replica = replica
         self._agreement = Agreement(replica)
-        self._ring = ring
+        self._rings = rings
         self._node = node
-        self._nodes = nodes
+        self._region = rings.region_of[node]
         self._asker = asker
         self._is_up = is_up
         self._is_absent = is_absent
@@ -89,7 +90,7 @@ class Purge:
 
     async def run_once(self) -> Work:
         """Try to advance one partition's floor; all have had their turn once it is idle."""
-        while self._next < self._ring.partitions:
+        while self._next < self._rings.partitions:
             partition = PartitionId(self._next)
             self._next += 1
             proposal = self._agreement.propose(partition) if self._leads(partition) else None
@@ -104,7 +105,7 @@ class Purge:
         return Work.IDLE
 
     def _leads(self, partition: PartitionId) -> bool:
-        up = [node for node in self._ring.primaries(partition) if self._is_up(node)]
+        up = [node for node in self._rings.owners(partition) if self._is_up(node)]
         return bool(up) and up[0] == self._node
 
     async def _try(self, proposal: Proposal) -> None:
@@ -113,15 +114,16 @@ class Purge:
         if veto is not None:
             self._veto(proposal, self._node, veto)
             return
-        others = [node for node in self._nodes if node != self._node and not self._is_absent(node)]
-        if not self._has_majority(proposal.partition, others):
+        absent = self.absent()
+        others = [one for one in self._rings.nodes if one != self._node and one not in absent]
+        if not self._has_majority(self._region, proposal.partition, absent):
             self._veto(proposal, self._node, "minority")
             return
-        for node, answer in await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire()):
-            veto = answer.code if isinstance(answer, Lost) else answer[0]
-            if veto is not None:
-                self._veto(proposal, node, str(veto))
-                return
+        answers = await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire())
+        refused = self._refusal(proposal.partition, answers)
+        if refused is not None:
+            self._veto(proposal, *refused)
+            return
         self.vetoes.pop(proposal.partition, None)
         self._agreement.conclude(proposal)
         await self._replica.durable()
@@ -130,10 +132,38 @@ class Purge:
         await self._asker.ask_all(others, Op.FLOOR, fields)
         self._agreed += 1
 
-    def _has_majority(self, partition: int, others: Sequence[NodeId]) -> bool:
+    def _refusal(
+        self, partition: int, answers: Sequence[tuple[NodeId, Outcome]]
+    ) -> tuple[NodeId, str] | None:
+        """Who does not promise, and why; see rules 2, 4 and 5."""
+        silent: dict[NodeId, str] = {}
+        absent_in: dict[str, list[list[str]]] = {}
+        for node, answer in answers:
+            if isinstance(answer, Lost):
+                silent[node] = answer.code
+            elif answer[0] is not None:
+                return node, str(answer[0])
+            else:
+                absent_in.setdefault(self._rings.region_of[node], []).append(answer[1])
+        for node, code in silent.items():
+            region = self._rings.region_of[node]
+            said = absent_in.get(region, []) if region != self._region else []
+            if not said or not all(node in absent for absent in said):
+                return node, code
+        for region in self._rings.other_regions(self._node):
+            if not self._has_majority(region, partition, silent):
+                return self._rings.owners_in(region, partition)[0], "minority"
+        return None
+
+    def absent(self) -> list[NodeId]:
+        """Nodes of this region that were given up; see rule 4."""
+        region = self._rings.nodes_of(self._region)
+        return [node for node in region if node != self._node and self._is_absent(node)]
+
+    def _has_majority(self, region: str, partition: int, missing: Container[NodeId]) -> bool:
         """See rule 5."""
-        owners = self._ring.primaries(PartitionId(partition))
-        return 2 * sum(owner in others or owner == self._node for owner in owners) > len(owners)
+        owners = self._rings.owners_in(region, partition)
+        return 2 * sum(owner not in missing for owner in owners) > len(owners)
 
     def _veto(self, proposal: Proposal, node: NodeId, reason: str) -> None:
         before = self.vetoes.get(proposal.partition)

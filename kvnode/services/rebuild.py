@@ -4,7 +4,8 @@ Rules
 -----
 1. A fenced partition is rebuilt once it was compared with every co-owner that is up and not fenced
    itself, and with at least one. Two that are fenced can't wait for each other: the third may be
-   sound, and then each takes what it has.
+   sound, and then each takes what it has. Owners in other regions count like those in its own: a
+   region whose disks are all lost is rebuilt from another.
 2. When all owners are fenced nobody has anything to rebuild from: an operator must choose one.
 
 ``kvnode.services.antientropy`` does the comparing.
@@ -16,7 +17,7 @@ from typing import Final
 import msgspec
 
 from cluster.ids import NodeId, PartitionId
-from cluster.ring import Ring
+from cluster.layout import Rings
 from kvnode.jobs import Job, Jobs
 from kvnode.log import Log
 from kvnode.replica import Replica
@@ -41,10 +42,15 @@ class Rebuild:
     """
 
     def __init__(
-        self, replica: Replica, ring: Ring, node: NodeId, is_up: Callable[[NodeId], bool], log: Log
+        self,
+        replica: Replica,
+        rings: Rings,
+        node: NodeId,
+        is_up: Callable[[NodeId], bool],
+        log: Log,
     ) -> None:
         self._replica = replica
-        self._ring = ring
+        self._rings = rings
         self._node = node
         self._is_up = is_up
         self._log = log
@@ -55,7 +61,7 @@ class Rebuild:
 
     def fenced(self) -> list[PartitionId]:
         """Own partitions that are to be rebuilt."""
-        owned = self._ring.partitions_of(self._node)
+        owned = self._rings.partitions_of(self._node)
         return [partition for partition in owned if self._replica.fenced[partition]]
 
     def next_from(
@@ -89,7 +95,7 @@ class Rebuild:
             return
         sources = self._asked.setdefault(partition, {})
         sources[peer] = compared
-        owners = self._ring.primaries(PartitionId(partition))
+        owners = self._rings.owners(partition)
         others = [owner for owner in owners if owner != self._node and self._is_up(owner)]
         if any(sources.values()) and all(owner in sources for owner in others):
             self._lower(partition)

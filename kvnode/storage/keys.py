@@ -11,6 +11,9 @@
     t bucket                               -> digest(8)                a bucket of the hash trees
     f partition(2)                         -> a partition's purge floor (``kvnode.floors``)
     b node                                 -> count(8) boot_id(8)      a peer's boot, seen last
+    o sequence(8)                          -> see ``kvnode.outbox``    a write for other regions
+    a region                               -> see ``kvnode.outbox``    how far a region has come
+    y len(region) region partition(2)      -> since_ms(8)              compare with a region
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
     n                                      -> see ``kvnode.records``   sums of the records
@@ -41,6 +44,9 @@ ENDING_PREFIX: Final = b"e"
 FLOOR_PREFIX: Final = b"f"
 QUARANTINE_PREFIX: Final = b"q"
 BOOT_PREFIX: Final = b"b"
+OUTBOX_PREFIX: Final = b"o"
+CURSOR_PREFIX: Final = b"a"
+REGION_DEBT_PREFIX: Final = b"y"
 _TAIL_VALUES: Final = 1 << 16
 
 
@@ -165,6 +171,32 @@ def partition_of_floor(key: bytes) -> int:
 def boot_key(node: NodeId) -> bytes:
     """Where the boot of a peer is that was seen last."""
     return BOOT_PREFIX + node.encode()
+
+
+def outbox_key(sequence: int) -> bytes:
+    """Where a write is that other regions have yet to get."""
+    return OUTBOX_PREFIX + sequence.to_bytes(8, "big")
+
+
+def sequence_of(key: bytes) -> int:
+    """The inverse of ``outbox_key``."""
+    return int.from_bytes(key[len(OUTBOX_PREFIX) :], "big")
+
+
+def cursor_key(region: str) -> bytes:
+    """Where it is how far a region has come with the outbox."""
+    return CURSOR_PREFIX + region.encode()
+
+
+def region_debt_key(region: str, partition: int) -> bytes:
+    """Where it is that a partition must be compared with a region."""
+    name = region.encode()
+    return REGION_DEBT_PREFIX + bytes((len(name),)) + name + partition.to_bytes(2, "big")
+
+
+def region_debt_of(key: bytes) -> tuple[str, int]:
+    """(region, partition): the inverse of ``region_debt_key``."""
+    return key[2 : 2 + key[1]].decode(), int.from_bytes(key[-2:], "big")
 
 
 def _bucket_bytes(bucket: Bucket) -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from cluster.ids import NodeId
-from cluster.layout import ring_of
+from cluster.layout import rings_of
 from cluster.settings import ClusterSettings, NodeSettings
 from docservice.documents import DocumentService
 from kvnode.client import ClusterClient
@@ -219,7 +219,8 @@ class ServiceMachine(Machine):
         self._client = ClusterClient(
             cluster_id=self.settings.cluster_id,
             secret=SECRET,
-            ring=ring_of(self.settings, region),
+            rings=rings_of(self.settings),
+            region=region,
             zones={node.node_id: node.zone for node in nodes},
             addresses={NodeId(node.id): (node.host, node.rpc_port) for node in nodes},
             clock=self.clock,

@@ -21,7 +21,7 @@ ORDER = """
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
-    kvnode.ending  kvnode.hashtree  kvnode.floors
+    kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.batching  kvnode.watermarks
 
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
@@ -30,13 +30,13 @@ ORDER = """
 
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
-    kvnode.records  kvnode.hintstore
+    kvnode.records  kvnode.hintstore  kvnode.outbox
     kvnode.replica
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
-    kvnode.handlers  kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
+    kvnode.regionhandlers  kvnode.handlers  kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
 
     docservice.store  docservice.documents  docservice.http  docservice.serving
 
@@ -53,7 +53,7 @@ PURITY = """
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore kvnode.jobs
+    kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks kvnode.jobs
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.documents
@@ -210,6 +210,7 @@ def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
     rooms = {
         "kvnode.records",
         "kvnode.hintstore",
+        "kvnode.outbox",
         "kvnode.quarantine",
         "kvnode.boots",
         "kvnode.leaflog",

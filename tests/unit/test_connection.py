@@ -11,6 +11,7 @@ import pytest
 
 from cluster.claim import Candidate, claim
 from cluster.ids import NodeId
+from cluster.layout import Rings
 from cluster.ring import Ring
 from kvnode.client import ClusterClient
 from kvnode.codec import encode
@@ -315,7 +316,8 @@ async def test_a_call_that_was_given_up_leaves_the_connection_to_the_others() ->
     client = ClusterClient(
         cluster_id=CLUSTER,
         secret=SECRET,
-        ring=ring,
+        rings=Rings({"a": ring}, {A1: "a"}),
+        region="a",
         zones={A1: "z"},
         addresses={A1: address},
         clock=clock,

@@ -10,7 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster.ids import NodeId
+from cluster.layout import Rings
 from cluster.membership import Membership
+from cluster.ring import Ring
 from cluster.settings import HintSettings
 from kvnode.codec import encode
 from kvnode.coordinator import Coordinator
@@ -22,8 +24,10 @@ from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import FRAME_BYTES_MAX, Message, ProtocolError, encode_frame
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, FetchResult, Op
 from kvnode.services.gossip import Gossip
+from kvnode.services.levelling import Levelling
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from kvnode.system import SystemClock, SystemEntropy
+from kvnode.watermarks import Watermarks
 from tests.support.replicas import new_replica
 
 ID, OTHER_ID = bytes(16), b"\x01" * 16
@@ -32,6 +36,9 @@ ENCODED = encode(ID, RECORD)
 DELETED = Record(tombstone=Tombstone(1, 2))
 TOMBSTONE = encode(ID, DELETED)
 FINGERPRINT = b"f" * 16
+A1, A2 = NodeId("a1"), NodeId("a2")
+#: Two regions, so that what travels between them can be asked as well.
+RINGS = Rings({"a": Ring(1, 1, 1, ((A1,),)), "b": Ring(1, 1, 1, ((A2,),))}, {A1: "a", A2: "b"})
 
 
 class Answers:
@@ -105,7 +112,15 @@ def serve(
         )
         coordinator = cast("Coordinator", StubCoordinator(error))
         replica = new_replica(engine, clock, hints=hints)
-        handlers = Handlers(replica, coordinator, gossip)
+        handlers = Handlers(
+            replica,
+            coordinator,
+            gossip,
+            absent=list,
+            boot_id=bytes(8),
+            levelling=Levelling(replica, RINGS),
+            watermarks=Watermarks(RINGS, NodeId("a1")),
+        )
         answers = Answers()
         for message in messages:
             try:

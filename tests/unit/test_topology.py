@@ -233,7 +233,11 @@ def test_a_bad_config_is_refused_with_the_key_and_what_is_allowed(
         ('host = "127.0.0.1"', 'host = "example.org"', "loopback only"),
         ('zone = "z1"', 'zone = ""', "zone of node number 1 must be 1 to 32 lower-case"),
         ('zone = "z1"\n', "", "node number 1 has no zone; add it"),
-        ('id = "a2"\nregion = "a"', 'id = "a2"\nregion = "b"', "this version runs one region"),
+        (
+            'id = "a2"\nregion = "a"',
+            'id = "a2"\nregion = "b"',
+            "copies = 3 needs as many nodes in region a, which has 2",
+        ),
         ("rpc_port = 9101", "rpc_port = 0", "rpc_port of node number 1 must be a whole number"),
         (f'cluster_id = "{CLUSTER_ID}"', "", "there is no cluster_id"),
         ("copies = 3", "copies = 3\ncopies = 2", "is not valid TOML"),
@@ -293,14 +297,19 @@ def test_one_port_on_two_addresses_is_no_conflict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "complaint"),
     [
-        (lambda: _plan(nodes=0), "NODES=0: a cluster has 1 to 99 nodes."),
-        (lambda: _plan(nodes=100), "NODES=100: a cluster has 1 to 99 nodes."),
-        (lambda: _plan(regions=2), "REGIONS=2: this version runs one region; leave REGIONS out."),
+        (lambda: _plan(nodes=0), "NODES=0: a region has 1 to 99 nodes."),
+        (lambda: _plan(nodes=100), "NODES=100: a region has 1 to 99 nodes."),
+        (lambda: _plan(regions=0), "REGIONS=0: a cluster has 1 to 3 regions."),
+        (lambda: _plan(regions=4), "REGIONS=4: a cluster has 1 to 3 regions."),
         (
             lambda: _plan(port_base=64_000),
-            "PORT_BASE=64000: 3 nodes need a port base from 1 to 63432.",
+            "PORT_BASE=64000: 1 x 3 nodes need a port base from 1 to 63432.",
         ),
-        (lambda: _plan(port_base=0), "PORT_BASE=0: 3 nodes need a port base from 1 to 63432."),
+        (
+            lambda: _plan(port_base=63_432, regions=2),
+            "PORT_BASE=63432: 2 x 3 nodes need a port base from 1 to 63332.",
+        ),
+        (lambda: _plan(port_base=0), "PORT_BASE=0: 1 x 3 nodes need a port base from 1 to 63432."),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused_by_its_argument(

@@ -1,0 +1,172 @@
+"""Bringing this node's writes to another region, in order, in batches.
+
+Rules
+-----
+1. What is in the outbox when a unit of work begins is sent to one node there, some batches ahead of
+   its answers. It coordinates each record in its own region and answers when all are on a majority
+   of their owners. Only then the region's cursor moves, batch by batch, without a gap.
+2. A batch that is refused or lost ends the unit. It begins anew behind the cursor, at the next node
+   that can be reached, after a pause that doubles. What arrived already merges into itself.
+3. A record that is on the disk no longer has expired: a purge waits for the outbox. One that can't
+   be read is owed (``kvnode.outbox``, rule 5).
+4. A unit that has caught up rests for an interval and costs no budget: lag matters. One that has
+   not is background work like any other.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from cluster.ids import DocumentId, NodeId, partition_of
+from kvnode.batching import RECORDS_MAX, Packer
+from kvnode.codec import verify
+from kvnode.errors import CorruptRecord
+from kvnode.log import Log
+from kvnode.outbox import Entry
+from kvnode.ports import Clock
+from kvnode.replica import Replica
+from kvnode.rpc.connection import Lost, Outcome
+from kvnode.rpc.operations import Op
+from kvnode.rpc.transport import Transport
+from kvnode.services.asking import Asker
+from kvnode.services.loop import Work
+
+#: Batches under way at once.
+_AHEAD: Final = 4
+#: Batches of one unit of work.
+_UNIT_BATCHES: Final = 32
+_BACKOFF_MIN_S: Final = 0.2
+_BACKOFF_MAX_S: Final = 10.0
+
+
+class _Batch(msgspec.Struct):
+    last: Entry
+    #: Nothing is left of what has expired.
+    records: dict[tuple[DocumentId, bytes], None]
+
+
+class Shipping:
+    """A service (``kvnode.services.loop``) for one region.
+
+    Args:
+        nodes: Of that region, the one that is asked first in front.
+        asker: Its deadline is that of a batch.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        region: str,
+        nodes: Sequence[NodeId],
+        *,
+        batch_bytes_max: int,
+        interval_s: float,
+        asker: Asker,
+        transport: Transport,
+        partitions: int,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self.name = f"shipping to {region}"
+        self.interval_s = interval_s
+        self._replica = replica
+        self._outbox = replica.outbox
+        self._region = region
+        self._nodes = deque(nodes)
+        self._batch_bytes_max = batch_bytes_max
+        self._asker = asker
+        self._transport = transport
+        self._partitions = partitions
+        self._clock = clock
+        self._log = log
+        self._packer = Packer()
+        self._backoff_s = 0.0
+        self._left_alone_until_s = 0.0
+        self.shipped_count = 0
+        self.shipped_bytes = 0
+
+    async def run_once(self) -> Work:
+        """Send what there is, or as much of it as a unit of work may have."""
+        target = self._target()
+        if target is None or self._clock.monotonic_s() < self._left_alone_until_s:
+            return Work.IDLE
+        batches = islice(self._batches(), _UNIT_BATCHES)
+        under_way: deque[tuple[_Batch, asyncio.Future[Outcome] | None]] = deque()
+        count = 0
+        while True:
+            while len(under_way) < _AHEAD and (batch := next(batches, None)) is not None:
+                under_way.append((batch, self._send(target, batch)))
+                count += 1
+            if not under_way:
+                return Work.BUSY if count == _UNIT_BATCHES else Work.IDLE
+            batch, asked = under_way.popleft()
+            answer = await asked if asked is not None else []
+            if isinstance(answer, Lost):
+                self._fail(target, answer)
+                return Work.IDLE
+            self._backoff_s = 0.0
+            self._outbox.acknowledge(self._region, batch.last)
+            self.shipped_count += len(batch.records)
+
+    def _target(self) -> NodeId | None:
+        """The node that took the last batch, or the next one that can be reached."""
+        for _ in self._nodes:
+            if self._transport.connected(self._nodes[0]):
+                return self._nodes[0]
+            self._nodes.rotate(-1)
+        return None
+
+    def _batches(self) -> Iterator[_Batch]:
+        """What is in the outbox by now behind the region's cursor, as far as it is durable."""
+        after, upto = self._outbox.cursors[self._region].sequence, self._outbox.last
+        records: dict[tuple[DocumentId, bytes], None] = {}
+        size_bytes = 0
+        last: Entry | None = None
+        while after < upto and (entries := self._outbox.read(after, self._batch_bytes_max)):
+            for entry in entries:
+                record = self._record_of(entry)
+                if record is not None:
+                    records[entry.document_id, record] = None
+                    size_bytes += len(record)
+                last = entry
+                if size_bytes >= self._batch_bytes_max or len(records) == RECORDS_MAX:
+                    yield _Batch(entry, records)
+                    records, size_bytes, last = {}, 0, None
+            after = entries[-1].sequence
+        if last is not None:
+            yield _Batch(last, records)
+
+    def _record_of(self, entry: Entry) -> bytes | None:
+        """See rule 3."""
+        try:
+            record = entry.record or self._replica.records.durable(entry.document_id)
+            if record is not None:
+                verify(entry.document_id, record)
+        except CorruptRecord:
+            partition = partition_of(entry.document_id, self._partitions)
+            self._outbox.owe(self._region, partition, entry.coordinated_ms)
+            return None
+        return record
+
+    def _send(self, target: NodeId, batch: _Batch) -> "asyncio.Future[Outcome] | None":
+        if not batch.records:
+            return None
+        codec, packed = self._packer.pack(batch.records)
+        self.shipped_bytes += len(packed)
+        return self._asker.send(target, Op.SHIP, [codec, packed], len(packed))
+
+    def _fail(self, target: NodeId, lost: Lost) -> None:
+        self._backoff_s = min(_BACKOFF_MAX_S, max(_BACKOFF_MIN_S, 2 * self._backoff_s))
+        self._left_alone_until_s = self._clock.monotonic_s() + self._backoff_s
+        self._nodes.rotate(-1)
+        self._log.info(
+            "shipping.postponed",
+            region=self._region,
+            peer=target,
+            reason=lost.code,
+            wait_s=self._backoff_s,
+        )

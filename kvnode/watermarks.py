@@ -1,0 +1,37 @@
+"""How far this node's region has come with each other region's writes.
+
+Each node of another region tells up to when its writes are here (``kvnode.outbox``, rule 6). The
+watermark of a region is the least of what its nodes told: *every write that it coordinated before
+is on a majority of the owners here*. A node that says nothing holds it up, and so does one that
+has said nothing yet since this node started: it is not kept on disk, for it is told again soon.
+"""
+
+from cluster.ids import NodeId
+from cluster.layout import Rings
+
+
+class Watermarks:
+    """As one node knows them."""
+
+    def __init__(self, rings: Rings, node: NodeId) -> None:
+        self.regions = rings.other_regions(node)
+        self._told_ms = {
+            region: dict.fromkeys(rings.nodes_of(region), 0) for region in self.regions
+        }
+        self._region_of = rings.region_of
+
+    def take(self, node: NodeId, watermark_ms: int) -> None:
+        """A node of another region has told how far its writes are here."""
+        told_ms = self._told_ms.get(self._region_of.get(node, ""))
+        if told_ms is None:
+            raise ValueError(f"{node} is in no other region")
+        told_ms[node] = max(told_ms[node], watermark_ms)
+
+    def of(self, region: str) -> int:
+        """Unix time in milliseconds; 0: not known."""
+        return min(self._told_ms[region].values())
+
+    def slowest(self, region: str) -> NodeId:
+        """The node that holds a region's watermark up."""
+        told_ms = self._told_ms[region]
+        return min(told_ms, key=told_ms.__getitem__)

@@ -36,7 +36,8 @@ ORDER = """
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
-    kvnode.regionhandlers  kvnode.handlers  kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
+    kvnode.regionhandlers  kvnode.handlers
+    kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
 
     docservice.store  docservice.documents  docservice.http  docservice.serving
 

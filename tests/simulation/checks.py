@@ -198,8 +198,7 @@ def _resurrections(
     for op in operations:
         if not isinstance(op.answer, Found) or purged_s is None or op.invoked_s <= purged_s:
             continue
-        anew = _created_after(op.answer.create, purged_s)
-        if not anew and not watch.atlas.was_away(op.via, op.invoked_s):
+        if not _created_after(op.answer.create, purged_s):
             yield "I4", f"back after it was purged: {op}"
 
 

@@ -170,7 +170,7 @@ def fences(cluster: SimCluster) -> list[str]:
     for machine in cluster.alive():
         if machine.documents is not None:
             fenced = machine.serving.background.rebuild.fenced()
-            joining = machine.serving.checkin.joining_count
+            joining = len(machine.serving.checkin.joining)
             if fenced or joining:
                 found.append(f"{machine.name}: {len(fenced)} fenced, {joining} joining")
     return found

@@ -124,6 +124,9 @@ class Purge:
         if refused is not None:
             self._veto(proposal, *refused)
             return
+        if returned := [node for node in absent if not self._is_absent(node)]:
+            self._veto(proposal, returned[0], "returned")
+            return
         self.vetoes.pop(proposal.partition, None)
         self._agreement.conclude(proposal)
         await self._replica.durable()

@@ -173,6 +173,11 @@ def boot_key(node: NodeId) -> bytes:
     return BOOT_PREFIX + node.encode()
 
 
+def node_of_boot(key: bytes) -> NodeId:
+    """The inverse of ``boot_key``."""
+    return NodeId(key[len(BOOT_PREFIX) :].decode())
+
+
 def outbox_key(sequence: int) -> bytes:
     """Where a write is that other regions have yet to get."""
     return OUTBOX_PREFIX + sequence.to_bytes(8, "big")

@@ -21,7 +21,8 @@ ORDER = """
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
-    kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.batching  kvnode.watermarks
+    kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases  kvnode.batching
+    kvnode.watermarks
 
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
@@ -54,7 +55,7 @@ PURITY = """
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks kvnode.jobs
+    kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks kvnode.jobs kvnode.leases
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.documents

@@ -44,9 +44,9 @@ from kvnode.storage.keys import (
 from kvnode.storage.ranges import all_with
 
 #: Bytes of the log up to and with this entry, when it was coordinated, its document.
-_ENTRY: Final = struct.Struct(">QQ16s")
+ENTRY: Final = struct.Struct(">QQ16s")
 #: The last entry acknowledged, bytes of the log up to it, what was told.
-_CURSOR: Final = struct.Struct(">QQQ")
+CURSOR: Final = struct.Struct(">QQQ")
 _KEY_BYTES: Final = 9
 #: Rows that leave the log at once, and those read at once.
 _TRIM_MAX: Final = 4096
@@ -121,15 +121,15 @@ class Outbox:
 
     def append(self, document_id: bytes, record: bytes | None) -> None:
         """A write is being coordinated here; ``record`` unless this node puts a copy as well."""
-        size_bytes = _KEY_BYTES + _ENTRY.size + (len(record) if record is not None else 0)
+        size_bytes = _KEY_BYTES + ENTRY.size + (len(record) if record is not None else 0)
         self._written_bytes += size_bytes
-        head = _ENTRY.pack(self._written_bytes, self._now_ms(), document_id)
+        head = ENTRY.pack(self._written_bytes, self._now_ms(), document_id)
         self._engine.put(outbox_key(self._next), head + record if record is not None else head)
         self._next += 1
 
     def read(self, after: int, size_bytes: int) -> list[Entry]:
         """Durable entries behind one, in order; about as many as ``size_bytes`` of records hold."""
-        limit = max(1, min(_READ_MAX, size_bytes // _ENTRY.size))
+        limit = max(1, min(_READ_MAX, size_bytes // ENTRY.size))
         found = self._engine.salvage(outbox_key(after + 1), prefix_stop(OUTBOX_PREFIX), limit)
         if found.gaps:
             self.lose_all()
@@ -247,7 +247,7 @@ class Outbox:
             except CorruptRecord:
                 value = None
             if value is not None:
-                return int(_ENTRY.unpack_from(value)[1])
+                return int(ENTRY.unpack_from(value)[1])
             self.lose_all()
         return self._now_ms()
 
@@ -269,7 +269,7 @@ class Outbox:
         for region, cursor in self.cursors.items():
             row = rows.get(cursor_key(region))
             if row is not None:
-                cursor.sequence, cursor.written_bytes, cursor.told_ms = _CURSOR.unpack(row)
+                cursor.sequence, cursor.written_bytes, cursor.told_ms = CURSOR.unpack(row)
         known = [region for region in self.regions if cursor_key(region) in rows]
         self._find_ends([self.cursors[region] for region in known])
         for key, value in all_with(self._engine, REGION_DEBT_PREFIX):
@@ -306,11 +306,11 @@ class Outbox:
 
     def _put_cursor(self, region: str) -> None:
         cursor = self.cursors[region]
-        row = _CURSOR.pack(cursor.sequence, cursor.written_bytes, cursor.told_ms)
+        row = CURSOR.pack(cursor.sequence, cursor.written_bytes, cursor.told_ms)
         self._engine.put(cursor_key(region), row)
 
 
 def _entry(key: bytes, value: bytes) -> Entry:
-    written_bytes, coordinated_ms, document_id = _ENTRY.unpack_from(value)
-    record = value[_ENTRY.size :] or None
+    written_bytes, coordinated_ms, document_id = ENTRY.unpack_from(value)
+    record = value[ENTRY.size :] or None
     return Entry(sequence_of(key), written_bytes, coordinated_ms, DocumentId(document_id), record)

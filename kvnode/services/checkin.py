@@ -87,9 +87,7 @@ class CheckIn:
         self._answered_s: dict[NodeId, float] = {}
         self._others = {
             partition: [
-                one
-                for one in rings.owners_in(rings.region_of[node], partition)
-                if one != node
+                one for one in rings.owners_in(rings.region_of[node], partition) if one != node
             ]
             for partition in rings.partitions_of(node)
         }

@@ -179,10 +179,12 @@ class Settling:
     # Rule 3 -------------------------------------------------------------------------------------
 
     async def _tell(self) -> None:
-        watermarks = {region: self._outbox.tell(region) for region in self._outbox.regions}
+        watermarks: dict[NodeId, int] = {}
+        for region in self._outbox.regions:
+            confirmed = [peer for peer in self._rings.nodes_of(region) if self._has_confirmed(peer)]
+            if confirmed:
+                watermarks.update(dict.fromkeys(confirmed, self._outbox.tell(region)))
         await self._replica.durable()
-        for region, watermark_ms in watermarks.items():
-            for peer in self._rings.nodes_of(region):
-                if self._has_confirmed(peer):
-                    # Whoever misses it is told more the next time.
-                    self._asker.send(peer, Op.WATERMARK, [watermark_ms])
+        for peer, watermark_ms in watermarks.items():
+            # Whoever misses it is told more the next time.
+            self._asker.send(peer, Op.WATERMARK, [watermark_ms])

@@ -114,7 +114,7 @@ class Shipping:
 
     def _target(self) -> NodeId | None:
         """The node that took the last batch, or the next one that can be reached."""
-        for _ in self._nodes:
+        for _ in range(len(self._nodes)):
             if self._transport.connected(self._nodes[0]):
                 return self._nodes[0]
             self._nodes.rotate(-1)

@@ -25,6 +25,9 @@ I4   What was acknowledged or read as deleted is deleted there, or purged.
 Replicas whose copy a fault destroyed (``atlas``) count no more, and nothing but I4 is promised of a
 document whose last copy it was.
 
+Where there are several regions, this holds within each of them. Between them nothing that was
+acknowledged is lost, and I20 says from when on it is everywhere (``invariants`` of the simulation).
+
 "Absent" counts only from owners, so it needs no strictness; "found" counts from hint holders too.
 """
 
@@ -142,7 +145,7 @@ def _absences(
         if over:
             continue
         if isinstance(op.answer, DocumentNotFound):
-            for create in acknowledged:
+            for create in _of_one_region(acknowledged, op, evidence.bounds):
                 if _after(op, create) and _left(create, evidence, op) + op.answer.acked > copies:
                     yield "I1", f"absent: {op}, after {create}"
         gone = isinstance(op.answer, DocumentDeleted | KeyDeleted)
@@ -186,6 +189,7 @@ def _guesses(
                 yield "I2", f"too few said so: {op}"
             assert op.answered_s is not None
             holders = evidence.holders_during(document_id, op.invoked_s, op.answered_s)
+            holders = [one for one in holders if evidence.bounds.together(one, op.via)]
             if len(holders) + op.answer.acked > copies:
                 yield "I2", f"{holders} had it: {op}"
 
@@ -209,13 +213,13 @@ def _deletes(
     for delete in deletes:
         if not delete.acknowledged:
             continue
-        for op in found:
+        for op in _of_one_region(found, delete, evidence.bounds):
             assert isinstance(op.answer, Found)
             left = _left(delete, evidence, op)
             strict = not op.quorums.sloppy and left + op.answer.fetched.answered > copies
             if strict and _after(op, delete):
                 yield "I3", f"still there: {op}, after {delete}"
-        for op in creates:
+        for op in _of_one_region(creates, delete, evidence.bounds):
             left = _left(delete, evidence, op)
             if op.acknowledged and _after(op, delete) and left + op.replicas > copies:
                 yield "I10", f"created again: {op}, after {delete}"
@@ -227,7 +231,9 @@ def _bodies(
     if not creates:
         return
     destroyed = evidence.atlas.destroyed_since(creates[0].document_id or b"", 0)
-    if not _strong(creates, evidence.bounds.copies, destroyed):
+    bounds = evidence.bounds
+    apart = not bounds.together(*(op.via for op in creates))
+    if apart or not _strong(creates, bounds.copies, destroyed):
         return
     acknowledged = [op for op in creates if op.acknowledged]
     contents = {op.content for op in acknowledged}
@@ -274,14 +280,22 @@ def _may_store(create: Operation, evidence: Evidence) -> bool:
     """Whether a create's content may be on a disk after its answer.
 
     One that a delete overtakes is stored, perhaps read, and then answered with KeyDeleted. In the
-    weak mode a body is stored before anybody knows of another one.
+    weak mode, and in another region, a body is stored before anybody knows of another one.
     """
-    weak = create.quorums.write <= evidence.bounds.copies // 2
+    bounds = evidence.bounds
+    weak = create.quorums.write <= bounds.copies // 2 or not bounds.together(*bounds.region_of)
     return (
         not create.refused
         or isinstance(create.answer, KeyDeleted)
         or (isinstance(create.answer, KeyReused) and weak)
     )
+
+
+def _of_one_region(
+    operations: Iterable[Operation], other: Operation, bounds: Bounds
+) -> list[Operation]:
+    """Those that were asked for where another one was: their quorums meet."""
+    return [op for op in operations if bounds.together(op.via, other.via)]
 
 
 def _origins(history: list[Operation]) -> dict[str, list[Operation]]:

@@ -31,6 +31,12 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     late_s: float
     #: The wall time at which the times of a history are zero.
     start_ms: int
+    #: Of every machine, where there are several regions: quorums are of one.
+    region_of: Mapping[str, str] = {}
+
+    def together(self, *machines: str) -> bool:
+        """Whether machines are in one region."""
+        return len({self.region_of.get(machine) for machine in machines}) <= 1
 
 
 class Damage(Protocol):

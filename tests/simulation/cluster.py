@@ -11,13 +11,13 @@ Rules
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from itertools import count, permutations
 from typing import Final
 
 import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
-from cluster.layout import ring_of
+from cluster.layout import rings_of
 from cluster.ring import fallbacks
 from cluster.settings import (
     AntiEntropySettings,
@@ -25,6 +25,7 @@ from cluster.settings import (
     HintSettings,
     LifecycleSettings,
     NodeSettings,
+    RegionSettings,
     ReplicationSettings,
 )
 from tests.simulation.clients import CLUSTER_ID, Clients, id_of_key
@@ -39,6 +40,8 @@ REGION: Final = "a"
 DOCS: Final = "docs"
 #: How often a condition is looked at.
 POLL_S: Final = 0.02
+#: Seconds (least, most) from one region to another.
+REGION_LATENCY_S: Final = (0.015, 0.03)
 _RPC_PORT: Final = 9000
 
 
@@ -50,24 +53,34 @@ def settings_of(
     hints: HintSettings | None = None,
     antientropy: AntiEntropySettings | None = None,
     lifecycle: LifecycleSettings | None = None,
+    regions: str = REGION,
+    between: RegionSettings | None = None,
 ) -> ClusterSettings:
-    """The cluster file of nodes a1, a2, ... in zones z1, z2, ..., taken in turn."""
+    """The cluster file of nodes a1, a2, ... in zones z1, z2, ..., taken in turn.
+
+    Args:
+        nodes: In each region.
+        regions: Their names, of one letter each.
+        between: How writes are brought from one to another.
+    """
     return ClusterSettings(
         cluster_id=CLUSTER_ID,
         replication=ReplicationSettings(partitions=partitions),
         hints=hints or HintSettings(),
         antientropy=antientropy or AntiEntropySettings(),
         lifecycle=lifecycle or LifecycleSettings(),
+        regions=between or RegionSettings(),
         node=tuple(
             NodeSettings(
-                id=f"{REGION}{number}",
-                region=REGION,
+                id=f"{region}{number}",
+                region=region,
                 zone=f"z{(number - 1) % zones + 1}",
-                host=f"{REGION}{number}",
+                host=f"{region}{number}",
                 http_port=_RPC_PORT - 1000,
                 rpc_port=_RPC_PORT,
                 ops_port=_RPC_PORT + 1000,
             )
+            for region in regions
             for number in range(1, nodes + 1)
         ),
     )
@@ -81,7 +94,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class SimCluster(Clients):
-    """The nodes of one region, and a document service beside them.
+    """The nodes of all regions, and a document service in the first one.
 
     Args:
         loop: The world.
@@ -90,21 +103,33 @@ class SimCluster(Clients):
 
     def __init__(self, loop: SimLoop, settings: ClusterSettings) -> None:
         self.settings = settings
-        self.ring = ring_of(settings, REGION)
+        self.rings = rings_of(settings)
+        #: Of the first region.
+        self.ring = self.rings.by_region[REGION]
         self.faults: list[Fault] = []
         #: Machines that stay down until their repair is through.
         self.in_repair: dict[str, None] = {}
         self.nodes: dict[str, NodeMachine] = {}
         disks: dict[str, SimDisk] = {}
         wall_ms: dict[str, Callable[[], int]] = {}
-        self.watch = DiskWatch(self.ring, settings, disks, wall_ms, loop.time)
-        for own in settings.region_nodes(REGION):
+        self.watch = DiskWatch(
+            self.rings,
+            {DOCS: settings.node[0].region} | {one.id: one.region for one in settings.node},
+            settings,
+            disks,
+            wall_ms,
+            loop.time,
+        )
+        for own in settings.node:
             watch = self.watch
             machine = NodeMachine(loop, settings, own, watch.committed, watch.atlas.goes_away)
             self.nodes[own.id] = machine
             disks[own.id] = machine.disk
             wall_ms[own.id] = machine.clock.wall_ms
         self.docs = ServiceMachine(loop, settings, DOCS)
+        for one, other in permutations(self.nodes.values(), 2):
+            if one.region != other.region:
+                loop.network.latency_s[one.name, other.name] = REGION_LATENCY_S
         machines: dict[str, Machine] = {**self.nodes, DOCS: self.docs}
         super().__init__(loop, machines, self.watch.acknowledged)
 
@@ -225,10 +250,11 @@ class SimCluster(Clients):
             starting
             or unsure
             or [
-                f"{watcher} does not hold {peer.name} for up"
-                for watcher in (machine.name for machine in running)
+                f"{watcher.name} does not hold {peer.name} for up"
+                for watcher in running
                 for peer in self.alive()
-                if not self._holds_for_up(watcher, peer.name)
+                if watcher is not self.docs or peer.region == watcher.region
+                if not self._holds_for_up(watcher.name, peer.name)
             ]
         )
 
@@ -237,7 +263,7 @@ class SimCluster(Clients):
         running = [other.name for other in self.alive() if other is not machine]
         checkin = machine.serving.checkin
         return bool(checkin.unanswered) or any(
-            owner in running for part in checkin.joining for owner in self.ring.primaries(part)
+            owner in running for part in checkin.joining for owner in self.rings.owners(part)
         )
 
     def _holds_for_up(self, watcher: str, name: str) -> bool:
@@ -248,8 +274,16 @@ class SimCluster(Clients):
     # Where documents are ------------------------------------------------------------------
 
     def owners(self, document_id: bytes) -> tuple[NodeId, ...]:
-        """The primaries of a document, in preference order."""
-        return self.ring.primaries(partition_of(document_id, self.ring.partitions))
+        """The primaries of a document in all regions, each region's in preference order."""
+        return tuple(self.rings.owners(partition_of(document_id, self.ring.partitions)))
+
+    def owners_in(self, region: str, document_id: bytes) -> tuple[NodeId, ...]:
+        """Those in one region."""
+        return self.rings.owners_in(region, partition_of(document_id, self.ring.partitions))
+
+    def region(self, name: str) -> list[str]:
+        """The nodes of a region."""
+        return [str(node) for node in self.rings.nodes_of(name)]
 
     def stand_ins(self, document_id: bytes) -> tuple[NodeId, ...]:
         """The other nodes, in the order in which they stand in for a document's primaries."""
@@ -265,7 +299,7 @@ class SimCluster(Clients):
         assert sorted(owners) in [sorted(primaries) for primaries in self.ring.owners]
         for number in count():
             key = f"key-{number}"
-            if sorted(self.owners(id_of_key(key))) == sorted(owners):
+            if sorted(self.owners_in(REGION, id_of_key(key))) == sorted(owners):
                 yield key
 
     def hints_of(self, holder: str, target: str, document_id: DocumentId) -> bool:

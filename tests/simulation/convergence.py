@@ -37,7 +37,7 @@ async def settle(cluster: SimCluster, within_s: float = 10.0) -> None:
     """Wait until no hint is held and all owners of every document say the same of it."""
 
     def unsettled() -> list[str]:
-        return hints(cluster) + differences(cluster)
+        return hints(cluster) + unshipped(cluster) + differences(cluster)
 
     await cluster.until(lambda: not unsettled(), within_s, unsettled)
 
@@ -71,7 +71,7 @@ async def level(cluster: SimCluster) -> None:
     """Wait until the cluster has repaired itself, without a read: all owners hold the same."""
 
     def missing() -> list[str]:
-        undecided = fences(cluster) + hints(cluster) + suspects(cluster)
+        undecided = fences(cluster) + hints(cluster) + suspects(cluster) + unshipped(cluster)
         return undecided + damage(cluster) + unlevel(cluster) or wrong_books(cluster)
 
     await cluster.until(lambda: not missing(), _LEVEL_S, missing)
@@ -187,9 +187,9 @@ def unlevel(cluster: SimCluster) -> list[str]:
     found = []
     replicas = {one.name: one.serving.replica for one in cluster.alive()}
     expiring = max(one.lifecycle.first_compared_expiring() for one in replicas.values())
-    for partition, owners in enumerate(cluster.ring.owners):
+    for partition in range(cluster.rings.partitions):
         seen = {}
-        for owner in owners:
+        for owner in cluster.rings.owners(partition):
             floor = replicas[owner].lifecycle.floor(partition).bucket
             root = replicas[owner].records.forest.root(partition, expiring, floor)
             seen[owner] = (floor, root)
@@ -223,6 +223,18 @@ def hints(cluster: SimCluster) -> list[str]:
         for machine in cluster.alive()
         for target, held in machine.serving.replica.hints.targets()
     ]
+
+
+def unshipped(cluster: SimCluster) -> list[str]:
+    """What other regions have yet to get, or to be compared with."""
+    found = []
+    for machine in cluster.alive():
+        outbox = machine.serving.replica.outbox
+        for region in outbox.regions:
+            waiting, owed = outbox.waiting(region), len(outbox.owed(region))
+            if waiting or owed:
+                found.append(f"{machine.name}: {waiting} for {region}, {owed} comparisons owed")
+    return found
 
 
 def differences(cluster: SimCluster) -> list[str]:

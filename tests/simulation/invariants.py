@@ -13,6 +13,8 @@ Rules
 5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
    many of them as replicas (I18). A hint that was too old the moment after it was acknowledged
    counts.
+6. What a node tells another region is true (I20): of every write that it has logged before that
+   time, a majority of the owners there has all that the log's batch had, or it has ended.
 
 What is found is kept, not raised: the process that commits would be the one to stumble.
 """
@@ -24,10 +26,11 @@ from typing import Final
 import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
-from cluster.ring import Ring
+from cluster.layout import Rings
 from cluster.settings import ClusterSettings
 from kvnode.floors import decode_floor
 from kvnode.hints import decode_hint
+from kvnode.outbox import CURSOR, ENTRY
 from kvnode.record import NEVER_MS, Record, merge
 from kvnode.storage.commit import Changes
 from kvnode.storage.keys import (
@@ -67,6 +70,7 @@ class DiskWatch:
     """Looks at every commit.
 
     Args:
+        region_of: Of every machine.
         disks: Of every node, by name.
         wall_ms: The wall clock of every node, by name.
         true_s: Virtual time.
@@ -74,14 +78,15 @@ class DiskWatch:
 
     def __init__(
         self,
-        ring: Ring,
+        rings: Rings,
+        region_of: Mapping[str, str],
         settings: ClusterSettings,
         disks: Mapping[str, SimDisk],
         wall_ms: Mapping[str, Callable[[], int]],
         true_s: Callable[[], float],
     ) -> None:
         self.violations: list[Violation] = []
-        self.bounds = BOUNDS
+        self.bounds = msgspec.structs.replace(BOUNDS, region_of=region_of)
         #: Contents that were ever durable anywhere, and documents that had a tombstone.
         self.contents: dict[bytes, DocumentId] = {}
         self.deleted: dict[DocumentId, None] = {}
@@ -98,7 +103,10 @@ class DiskWatch:
         self.commits: dict[DocumentId, list[Commit]] = {}
         #: When and where hints went for their age, by document and whether it is deleted there.
         self._given_up: dict[tuple[DocumentId, bool], list[tuple[float, str]]] = {}
-        self._ring = ring
+        self._rings = rings
+        #: Logged writes that a region has not been told of yet: by node and region, when, the
+        #: document, and what was on the node's disk of it.
+        self._untold: dict[tuple[str, str], list[tuple[int, DocumentId, Record | None]]] = {}
         self._window_ms = int(settings.hints.window_s * 1000)
         self._bucket_ms = int(settings.lifecycle.purge_bucket_s * 1000)
         self._disks = disks
@@ -122,6 +130,10 @@ class DiskWatch:
                     self._hint_changed(disk, key, before, changes)
                 case b"f" if value is not None and decode_floor(value).fenced:
                     self.atlas.is_told(disk.name)
+                case b"o" if value is not None:
+                    self._logged(disk, value, changes)
+                case b"a" if value is not None:
+                    self._told(disk, key[1:].decode(), value)
                 case b"v" if before is not None and before != value:
                     self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
 
@@ -137,7 +149,7 @@ class DiskWatch:
             elif not self._expired(disk, old):
                 self._violated("I5", f"{disk.name} lost its record {describe(old)}", document_id)
             return
-        if disk.name not in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
+        if disk.name not in self._owners(document_id):
             self._violated("I19", f"{disk.name} stores what it does not own", document_id)
         if disk.name in self.purged.get(document_id, ()):
             self.purged[document_id].remove(disk.name)  # deleted once more
@@ -149,6 +161,49 @@ class DiskWatch:
         elif new.create is not None or not self._expired(disk, old):  # or expired, and deleted
             self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)
 
+    def _owners(self, document_id: bytes) -> list[NodeId]:
+        return self._rings.owners(partition_of(document_id, self._rings.partitions))
+
+    def _logged(self, disk: SimDisk, value: bytes, changes: Changes) -> None:
+        """A write is in the outbox, with its record or in one batch with it."""
+        _, coordinated_ms, raw_id = ENTRY.unpack_from(value)
+        document_id, key = DocumentId(raw_id), record_key(raw_id)
+        encoded = value[ENTRY.size :] or changes.get(key, disk.values.get(key))
+        record = readable(document_id, encoded)
+        if record is None:
+            self._violated("I20", f"{disk.name} logs what it does not have", document_id)
+        for region in self._rings.other_regions(NodeId(disk.name)):
+            untold = self._untold.setdefault((disk.name, region), [])
+            untold.append((coordinated_ms, document_id, record))
+
+    def _told(self, disk: SimDisk, region: str, value: bytes) -> None:
+        """Judge that a region is about to be told how far a node has come."""
+        *_, told_ms = CURSOR.unpack(value)
+        untold = self._untold.get((disk.name, region), [])
+        self._untold[disk.name, region] = [entry for entry in untold if entry[0] >= told_ms]
+        for coordinated_ms, document_id, record in untold:
+            if coordinated_ms >= told_ms or record is None or document_id in self.atlas.lost:
+                continue
+            partition = partition_of(document_id, self._rings.partitions)
+            owners = self._rings.owners_in(region, partition)
+            missing = [owner for owner in owners if not self._has_all(owner, document_id, record)]
+            if 2 * len(missing) >= len(owners):
+                what = f"{disk.name} says that {missing} are beyond {told_ms}, and they lack"
+                logged = f"{describe(record)}, logged at {coordinated_ms}"
+                self._violated("I20", f"{what} {logged}", document_id)
+
+    def _has_all(self, owner: str, document_id: DocumentId, wanted: Record) -> bool:
+        """Whether an owner has a record, or has had it, or it has ended there."""
+        disk = self._disks[owner]
+        return (
+            covers(readable(document_id, disk.values.get(record_key(document_id))), wanted)
+            or quarantine_key(document_id) in disk.values
+            or owner in self.purged.get(document_id, ())
+            or self._excused(owner, document_id)
+            or self._expired(disk, wanted)
+            or self.below_floor(disk, document_id, wanted)
+        )
+
     def _expired(self, disk: SimDisk, record: Record) -> bool:
         expires_at_ms = record.create.expires_at_ms if record.create is not None else 0
         return 0 < expires_at_ms <= self._wall_ms[disk.name]()
@@ -159,7 +214,7 @@ class DiskWatch:
         self.purged_s.setdefault(document_id, self._true_s())
         if self._excused(disk.name, document_id):
             return  # it takes over what the others have agreed to
-        for owner in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
+        for owner in self._owners(document_id):
             if owner in self.purged[document_id] or self._excused(owner, document_id):
                 continue
             encoded = self._disks[owner].values.get(record_key(document_id))
@@ -172,7 +227,7 @@ class DiskWatch:
 
     def below_floor(self, disk: SimDisk, document_id: DocumentId, record: Record) -> bool:
         """Whether a deletion is of a time that a disk's owner has agreed to purge."""
-        encoded = disk.values.get(floor_key(partition_of(document_id, self._ring.partitions)))
+        encoded = disk.values.get(floor_key(partition_of(document_id, self._rings.partitions)))
         if encoded is None or record.tombstone is None:
             return False
         return record.tombstone.delete_at_ms // self._bucket_ms < decode_floor(encoded).bucket
@@ -213,8 +268,8 @@ class DiskWatch:
         elif old is not None:
             what = f"{what}, but {target} has {describe(stored)}"
             self._violated("I15", what, document_id)
-        partition = partition_of(document_id, self._ring.partitions)
-        if disk.name not in self._ring.primaries(partition):
+        partition = partition_of(document_id, self._rings.partitions)
+        if disk.name not in self._rings.owners(partition):
             return
         debt = debt_key(target, partition)
         if changes.get(debt, disk.values.get(debt)) is None:
@@ -222,7 +277,7 @@ class DiskWatch:
 
     def _is_with_an_owner(self, document_id: DocumentId, wanted: Record) -> bool:
         """Whether an owner has a record on disk, or had it on a disk that was taken away."""
-        for owner in self._ring.primaries(partition_of(document_id, self._ring.partitions)):
+        for owner in self._owners(document_id):
             values = self._disks[owner].values
             held = readable(document_id, values.get(record_key(document_id)))
             if covers(held, wanted) or quarantine_key(document_id) in values:
@@ -258,15 +313,20 @@ class DiskWatch:
             return
         assert document_id is not None
         deleted = operation.kind is Kind.DELETE
+        near = {
+            name: disk
+            for name, disk in self._disks.items()
+            if self.bounds.together(name, operation.via)
+        }
         replicas = [
             name
-            for name, disk in self._disks.items()
+            for name, disk in near.items()
             if _has(document_id, disk.values.get(record_key(document_id)), deleted=deleted)
         ]
         holders = [
             name
-            for name, disk in self._disks.items()
-            for target in self._disks
+            for name, disk in near.items()
+            for target in near
             if (value := disk.values.get(hint_key(NodeId(target), document_id))) is not None
             and _has(document_id, decode_hint(value)[1], deleted=deleted)
         ]

@@ -57,10 +57,12 @@ class Machine:
         loop: The world.
         settings: The cluster file.
         name: Of the machine and its process.
+        region: Where it stands.
     """
 
-    def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str) -> None:
+    def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str, region: str) -> None:
         self.name = name
+        self.region = region
         chance = loop.stream(f"clock/{name}")
         self.clock = SimClock(
             loop.time,
@@ -126,7 +128,7 @@ class NodeMachine(Machine):
         on_commit: OnCommit,
         on_absent: Callable[[str], None],
     ) -> None:
-        super().__init__(loop, settings, own.id)
+        super().__init__(loop, settings, own.id, own.region)
         self.own = own
         self.disk = SimDisk(own.id, on_commit)
         self.space = SimSpace()
@@ -205,7 +207,7 @@ class ServiceMachine(Machine):
     """A machine with a document service alone, a client of the cluster."""
 
     def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str) -> None:
-        super().__init__(loop, settings, name)
+        super().__init__(loop, settings, name, settings.node[0].region)
         self._client: ClusterClient | None = None
 
     def reaches(self, node: str) -> bool:
@@ -214,13 +216,12 @@ class ServiceMachine(Machine):
 
     async def main(self, entropy: Entropy) -> None:
         """As ``docservice.__main__`` does, without HTTP."""
-        region = self.settings.node[0].region
-        nodes = self.settings.region_nodes(region)
+        nodes = self.settings.region_nodes(self.region)
         self._client = ClusterClient(
             cluster_id=self.settings.cluster_id,
             secret=SECRET,
             rings=rings_of(self.settings),
-            region=region,
+            region=self.region,
             zones={node.node_id: node.zone for node in nodes},
             addresses={NodeId(node.id): (node.host, node.rpc_port) for node in nodes},
             clock=self.clock,

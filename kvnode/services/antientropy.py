@@ -187,7 +187,7 @@ class AntiEntropy:
             if self._repair is not None:
                 self._report_repair(self._repair)
             # The others have their turn first when this one is called again.
-            self.rounds = {**self.rounds, peer: self.rounds.pop(peer)}
+            self.rounds[peer] = self.rounds.pop(peer)
             return Work.BUSY
         return Work.IDLE
 

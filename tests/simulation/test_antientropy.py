@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from cluster.ids import DocumentId
+from cluster.ids import DocumentId, NodeId
 from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
 from kvnode.services.budget import BURST_S
 from kvnode.storage.keys import record_key
@@ -207,3 +207,17 @@ def test_a_repair_stays_within_its_rate_however_much_differs(seed: int) -> None:
         assert cluster.loop.time() - began_s > 0.5 * documents * len(content) / (2 * rate)
 
     simulate(scenario, seed, settings)
+
+
+@seeds(2)
+def test_every_peer_has_its_turn_though_one_always_has_more(seed: int) -> None:
+    """Regression: the peer that was served stayed in front, and the others waited for ever."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        background = cluster.nodes["a1"].serving.background
+        wanted = lambda peer, limit: [0] if peer == "a2" else []  # noqa: E731
+        background.levelling.wanted = wanted  # type: ignore[method-assign]
+        complete = background.antientropy.rounds[NodeId("a3")]
+        await cluster.until(lambda: bool(complete.complete_ms), 20, "a3 was never compared with")
+
+    simulate(scenario, seed, settings_of(antientropy=AntiEntropySettings(interval_s=1.0)))

@@ -55,7 +55,8 @@ class Levelling:
 
     def wanted(self, peer: NodeId, limit: int) -> list[int]:
         """Partitions to compare with a peer before their turn."""
-        return list(self._wanted.get(peer, ()))[:limit]
+        fenced = self._replica.fenced  # rebuilt first: what a fenced copy has, others don't lack
+        return [one for one in self._wanted.get(peer, ()) if not fenced[one]][:limit]
 
     def begins(self) -> int:
         """The number of a comparison that begins now."""

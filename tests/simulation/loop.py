@@ -336,6 +336,12 @@ class SimLoop(asyncio.BaseEventLoop):
         """Refuse: threads have no seed."""
         raise RuntimeError(f"{func} wants a thread, and a simulation has none")
 
+    def _asyncgen_finalizer_hook(self, agen: object) -> None:
+        """A generator whose process died, or whose world ended, between two of its steps.
+
+        The base class would have the loop close it, which is over by then.
+        """
+
     def _write_to_self(self) -> None:
         # A real loop is woken here by ``call_soon_threadsafe``; this one never sleeps.
         assert get_ident() == self._thread_id, "a thread escaped the simulation"  # type: ignore[attr-defined]

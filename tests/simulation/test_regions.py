@@ -11,9 +11,10 @@ import pytest
 
 from cluster.settings import AntiEntropySettings, LifecycleSettings, RegionSettings
 from docservice.documents import DocumentDeleted
-from kvnode.storage.keys import OUTBOX_PREFIX
+from kvnode.storage.identity import Identity
+from kvnode.storage.keys import IDENTITY_KEY, OUTBOX_PREFIX
 from tests.simulation.cluster import SimCluster, settings_of
-from tests.simulation.convergence import level
+from tests.simulation.convergence import ended, level
 from tests.simulation.run import seeds, simulate
 
 A: Final = ("a1", "a2", "a3")
@@ -187,5 +188,151 @@ def test_an_outbox_that_overflows_owes_comparisons_and_pays_them(seed: int) -> N
         await heal(cluster)
         await level(cluster)
         assert cluster.nodes["b1"].serving.replica.records.count == 60
+
+    simulate(scenario, seed, settings)
+
+
+@seeds(4)
+def test_a_stand_in_that_overflows_entrusts_what_only_it_has(seed: int) -> None:
+    """It coordinates for documents that it does not own: its outbox holds whole records of them."""
+    settings = settings_of(
+        5, regions="ab", between=RegionSettings(ship_interval_s=0.1, outbox_bytes_max=400)
+    )
+
+    async def scenario(cluster: SimCluster) -> None:
+        cut_off(cluster)
+        for number in range(40):
+            await cluster.create("a1", f"document {number}", key=f"key {number}")
+        outbox = cluster.nodes["a1"].serving.replica.outbox
+        await cluster.until(lambda: not outbox.overflowing, 20, "still too much")
+        assert outbox.dropped_count > 20
+        await heal(cluster)
+        await level(cluster)
+        assert all(machine.disk.values for machine in cluster.nodes.values())
+
+    simulate(scenario, seed, settings)
+
+
+@seeds(4)
+def test_what_gets_through_one_way_only_is_no_acknowledgement(seed: int) -> None:
+    """Writes arrive, their acknowledgements don't: nothing leaves the outbox."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        for one in B:
+            for other in A:
+                cluster.loop.network.cut(one, other)
+        for number in range(10):
+            await cluster.create("a1", f"document {number}")
+        await asyncio.sleep(8)
+        assert cluster.nodes["a1"].serving.replica.outbox.waiting("b") == 10
+        await heal(cluster)
+        await level(cluster)
+
+    simulate(scenario, seed, TWO)
+
+
+@seeds(4)
+def test_a_region_whose_disks_are_all_lost_is_rebuilt_from_another(seed: int) -> None:
+    """Nobody there remembers that there was anything: the other region does."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [await cluster.create("b1", f"document {n}", write=3) for n in range(10)]
+        await cluster.delete("a1", created[0].document_id, write=3)
+        await level(cluster)
+        cluster.kill(*B)
+        for name in B:
+            identity = Identity(cluster.settings.cluster_id, name, cluster.rings.partitions)
+            cluster.replace_disk(name, {IDENTITY_KEY: identity.encode()})
+        await cluster.create("a2", "meanwhile")
+        for name in B:
+            cluster.note(f"{name} starts")
+            cluster.nodes[name].start()
+        await cluster.until(lambda: _rebuilt(cluster), 60, "not rebuilt")
+        await level(cluster)
+        assert cluster.nodes["b1"].serving.replica.records.count == 11
+        await cluster.until(
+            lambda: all(cluster.nodes[name].serving.watermarks.of("b") for name in A),
+            10,
+            "what b owes is not paid",
+        )
+
+    simulate(scenario, seed, COMPARED)
+
+
+def _rebuilt(cluster: SimCluster) -> bool:
+    """Whether every node of region b has asked for nothing more, and has been fenced before."""
+    machines = [cluster.nodes[name] for name in B]
+    return all(machine.events("node.rebuilt") for machine in machines)
+
+
+@seeds(4)
+def test_a_purge_waits_for_a_region_that_is_cut_off(seed: int) -> None:
+    """It may lack the tombstone, or have been told less; afterwards all of it goes everywhere."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        documents = [await cluster.create("b1", f"document {n}", write=3) for n in range(2)]
+        await level(cluster)
+        await cluster.delete("a1", documents[0].document_id, write=3)
+        await level(cluster)
+        cut_off(cluster)
+        await cluster.delete("a1", documents[1].document_id, write=3)
+        await asyncio.sleep(30)
+        for machine in cluster.nodes.values():
+            assert all(machine.stored(one.document_id) for one in documents)
+        assert {reason for _, reason in vetoes(cluster)} <= {"outbox", "unreachable", "timeout"}
+        assert {node[0] for node, reason in vetoes(cluster) if reason != "outbox"} <= {"b"}
+        found = await cluster.read("b2", documents[1].document_id)
+        assert found.create.content == b"document 1"
+        await heal(cluster)
+        await level(cluster)
+        await ended(cluster)
+        for machine in cluster.nodes.values():
+            assert not any(machine.stored(one.document_id) for one in documents)
+
+    simulate(scenario, seed, COMPARED)
+
+
+def vetoes(cluster: SimCluster) -> list[tuple[str, str]]:
+    """Of purges that region a proposes: which node, and why."""
+    purges = [cluster.nodes[name].serving.background.purge for name in A]
+    return [(veto.node, veto.reason) for purge in purges for veto in purge.vetoes.values()]
+
+
+@seeds(4)
+def test_two_bodies_under_one_key_in_two_regions_end_as_one(seed: int) -> None:
+    """The earlier one, on every disk, and every region that had the other one has counted it."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cut_off(cluster)
+        first = await cluster.create("a1", "body of a", key="key", write=2)
+        await asyncio.sleep(5)  # more than clocks differ
+        second = await cluster.create("b1", "body of b", key="key", write=2)
+        assert first.document_id == second.document_id
+        await heal(cluster)
+        await level(cluster)
+        for via in (*A, *B):
+            assert (await cluster.read(via, first.document_id)).create.content == b"body of a"
+        assert sum(cluster.nodes[name].serving.replica.conflict_count for name in B)
+
+    simulate(scenario, seed, TWO)
+
+
+@seeds(3)
+def test_three_regions_pass_nothing_on(seed: int) -> None:
+    """Each write is shipped once to each other region, by whoever coordinated it."""
+    settings = settings_of(regions="abc", between=SHIPPED)
+
+    async def scenario(cluster: SimCluster) -> None:
+        for number in range(30):
+            via = ("a1", "b2", "c3")[number % 3]
+            await cluster.create(via, f"document {number}", write=2)
+        await level(cluster)
+        await asyncio.sleep(10)
+        shipped = [
+            shipping.shipped_count
+            for machine in cluster.nodes.values()
+            for shipping in machine.serving.background.shipping.values()
+        ]
+        assert sum(shipped) == 2 * 30
 
     simulate(scenario, seed, settings)

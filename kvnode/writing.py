@@ -107,6 +107,9 @@ class Write:
 
     def _log(self) -> None:
         """Append the write to the outbox, in the batch of this node's copy; see rule 5."""
+        if self.answer.done():  # refused already
+            self._logged = True
+            return
         replica = self._coordinator.replica
         self._left_something = True
         replica.outbox.append(self._document_id, None if self._stored_here else self._encoded)

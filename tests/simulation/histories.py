@@ -11,13 +11,19 @@ from typing import Final
 
 import msgspec
 
-from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
+from cluster.settings import (
+    AntiEntropySettings,
+    ClusterSettings,
+    HintSettings,
+    LifecycleSettings,
+    RegionSettings,
+)
 from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, level
 from tests.simulation.loop import Order
-from tests.simulation.nemesis import Nemesis
+from tests.simulation.nemesis import Nemesis, RegionNemesis
 from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
 from tests.simulation.strikes import Strikes
@@ -26,6 +32,7 @@ Trouble = Workload | Nemesis | Strikes
 
 FAULTS_S: Final = 20.0
 LIFETIMES_S: Final = 40.0
+REGIONS_S: Final = 25.0
 _SLOW_LINK_S: Final = (0.001, 0.08)
 
 
@@ -79,6 +86,48 @@ def random_lifetimes(seed: int, plan: Plan | None = None) -> SimCluster:
         await works(cluster)
 
     return simulate(scenario, seed, settings, order=order)
+
+
+def random_regions(seed: int, plan: Plan | None = None) -> SimCluster:
+    """Run and judge the history of a seed in which regions are cut off, and documents end.
+
+    As ``random_lifetimes``: in the end all regions hold the same, and nothing that was deleted.
+    """
+    plan = plan or Plan()
+    chance = Random(f"{seed}/regions")
+    settings, order = far_apart(chance), random_order(chance)
+    nemeses = chance.randint(0, 1)
+
+    async def scenario(cluster: SimCluster) -> None:
+        loop = cluster.loop
+        troubles: list[Trouble] = [
+            Workload(cluster, loop.stream("workload"), SHORT_LIVES),
+            *_nemeses(cluster, plan, nemeses),
+            RegionNemesis(cluster, loop.stream("regions"), plan.line("r")),
+            Strikes(cluster, loop.stream("strikes"), plan.line("s")),
+        ]
+        await _live(cluster, troubles, REGIONS_S)
+        await cluster.calm()
+        await level(cluster)
+        await ended(cluster)
+        await works(cluster)
+
+    return simulate(scenario, seed, settings, order=order)
+
+
+def far_apart(chance: Random) -> ClusterSettings:
+    """A random cluster of two regions, or three, whose months last seconds."""
+    settings = short_lived(chance)
+    nodes, regions = chance.choice([(3, "ab"), (3, "ab"), (4, "ab"), (3, "abc")])
+    between = RegionSettings(
+        outbox_bytes_max=chance.choice([1 << 30, 300]),
+        ship_interval_s=chance.choice([0.1, 0.4]),
+        compare_interval_s=chance.choice([2.0, 5.0]),
+    )
+    apart = settings_of(
+        nodes, partitions=settings.replication.partitions, regions=regions, between=between
+    )
+    return msgspec.structs.replace(settings, node=apart.node, regions=apart.regions)
 
 
 def _nemeses(cluster: SimCluster, plan: Plan, count: int) -> list[Nemesis]:

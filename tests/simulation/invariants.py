@@ -169,9 +169,7 @@ class DiskWatch:
         _, coordinated_ms, raw_id = ENTRY.unpack_from(value)
         document_id, key = DocumentId(raw_id), record_key(raw_id)
         encoded = value[ENTRY.size :] or changes.get(key, disk.values.get(key))
-        record = readable(document_id, encoded)
-        if record is None:
-            self._violated("I20", f"{disk.name} logs what it does not have", document_id)
+        record = readable(document_id, encoded)  # None: it has ended, and is stored nowhere
         for region in self._rings.other_regions(NodeId(disk.name)):
             untold = self._untold.setdefault((disk.name, region), [])
             untold.append((coordinated_ms, document_id, record))

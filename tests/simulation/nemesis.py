@@ -23,6 +23,7 @@ _QUIET_S: Final = (0.1, 2.0)
 _LASTS_S: Final = (0.05, 8.0)
 _SLOW_COMMIT_S: Final = (0.05, 0.8)
 _JUMP_S: Final = 1.0
+_FAR_S: Final = (0.1, 0.6)
 
 
 class Nemesis:
@@ -73,6 +74,9 @@ class Nemesis:
 
     async def _revive(self, name: str) -> None:
         await self._last()
+        self._bring_back(name)
+
+    def _bring_back(self, name: str) -> None:
         machine = self._cluster.machines[name]
         if self._happens and machine.process.dead and name not in self._cluster.in_repair:
             self._cluster.note(f"{name} starts")
@@ -148,3 +152,51 @@ class Nemesis:
 
     async def _last(self) -> None:
         await asyncio.sleep(self._chance.uniform(*_LASTS_S))
+
+
+class RegionNemesis(Nemesis):
+    """Faults that strike a whole region, or what is between two."""
+
+    def __init__(self, cluster: SimCluster, chance: Random, line: Line) -> None:
+        super().__init__(cluster, chance, line)
+        self._faults = [self._cut_region, self._cut_one_way, self._slow_region, self._darken]
+
+    async def _cut_region(self) -> None:
+        mine, others = self._split()
+        await self._separate([pair for a in mine for b in others for pair in ((a, b), (b, a))])
+
+    async def _cut_one_way(self) -> None:
+        mine, others = self._split()
+        await self._separate([(a, b) for a in mine for b in others])
+
+    async def _slow_region(self) -> None:
+        mine, others = self._split()
+        if not self._happens:
+            await self._last()
+            return
+        latency_s = self._cluster.loop.network.latency_s
+        usual = dict(latency_s)
+        self._cluster.note(f"{' '.join(mine)} are far from all others")
+        for one in mine:
+            for other in others:
+                latency_s[one, other] = latency_s[other, one] = _FAR_S
+        await self._last()
+        self._cluster.note(f"{' '.join(mine)} are as near as before")
+        latency_s.clear()
+        latency_s.update(usual)
+
+    async def _darken(self) -> None:
+        mine, _ = self._split()
+        running = [name for name in mine if not self._cluster.machines[name].process.dead]
+        if self._happens and running:
+            self._cluster.power_off(*running)
+        await self._last()
+        for name in mine:
+            self._bring_back(name)
+
+    def _split(self) -> tuple[list[str], list[str]]:
+        """The machines of one region, and all others."""
+        region = self._chance.choice(list(self._cluster.rings.by_region))
+        machines = self._cluster.machines
+        mine = [name for name, machine in machines.items() if machine.region == region]
+        return mine, [name for name in machines if name not in mine]

@@ -40,6 +40,8 @@ _STRIKES: Final = {
     "disk filled": " fills up",
 }
 
+_APART: Final = {"regions far apart": " far from all others"}
+
 
 def met_in_history(cluster: SimCluster) -> Counter[str]:
     """What any history can meet, with a zero for what this one did not."""
@@ -77,6 +79,20 @@ def met_in_lifetimes(cluster: SimCluster) -> Counter[str]:
         met["hint over its age"] += sum(
             line.fields["reason"] == "expired" for line in machine.events("hint.dropped")
         )
+    return met
+
+
+def met_in_regions(cluster: SimCluster) -> Counter[str]:
+    """The same, and what takes several regions."""
+    met = met_in_lifetimes(cluster)
+    met.update(_faults(cluster, _APART))
+    for machine in cluster.nodes.values():
+        background, outbox = machine.serving.background, machine.serving.replica.outbox
+        met["shipped"] += sum(one.shipped_count for one in background.shipping.values())
+        met["shipping postponed"] += _logged(machine, "shipping.postponed")
+        met["outbox overflowed"] += _logged(machine, "outbox.overflowed")
+        met["region's debt paid"] += outbox.repaid_count
+        met["watermark known"] += any(map(machine.serving.watermarks.of, outbox.regions))
     return met
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from cluster.ids import NodeId
 from cluster.settings import AntiEntropySettings, LifecycleSettings, RegionSettings
 from docservice.documents import DocumentDeleted
 from kvnode.storage.identity import Identity
@@ -22,6 +23,10 @@ B: Final = ("b1", "b2", "b3")
 #: Nothing but the outbox brings anything to another region.
 SHIPPED = RegionSettings(ship_interval_s=0.1)
 TWO = settings_of(regions="ab", between=SHIPPED)
+#: The owners in one region are levelled soon, as a power cut takes hints with it.
+LEVELLED = settings_of(
+    regions="ab", between=SHIPPED, antientropy=AntiEntropySettings(interval_s=1.0)
+)
 #: Months that last seconds.
 SHORT = LifecycleSettings(tombstone_retention_s=3.0, purge_bucket_s=0.5, sweep_interval_s=0.3)
 #: And comparisons that follow.
@@ -211,6 +216,79 @@ def test_a_stand_in_that_overflows_entrusts_what_only_it_has(seed: int) -> None:
         assert all(machine.disk.values for machine in cluster.nodes.values())
 
     simulate(scenario, seed, settings)
+
+
+@seeds(4)
+def test_what_only_a_stand_in_has_stays_in_its_outbox_until_an_owner_takes_it(seed: int) -> None:
+    """However full the outbox is: nobody could ever compare what no owner has."""
+    settings = settings_of(
+        5, regions="ab", between=RegionSettings(ship_interval_s=0.1, outbox_bytes_max=400)
+    )
+
+    async def scenario(cluster: SimCluster) -> None:
+        owners, holder = ("a3", "a4", "a5"), "a1"
+        keys = [key for _, key in zip(range(10), cluster.keys_of(*owners), strict=False)]
+        cut_off(cluster)
+        others = [name for name in cluster.machines if name != holder]
+        cluster.loop.network.partition([holder], others)
+        up = cluster.nodes[holder].serving.is_up
+        await cluster.until(lambda: not any(up(NodeId(one)) for one in owners), 10, "still up")
+        for key in keys:
+            await cluster.create(holder, key, key=key)
+        outbox = cluster.nodes[holder].serving.replica.outbox
+        await asyncio.sleep(5)
+        assert outbox.waiting("b") == len(keys)
+        assert outbox.overflowing
+        await heal(cluster)
+        await level(cluster)
+
+    simulate(scenario, seed, settings)
+
+
+@seeds(8)
+def test_a_region_without_power_in_the_middle_of_a_batch_leaves_no_hole(seed: int) -> None:
+    """An acknowledgement says that it is on a majority of the disks there."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        chance = cluster.loop.stream("power")
+        for name in B:
+            cluster.nodes[name].commit_latency_s = (0.1, 0.4)
+        for _ in range(3):
+            for number in range(8):
+                await cluster.create("a1", f"document {number}")
+            await asyncio.sleep(chance.uniform(0.1, 0.6))
+            cluster.power_off(*B)
+            await asyncio.sleep(1)
+            await cluster.restart(*B)
+        await level(cluster)
+
+    simulate(scenario, seed, LEVELLED)
+
+
+@seeds(4)
+def test_a_node_that_loses_its_disk_with_its_outbox_owes_all_of_it(seed: int) -> None:
+    """What it acknowledged and had not shipped is on other disks of its region, and found there."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        await level(cluster)
+        cut_off(cluster)
+        created = [await cluster.create("b1", f"document {n}", write=3) for n in range(8)]
+        cluster.kill("b1")
+        identity = Identity(cluster.settings.cluster_id, "b1", cluster.rings.partitions)
+        cluster.replace_disk("b1", {IDENTITY_KEY: identity.encode()})
+        cluster.nodes["b1"].start()
+        await cluster.until(lambda: bool(cluster.nodes["b1"].events("node.rebuilt")), 60, "fenced")
+        outbox = cluster.nodes["b1"].serving.replica.outbox
+        assert len(outbox.owed("a")) == cluster.rings.partitions
+        await heal(cluster)
+        await level(cluster)
+        for one in created:
+            await cluster.read("a1", one.document_id, read=3)
+        await cluster.until(
+            lambda: bool(cluster.nodes["a1"].serving.watermarks.of("b")), 10, "it stands still"
+        )
+
+    simulate(scenario, seed, COMPARED)
 
 
 @seeds(4)

@@ -1,0 +1,153 @@
+"""As ``test_ablations``, of what brings writes to other regions and says how far they have come."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pytest
+
+from cluster.layout import Rings
+from kvnode.outbox import Outbox
+from kvnode.regionhandlers import RegionHandlers
+from kvnode.services.purge import Purge
+from kvnode.services.settling import Settling
+from kvnode.services.shipping import Shipping
+from kvnode.writing import Write
+from tests.simulation import test_regions
+from tests.simulation.ablations import Ablation, Ablations, first_failing
+
+ABLATIONS: Final = Ablations()
+ablation = ABLATIONS.add
+_DIES: Final = test_regions.test_a_coordinator_that_dies_ships_what_it_acknowledged_when_it_is_back
+_HOLE: Final = test_regions.test_a_node_that_takes_a_batch_and_dies_leaves_no_hole
+_OVERFLOWS: Final = test_regions.test_an_outbox_that_overflows_owes_comparisons_and_pays_them
+_STAND_IN: Final = (
+    test_regions.test_what_only_a_stand_in_has_stays_in_its_outbox_until_an_owner_takes_it
+)
+_ONE_WAY: Final = test_regions.test_what_gets_through_one_way_only_is_no_acknowledgement
+_LOST: Final = test_regions.test_a_node_that_loses_its_disk_with_its_outbox_owes_all_of_it
+_PURGE: Final = test_regions.test_a_purge_waits_for_a_region_that_is_cut_off
+_POWER: Final = test_regions.test_a_region_without_power_in_the_middle_of_a_batch_leaves_no_hole
+_THREE: Final = test_regions.test_three_regions_pass_nothing_on
+
+
+@ablation("assert|still", first_failing(_DIES))
+def logged_after_the_answer(patch: pytest.MonkeyPatch) -> None:
+    """The outbox's entry is not in the batch of the coordinator's copy, and nobody waits for it."""
+    log = Write._log
+
+    def late(self: Write) -> None:
+        self._logged = True
+        asyncio.get_running_loop().call_later(0.5, log, self)
+
+    patch.setattr(Write, "_log", late)
+
+
+@ablation("I20|still", first_failing(_HOLE))
+def cursor_moved_when_sent(patch: pytest.MonkeyPatch) -> None:
+    """A batch counts as acknowledged once it is on its way."""
+    send = Shipping._send
+
+    def sent(self: Shipping, target: Any, batch: Any) -> Any:
+        self._outbox.acknowledge(self._region, batch.last)
+        return send(self, target, batch)
+
+    patch.setattr(Shipping, "_send", sent)
+
+
+@ablation("I20|still", first_failing(_POWER))
+def answered_before_a_majority_has_it(patch: pytest.MonkeyPatch) -> None:
+    """The other side acknowledges a batch when it has been sent on to its owners."""
+
+    async def at_once(self: RegionHandlers, pairs: Any, deadline_s: float) -> Any:
+        for document_id, encoded in pairs:
+            write = self._coordinator.take_in(document_id, encoded, deadline_s)
+            write.add_done_callback(lambda done: done.exception())
+        return [], 0
+
+    patch.setattr(RegionHandlers, "_take_in", at_once)
+
+
+@ablation("I20|still", first_failing(_OVERFLOWS))
+def dropped_in_silence(patch: pytest.MonkeyPatch) -> None:
+    """What leaves an outbox that is full is owed to nobody."""
+    patch.setattr(Outbox, "owe", lambda self, region, partition, since_ms: None)
+
+
+@ablation("I20", first_failing(_OVERFLOWS))
+def watermark_without_debts(patch: pytest.MonkeyPatch) -> None:
+    """A region is told that nothing is left to do while comparisons are owed."""
+    patch.setattr(Outbox, "watermark_ms", Outbox._oldest_ms)
+
+
+@ablation("I20", first_failing(_ONE_WAY))
+def watermark_without_the_log(patch: pytest.MonkeyPatch) -> None:
+    """A region is told that nothing is left to do while writes wait in the outbox."""
+    patch.setattr(Outbox, "watermark_ms", lambda self, region: self._now_ms())
+
+
+@ablation("I20|assert", first_failing(_LOST))
+def lost_logs_not_owed(patch: pytest.MonkeyPatch) -> None:
+    """A node that has lost its disk tells that nothing is left to do."""
+    patch.setattr(Outbox, "owe_all", lambda self: None)
+
+
+@ablation("I20|still", first_failing(_OVERFLOWS))
+def paid_by_one_comparison(patch: pytest.MonkeyPatch) -> None:
+    """A debt counts as paid when one owner on either side has compared."""
+    owners_in = Rings.owners_in
+
+    def one(self: Rings, region: str, partition: int) -> Sequence[Any]:
+        return owners_in(self, region, partition)[-1:]
+
+    pay = Settling._pay
+
+    async def paid(self: Settling, *debts: Any) -> None:
+        with pytest.MonkeyPatch.context() as only_here:
+            only_here.setattr(Rings, "owners_in", one)
+            await pay(self, *debts)
+
+    patch.setattr(Settling, "_pay", paid)
+
+
+@ablation("assert", first_failing(_STAND_IN))
+def dropped_before_an_owner_has_it(patch: pytest.MonkeyPatch) -> None:
+    """A whole record leaves the outbox though no owner may have it."""
+
+    async def nobody(self: Settling, entries: Any) -> dict[int, bool]:
+        return {entry.sequence: True for entry in entries}
+
+    patch.setattr(Settling, "_entrust", nobody)
+
+
+@ablation("I6|I4|assert", first_failing(_PURGE))
+def purged_without_the_other_region(patch: pytest.MonkeyPatch) -> None:
+    """A region that can't be reached has no say in a purge."""
+    refusal = Purge._refusal
+
+    def near(self: Purge, partition: int, answers: Any) -> Any:
+        mine = [one for one in answers if self._rings.region_of[one[0]] == self._region]
+        with pytest.MonkeyPatch.context() as alone:
+            alone.setattr(Rings, "other_regions", lambda rings, node: [])
+            return refusal(self, partition, mine)
+
+    patch.setattr(Purge, "_refusal", near)
+
+
+@ablation("still", first_failing(_THREE))
+def passed_on(patch: pytest.MonkeyPatch) -> None:
+    """What comes from another region is logged for the others as well."""
+    write = Write.__init__
+
+    def own(self: Write, *args: Any, **named: Any) -> None:
+        write(self, *args, **{**named, "shipped": False})
+
+    patch.setattr(Write, "__init__", own)
+
+
+@ABLATIONS.each()
+def test_without_this_safeguard_a_promise_is_broken(
+    ablated: Ablation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And for the right reason."""
+    ablated.must_be_caught(monkeypatch)

@@ -32,7 +32,7 @@ from kvnode.rpc.transport import Transport
 from kvnode.services.background import Background, Surroundings
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
-from kvnode.services.loop import Service, Work, run_until_stopped
+from kvnode.services.loop import Service, Stop, Work, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
 
 #: How long a node that stops delivers what it holds for others.
@@ -98,7 +98,7 @@ class Node:
         self._secret = secret
         self._engine = engine
         self._disk = disk
-        self._stop = asyncio.Event()
+        self._stop = Stop()
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 

@@ -11,7 +11,6 @@ from math import inf
 from typing import Final, Protocol
 
 from cluster.ids import NodeId
-from cluster.layout import ring_of
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
@@ -80,6 +79,7 @@ class Node:
         self,
         settings: ClusterSettings,
         own: NodeSettings,
+        ring: Ring,
         secret: bytes,
         *,
         engine: Engine,
@@ -95,6 +95,7 @@ class Node:
         self.entropy = entropy
         self.log = log
         self.jobs = Jobs(clock)
+        self._ring = ring
         self._secret = secret
         self._engine = engine
         self._disk = disk
@@ -204,7 +205,7 @@ class Node:
     def _assemble(self, identity: Identity) -> None:
         settings = self.settings
         nodes = settings.region_nodes(self.region)
-        ring = ring_of(settings, self.region)
+        ring = self._ring
         zones = {node.node_id: node.zone for node in nodes}
         latencies = Latencies()
         self.gossip = Gossip(

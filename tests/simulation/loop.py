@@ -233,7 +233,8 @@ class SimLoop(asyncio.BaseEventLoop):
             self.steps += 1
             if self.steps > self._steps_max:
                 raise Livelock(f"more than {self._steps_max} steps")
-            record(f"{self._now} {owner} {name_of(callback)}")
+            who = "-" if owner is None else owner.shown
+            record(f"{self._now} {who} {name_of(callback)}")
             try:
                 handle._context.run(callback, *handle._args)
             except (SystemExit, KeyboardInterrupt):

@@ -37,7 +37,8 @@ class Process:
     def __init__(self, name: str, epoch: int) -> None:
         self.name = name
         self.epoch = epoch
-        self._shown = f"{name}.{epoch}"
+        #: In traces.
+        self.shown = f"{name}.{epoch}"
         self.state = ProcessState.RUNNING
         #: Callbacks and tasks that are given this context belong to the process.
         self.context = Context()
@@ -45,7 +46,7 @@ class Process:
         self._withheld: list[asyncio.Handle] = []
 
     def __str__(self) -> str:
-        return self._shown
+        return self.shown
 
     @property
     def dead(self) -> bool:

@@ -44,16 +44,17 @@ class Trace:
         return self._digest.hexdigest()
 
     def _hash(self) -> None:
-        self._digest.update("".join(f"{event}\n" for event in self._events).encode())
         self._recent = self.recent
+        self._events.append("")
+        self._digest.update("\n".join(self._events).encode())
         self._events = []
 
 
 def name_of(callback: Callable[..., object]) -> str:
     """What a callback is called; a task's step is called as its coroutine."""
-    while isinstance(callback, functools.partial):
-        callback = callback.func
     task = getattr(callback, "__self__", None)
     if isinstance(task, SimTask):
         return task.label
+    while isinstance(callback, functools.partial):
+        callback = callback.func
     return getattr(callback, "__qualname__", type(callback).__name__)

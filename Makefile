@@ -51,9 +51,9 @@ scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scen
 	@$(BIN)/python -m scripts.scenarios $(NAME)
 
 .PHONY: simulate
-simulate: $(INSTALLED_DEV) ## Play seeded histories of whole clusters: make simulate SEEDS=1000 SEED=0 KIND=all
+simulate: $(INSTALLED_DEV) ## Play seeded histories of whole clusters: make simulate SEEDS=1000 SEED=0 KIND=all RESUME=file
 	@$(BIN)/python -m scripts.simulate $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(KIND),--kind $(KIND))
+	  $(if $(KIND),--kind $(KIND)) $(if $(RESUME),--resume "$(RESUME)")
 
 .PHONY: ablations
 ablations: $(INSTALLED_DEV) ## Take out one safeguard after the other, and write which promise breaks

@@ -18,11 +18,17 @@ import typer
 from cluster.interrupts import Interrupted
 from scripts.chaos.arena import ABSENT_S, Arena
 from scripts.chaos.plan import EVERY, BadPlan, Fault, kinds_named, parse, random_plan
+from scripts.chaos.report import write_report
 from scripts.chaos.run import Options, Outcome, Run
 from scripts.local_cluster import NODES_MAX, ClusterError
 
 #: Over what makes a node absent.
 _AWAY_S: Final = ABSENT_S + 6.0
+_REPORTS: Final = Path("chaos")
+_TOLD_MAX: Final = 20
+_NO_CLOCKS: Final = (
+    "wall clocks: all nodes read the machine's; the simulation shifts them, one by one"
+)
 _SEEDS: Final = 1_000_000
 
 
@@ -49,7 +55,7 @@ def chaos(
     ] = None,
     rate: Annotated[float, typer.Option(help="Requests a second, at most.")] = 120.0,
     report: Annotated[
-        Path | None, typer.Option(help="Directory of the report; chaos-reports/SEED if none.")
+        Path | None, typer.Option(help="Directory of the report; chaos/seed-SEED if none.")
     ] = None,
 ) -> None:
     """Break a cluster of real processes under load, heal it, and judge what clients saw."""
@@ -68,10 +74,15 @@ def chaos(
     except ClusterError as error:
         typer.echo(f"FAILED: {error}", err=True)
         raise typer.Exit(1) from None
+    where = report or _REPORTS / f"seed-{seed}"
+    page = write_report(outcome, where, [*outcome.left_out, _NO_CLOCKS])
     if outcome.verdict.passed:
         shutil.rmtree(directory, ignore_errors=True)
-    for violation in outcome.violations[:20]:
+    else:
+        typer.echo(f"the cluster's files and logs are in {directory}")
+    for violation in outcome.violations[:_TOLD_MAX]:
         typer.echo(str(violation))
+    typer.echo(f"report: {page}")
     typer.echo(str(outcome.verdict))
     if not outcome.verdict.passed:
         raise typer.Exit(1)

@@ -21,9 +21,10 @@ import msgspec
 from scripts.chaos.arena import Arena
 from scripts.chaos.disks import read_disk
 from scripts.chaos.evidence import Destroyed
-from scripts.chaos.plan import STRIKES, Fault, Kind
+from scripts.chaos.plan import DESTROYING, STRIKES, Fault, Kind
 from scripts.chaos.proxy import Link, Trouble
 from scripts.chaos.replicas import Replicas
+from scripts.chaos.setbacks import Expected
 from scripts.local_cluster import ClusterError
 
 _POLL_S: Final = 0.1
@@ -41,6 +42,8 @@ class Band(msgspec.Struct):
 
     what: str
     kind: Kind
+    #: The first that it befell.
+    node: str
     begins_s: float
     #: When it was undone; the nodes may need a while longer.
     ends_s: float | None = None
@@ -108,6 +111,15 @@ class Conductor:
         }
 
     @property
+    def strikes(self) -> list[Expected]:
+        """When which node was struck by what destroys copies."""
+        return [
+            Expected(band.node, band.begins_s, band.ends_s or self._now_s())
+            for band in self.bands
+            if band.kind in DESTROYING
+        ]
+
+    @property
     def under_way(self) -> list[str]:
         """What is broken now."""
         return [band.what for band in self.bands if band.ends_s is None]
@@ -167,7 +179,7 @@ class Conductor:
         return not self._stopped.is_set()
 
     async def _carry_out(self, fault: Fault) -> None:
-        band = Band(str(fault), fault.kind, self._now_s())
+        band = Band(str(fault), fault.kind, fault.nodes[0], self._now_s())
         self.bands.append(band)
         self._note(f"{fault} begins")
         try:

@@ -11,7 +11,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
 from cluster.ids import DocumentId
@@ -58,6 +58,28 @@ class Destroyed:
             elsewhere = _joined([copy if isinstance(copy, Record) else None for copy in copies])
             if held is not None and (elsewhere is None or merge(elsewhere, held) is not elsewhere):
                 self.lost[document_id] = None
+
+    def sets_back(
+        self,
+        owned: Callable[[DocumentId], bool],
+        since_s: float,
+        at_s: float,
+        history: Sequence[Operation],
+    ) -> None:
+        """A node's copies are gone, and what they were is not known.
+
+        Args:
+            owned: Whether the node keeps a copy of a document.
+            since_s: Until then, everything it had was elsewhere as well.
+        """
+        for op in history:
+            if op.document_id is None or op.invoked_s > at_s or not owned(op.document_id):
+                continue
+            times = self._times.setdefault(op.document_id, [])
+            if at_s not in times:
+                times.append(at_s)
+            if op.acknowledged and op.invoked_s >= since_s and op.replicas < 2:
+                self.lost[op.document_id] = None
 
 
 def _joined(records: Iterable[Record | None]) -> Record | None:

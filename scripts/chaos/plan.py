@@ -50,8 +50,9 @@ class Kind(Enum):
     FILL = "fill"
 
 
+DESTROYING: Final = (Kind.WIPE, Kind.DAMAGE, Kind.AWAY)
 #: Faults that destroy copies, or put a disk to the test.
-STRIKES: Final = (Kind.WIPE, Kind.DAMAGE, Kind.AWAY, Kind.FILL)
+STRIKES: Final = (*DESTROYING, Kind.FILL)
 EVERY: Final = tuple(Kind)
 
 

@@ -21,14 +21,15 @@ from kvnode.errors import CannotStart, StoreError
 from kvnode.record import Record
 from scripts.chaos.arena import RETENTION_S, SKEW_S, Arena
 from scripts.chaos.clients import Clients
-from scripts.chaos.conductor import Band, Conductor
+from scripts.chaos.conductor import Band, Conductor, Disturbed
 from scripts.chaos.disks import DiskContents, read_disk
 from scripts.chaos.evidence import Destroyed, Witness
 from scripts.chaos.habits import Habits
 from scripts.chaos.healing import Look, heal
 from scripts.chaos.plan import Fault, Kind
 from scripts.chaos.replicas import Replicas
-from scripts.chaos.verdict import Verdict, pronounce
+from scripts.chaos.setbacks import setbacks
+from scripts.chaos.verdict import Verdict, is_definite, pronounce
 from scripts.checker.checks import judge, judge_converged
 from scripts.checker.evidence import Bounds, Violation
 from scripts.checker.history import NoAnswer, Operation
@@ -122,6 +123,7 @@ class Run:
             clients.hang_up()
         ended_s = clients.now_s()
         disks = await self._take_down()
+        self._set_back(clients.history, conductor, destroyed, start_ms)
         bounds = Bounds(
             copies=arena.ring.copies,
             clock_error_s=_CLOCK_ERROR_S,
@@ -187,10 +189,10 @@ class Run:
             await asyncio.sleep(1.0)
             recent = clients.history[seen:]
             seen = len(clients.history)
-            acknowledged = sum(one.acknowledged for one in recent)
+            answered = sum(map(is_definite, recent))
             self._tell(
-                f"{clients.now_s():6.1f} s  {len(recent):4d} requests, {acknowledged:4d} "
-                f"acknowledged  {', '.join(conductor.under_way)}"
+                f"{clients.now_s():6.1f} s  {len(recent):4d} requests, {answered:4d} "
+                f"answered  {', '.join(conductor.under_way)}"
             )
 
     def _healed(self, looks: Sequence[Look]) -> None:
@@ -245,6 +247,28 @@ class Run:
             except CannotStart as error:
                 self._violations.append(Violation("I16", f"the disk of {node}: {error}"))
         return disks
+
+    def _set_back(
+        self,
+        history: Sequence[Operation],
+        conductor: Conductor,
+        destroyed: Destroyed,
+        start_ms: int,
+    ) -> None:
+        """Count what nodes have lost by themselves."""
+        local, ring = self._arena.local, self._arena.ring
+        log = {node: local.log(node) for node in self._arena.nodes}
+        for one in setbacks(log, conductor.strikes, start_ms):
+            conductor.notes.append((one.at_s, one.what))
+            conductor.disturbed.append(Disturbed(one.node, one.at_s - _LATE_S, one.until_s))
+            struck = [strike.begins_s for strike in conductor.strikes if strike.node == one.node]
+            since_s = max((at_s for at_s in struck if at_s < one.at_s), default=0.0)
+
+            def owned(document_id: DocumentId, node: str = one.node) -> bool:
+                partition = partition_of(document_id, ring.partitions)
+                return node in ring.primaries(partition)
+
+            destroyed.sets_back(owned, since_s, one.at_s, history)
 
     def _judge(
         self,

@@ -24,6 +24,7 @@ import msgspec
 from cluster import processes, startup
 from cluster.clusterfile import render_cluster_file
 from cluster.interrupts import Interrupts
+from cluster.processes import NodeProcess
 from cluster.layout import ring_of
 from cluster.settings import ClusterSettings
 from cluster.topology import plan_cluster
@@ -84,6 +85,7 @@ class Arena:
         self.ring = ring_of(self.settings, REGION)
         addresses = {node.id: (node.host, node.rpc_port) for node in self.settings.node}
         self.network = Network(addresses, f"{seed}")
+        self._running: dict[str, NodeProcess] = {}
         #: The node that has a small disk of its own, if any.
         self.small_disk: str | None = None
 
@@ -113,31 +115,28 @@ class Arena:
 
     def start(self, node: str) -> None:
         """Start a node; nothing if it runs."""
-        if processes.find_node(self.local.var, node) is None:
-            processes.start_node(self._view(node), node)
+        if not self.runs(node):
+            self._running[node] = processes.start_node(self._view(node), node)
 
     async def kill(self, node: str) -> None:
         """SIGKILL; gone on return."""
-        found = processes.find_node(self.local.var, node)
-        if found is not None:
-            await asyncio.to_thread(processes.kill, [found])
+        if self.runs(node):
+            await asyncio.to_thread(processes.kill, [self._running[node]])
 
     async def stop(self, *nodes: str) -> list[str]:
         """SIGTERM; gone on return. Those that had to be killed are returned."""
-        running = {node: processes.find_node(self.local.var, node) for node in nodes}
-        found = [process for process in running.values() if process is not None]
-        hung = await asyncio.to_thread(processes.stop, found, _STOP_S)
+        running = {node: self._running[node] for node in nodes if self.runs(node)}
+        hung = await asyncio.to_thread(processes.stop, running.values(), _STOP_S)
         return [node for node, process in running.items() if process in hung]
 
     def signal(self, node: str, number: signal.Signals) -> None:
         """Nothing if it does not run."""
-        found = processes.find_node(self.local.var, node)
-        if found is not None:
-            found.signal(number)
+        if self.runs(node):
+            self._running[node].signal(number)
 
     def runs(self, node: str) -> bool:
         """Whether its process is there."""
-        return processes.find_node(self.local.var, node) is not None
+        return node in self._running and self._running[node].is_alive()
 
     async def view(self, node: str, name: str) -> dict[str, Any] | None:
         """``/admin/NAME`` of a node, or None if it does not answer."""

@@ -47,7 +47,7 @@ from scripts.checker.history import Kind, NoAnswer, Operation
 
 TIMEOUT_S: Final = 2.0
 #: After a deadline, until a client gives up an answer.
-PATIENCE_S: Final = 2.0
+PATIENCE_S: Final = 1.0
 _QUORUM_ERRORS: Final = {one.code: one for one in (Unavailable, WriteTimeout, ReadTimeout)}
 _PLAIN_ERRORS: Final = {one.code: one for one in (DiskLow, KeyReused, Overloaded, CorruptRecord)}
 #: Refused before anybody looked at it.

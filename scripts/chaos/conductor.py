@@ -3,8 +3,8 @@
 Rules
 -----
 1. Faults that pass may overlap. One that destroys copies waits until the last one is healed, every
-   node serves and nothing else is broken; meanwhile no other fault begins. Only so can it be told
-   what it destroys (``evidence``).
+   node serves and nothing else is broken; faults whose time comes meanwhile are left out. Only so
+   can it be told what it destroys (``evidence``).
 2. Whatever a fault does is undone by itself, also when the run is cut short.
 3. Everything is noted with its times: for the report, and for who was disturbed when.
 """
@@ -82,14 +82,15 @@ class Conductor:
         self._now_s = now_s
         self._chance = random.Random(f"{seed}/damage")
         self._stopped = asyncio.Event()
-        #: Set while faults may begin.
-        self._gate = asyncio.Event()
-        self._gate.set()
+        #: Whether faults may begin.
+        self._open = True
         self._strike = asyncio.Lock()
         self._passing = 0
         self.bands: list[Band] = []
         self.disturbed: list[Disturbed] = []
         self.notes: list[tuple[float, str]] = []
+        #: What nodes did not do that they have to.
+        self.failures: list[ClusterError] = []
         #: Faults that could not be carried out, and why.
         self.left_out: list[str] = []
         self._faults: dict[Kind, Callable[[Fault], Awaitable[None]]] = {
@@ -125,7 +126,7 @@ class Conductor:
         return [band.what for band in self.bands if band.ends_s is None]
 
     async def run(self) -> None:
-        """Return when every fault was carried out and undone. Raises ClusterError."""
+        """Return when every fault was carried out and undone, or given up."""
         async with asyncio.TaskGroup() as group:
             for fault in self._plan:
                 await self._pass(fault.at_s - self._now_s())
@@ -149,8 +150,8 @@ class Conductor:
     # One fault at a time, or several ------------------------------------------------------------
 
     async def _passes(self, fault: Fault) -> None:
-        await self._gate.wait()
-        if self._stopped.is_set():
+        if not self._open:
+            self._note(f"{fault} is left out: a disk is being struck")
             return
         self._passing += 1
         try:
@@ -165,13 +166,11 @@ class Conductor:
         async with self._strike:
             if await self._alone():
                 await self._carry_out(fault)
-            self._gate.set()
-            if not self._stopped.is_set():
-                await self._arena.ready(self._arena.nodes, READY_WITHIN_S)
+            self._open = True
 
     async def _alone(self) -> bool:
-        """Close the gate and wait until nothing else is broken; False when it is all over."""
-        self._gate.clear()
+        """Let no fault begin, and wait until nothing is broken; False when it is all over."""
+        self._open = False
         while self._passing or await self._arena.unready(self._arena.nodes):
             await self._pass(_POLL_S)
             if self._stopped.is_set():
@@ -184,6 +183,8 @@ class Conductor:
         self._note(f"{fault} begins")
         try:
             await self._faults[fault.kind](fault)
+        except ClusterError as error:
+            self.failures.append(error)
         finally:
             band.ends_s = self._now_s()
             self._note(f"{fault} is undone")
@@ -281,7 +282,7 @@ class Conductor:
         await self._arena.kill(node)
         await self._destroys(node)
         await asyncio.to_thread(self._arena.wipe, node)
-        self._gate.set()
+        self._open = True
         await self._come_up(struck)
 
     async def _damage(self, fault: Fault) -> None:
@@ -291,29 +292,29 @@ class Conductor:
         await self._destroys(node)
         path = self._chance.choice(self._arena.database_files(node))
         await asyncio.to_thread(self._flip, path)
-        self._gate.set()
+        self._open = True
         await self._come_up(struck)
 
     async def _stay_away(self, fault: Fault) -> None:
         (node,) = fault.nodes
         struck = self._disturb(fault.nodes)
         await self._arena.kill(node)
-        self._gate.set()
+        self._open = True
         await self._pass(fault.lasts_s)
-        self._gate.clear()
+        self._open = False
         others = [other for other in self._arena.nodes if other != node]
         while self._passing:
             await self._pass(_POLL_S)
         await self._arena.ready(others, READY_WITHIN_S)
         await self._destroys(node)
-        self._gate.set()
+        self._open = True
         await self._come_up(struck)
 
     async def _fill(self, fault: Fault) -> None:
         (node,) = fault.nodes
         struck = self._disturb(fault.nodes)
         await asyncio.to_thread(self._arena.fill, node)
-        self._gate.set()
+        self._open = True
         await self._pass(fault.lasts_s)
         if not self._arena.runs(node):
             self._note(f"{node} has ended: no room is left at all")

@@ -23,6 +23,8 @@ _TRIES: Final = 3
 _LENGTHS: Final = (0, 100, 300, 1_000, 2_000)
 #: Operations among whose documents a client chooses.
 _RECENT: Final = 400
+#: Many of them may be creates that nobody answered.
+_LOOKS: Final = 10
 
 
 class Habits(Workload):
@@ -76,7 +78,7 @@ class Habits(Workload):
     def _known(self, among: int = _RECENT) -> DocumentId:
         """Without a look at each of a long history's operations."""
         history = self._cluster.history
-        for _ in range(10):
+        for _ in range(_LOOKS if history else 0):
             back = self._chance.randint(1, min(max(among, _RECENT), len(history)))
             document_id = history[-back].document_id
             if document_id is not None:

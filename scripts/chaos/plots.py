@@ -40,12 +40,13 @@ _WIDTH_IN: Final = 11.0
 _DPI: Final = 110
 
 
-def run_png(series: Series, bands: Sequence[Band], theme: Theme) -> bytes:
+def run_png(series: Series, bands: Sequence[Band], theme: Theme, title: str) -> bytes:
     """Throughput, latency, errors and faults, one above the other on one time axis."""
     kinds = [kind for kind in Kind if any(band.kind is kind for band in bands)]
     height_in = 8.2 + 0.22 * len(kinds)
     figure = Figure(figsize=(_WIDTH_IN, height_in), facecolor=theme.paper, layout="constrained")
     ratios = [2.4, 2.2, 2.2, max(0.3 * len(kinds), 0.6)]
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=theme.ink)
     throughput, latency, errors, faults = figure.subplots(
         4, 1, sharex=True, gridspec_kw={"height_ratios": ratios}
     )
@@ -62,9 +63,10 @@ def run_png(series: Series, bands: Sequence[Band], theme: Theme) -> bytes:
     return _png(figure)
 
 
-def healing_png(looks: Sequence[Look], load_ended_s: float, theme: Theme) -> bytes:
+def healing_png(looks: Sequence[Look], load_ended_s: float, theme: Theme, title: str) -> bytes:
     """What was left to heal, from the moment when the last fault was undone."""
     figure = Figure(figsize=(_WIDTH_IN, 3.4), facecolor=theme.paper, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=theme.ink)
     axes = figure.subplots()
     _dress(axes, theme)
     at_s = [look.at_s - load_ended_s for look in looks]
@@ -134,7 +136,6 @@ def _faults(
         )
     axes.set_yticks(list(rows.values()), [kind.value for kind in rows])
     axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
-    axes.set_ylabel("faults")
     axes.set_xlabel("seconds since clients began")
 
 

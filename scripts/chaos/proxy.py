@@ -102,11 +102,17 @@ class Network:
 
     Args:
         addresses: Where each node listens.
-        seed: Of what links do to single bytes.
+        seed: Of what links do to single bytes, and of ports.
+        host: Where proxies listen.
     """
 
-    def __init__(self, addresses: Mapping[str, Address], seed: str) -> None:
+    def __init__(
+        self, addresses: Mapping[str, Address], seed: str, host: str = "127.0.0.1"
+    ) -> None:
         self._addresses = addresses
+        self._host = host
+        # Each port is tried once, in an order in which two networks hardly meet.
+        self._free_ports = iter(random.Random(seed).sample(_PORTS, len(_PORTS)))
         self.links = {
             (source, target): Link(source, target, random.Random(f"{seed}/{source}>{target}"))
             for source in addresses
@@ -123,9 +129,7 @@ class Network:
     async def open(self) -> None:
         """Listen for every pair of nodes."""
         for dialler, dialled in self.links:
-            listener = _free_listener()
-            self.ports[dialler, dialled] = listener.getsockname()[1]
-            self._servers.append(await self._serve(dialler, dialled, listener))
+            await self._serve(dialler, dialled)
 
     async def close(self) -> None:
         """End every connection, and listen no more."""
@@ -146,7 +150,7 @@ class Network:
         for link in self.links.values():
             link.clear()
 
-    async def _serve(self, dialler: str, dialled: str, listener: socket.socket) -> asyncio.Server:
+    async def _serve(self, dialler: str, dialled: str) -> None:
         async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
@@ -154,11 +158,16 @@ class Network:
             try:
                 await self._connect(dialler, dialled, reader, writer)
             except asyncio.CancelledError:
-                _abort(writer)  # the proxy closes; streams would log a cancellation
+                _abort(writer)  # the network closes; streams would log a cancellation
             finally:
                 del self._tasks[task]
 
-        return await asyncio.start_server(accepted, sock=listener)
+        for port in self._free_ports:
+            with contextlib.suppress(OSError):
+                self._servers.append(await asyncio.start_server(accepted, self._host, port))
+                self.ports[dialler, dialled] = port
+                return
+        raise OSError("no port is free for a proxy")
 
     async def _connect(
         self,
@@ -229,10 +238,3 @@ def _abort(writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()
-
-
-def _free_listener() -> socket.socket:
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with contextlib.suppress(OSError):
-            return socket.create_server(("127.0.0.1", port))
-    raise OSError("no port is free for a proxy")

@@ -40,11 +40,16 @@ _TELLING: Final = (
 def write_report(outcome: Outcome, directory: Path, left_out: Sequence[str]) -> Path:
     """Write everything; the page's path is returned."""
     directory.mkdir(parents=True, exist_ok=True)
+    which = f"Chaos, seed {outcome.options.seed}, {outcome.options.nodes} nodes"
     series = series_of(outcome.history, outcome.load_ended_s)
     pictures: dict[str, dict[str, bytes]] = {name: {} for name, _, _ in _TELLING}
     for theme_name, theme in THEMES.items():
-        pictures["run"][theme_name] = run_png(series, outcome.bands, theme)
-        pictures["healing"][theme_name] = healing_png(outcome.looks, outcome.load_ended_s, theme)
+        pictures["run"][theme_name] = run_png(
+            series, outcome.bands, theme, f"{which}: load and faults"
+        )
+        pictures["healing"][theme_name] = healing_png(
+            outcome.looks, outcome.load_ended_s, theme, f"{which}: healing"
+        )
     for name, themes in pictures.items():
         (directory / f"{name}.png").write_bytes(themes["light"])
         (directory / f"{name}-dark.png").write_bytes(themes["dark"])
@@ -130,7 +135,7 @@ def _rows(outcome: Outcome) -> str:
         "latency of answers": f"p50 {_ms(p50_s)}, p99 {_ms(p99_s)}",
         "faults": f"{len(outcome.bands)}",
         "healed after": "not" if outcome.looks[-1].reasons else f"{healing_s:.1f} s",
-        "excused": f"{verdict.excused} documents whose only full copy was destroyed",
+        "excused": f"{verdict.excused} documents, whose only acknowledged copy was destroyed",
     }
     return "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"

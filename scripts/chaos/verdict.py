@@ -33,7 +33,8 @@ class Verdict(msgspec.Struct, frozen=True):
     wrong: dict[str, int]
     unknown: int
     unavailable_s: int
-    #: Documents of which nothing is promised any more: a strike destroyed their only full copy.
+    #: Documents that would be wrong, if strikes had not destroyed the only copies that clients
+    #: were told of.
     excused: int
 
     @property

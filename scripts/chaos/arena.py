@@ -24,8 +24,8 @@ import msgspec
 from cluster import processes, startup
 from cluster.clusterfile import render_cluster_file
 from cluster.interrupts import Interrupts
-from cluster.processes import NodeProcess
 from cluster.layout import ring_of
+from cluster.processes import NodeProcess
 from cluster.settings import ClusterSettings
 from cluster.topology import plan_cluster
 from cluster.vardir import VarDirectory

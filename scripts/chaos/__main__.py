@@ -83,7 +83,7 @@ def chaos(
     for violation in outcome.violations[:_TOLD_MAX]:
         typer.echo(str(violation))
     typer.echo(f"report: {page}")
-    typer.echo(str(outcome.verdict))
+    typer.echo(f"seed {seed}: {outcome.verdict}")
     if not outcome.verdict.passed:
         raise typer.Exit(1)
 

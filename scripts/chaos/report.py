@@ -16,7 +16,8 @@ from scripts.chaos.plan import as_text
 from scripts.chaos.plots import THEMES, healing_png, run_png
 from scripts.chaos.run import Outcome
 from scripts.chaos.series import quantile, series_of
-from scripts.chaos.verdict import is_definite, timeline
+from scripts.chaos.verdict import is_definite
+from scripts.checker.history import timeline
 
 _PAGE: Final = Path(__file__).with_name("report.html")
 #: Whose stories are told whole.
@@ -67,7 +68,7 @@ def _stories(outcome: Outcome) -> str:
     parts = [f"seed {outcome.options.seed}", *map(str, outcome.violations)]
     documents = dict.fromkeys(one.document_id for one in outcome.violations if one.document_id)
     parts += [
-        timeline(document_id, outcome.history, outcome.notes)
+        timeline(f"timeline of {document_id.hex()}:", document_id, outcome.history, outcome.notes)
         for document_id in list(documents)[:_TOLD_WHOLE]
     ]
     return "\n\n".join(parts) if outcome.violations else ""

@@ -117,7 +117,7 @@ class Run:
             arena.network.heal()
             documents = _known(clients.history)
             looks = await heal(arena, replicas, documents, clients.now_s)
-            self._healed(looks)
+            self._healed(looks[-1], load_ended_s)
             await self._read_back(clients, documents)
         finally:
             await replicas.close()
@@ -195,9 +195,8 @@ class Run:
                 f"answered  {', '.join(conductor.under_way)}"
             )
 
-    def _healed(self, looks: Sequence[Look]) -> None:
-        last = looks[-1]
-        took_s = last.at_s - looks[0].at_s
+    def _healed(self, last: Look, load_ended_s: float) -> None:
+        took_s = last.at_s - load_ended_s
         if last.reasons:
             what = f"not healed after {took_s:.0f} s: {'; '.join(last.reasons)}"
             self._violations.append(Violation("I16", what))

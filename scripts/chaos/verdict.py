@@ -103,12 +103,3 @@ def _is_unknown(operation: Operation) -> bool:
 
 def _sort(violation: Violation) -> str:
     return _SORTS.get(violation.invariant, SORTS[-1])
-
-
-def timeline(
-    document_id: bytes, history: Sequence[Operation], notes: Sequence[tuple[float, str]]
-) -> str:
-    """All that was asked about a document, among all that befell the cluster."""
-    lines = [(op.invoked_s, str(op)) for op in history if op.document_id == document_id]
-    lines += [(at_s, f"{at_s:.4f} {what}") for at_s, what in notes]
-    return "\n".join([f"timeline of {document_id.hex()}:"] + [line for _, line in sorted(lines)])

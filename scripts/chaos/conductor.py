@@ -27,7 +27,7 @@ from scripts.chaos.replicas import Replicas
 from scripts.chaos.setbacks import Expected
 from scripts.local_cluster import ClusterError
 
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.3
 #: Until a node that was started serves, or has been rebuilt.
 READY_WITHIN_S: Final = 60.0
 _FLAP_S: Final = 0.7
@@ -86,6 +86,8 @@ class Conductor:
         self._open = True
         self._strike = asyncio.Lock()
         self._passing = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.bands: list[Band] = []
         self.disturbed: list[Disturbed] = []
         self.notes: list[tuple[float, str]] = []
@@ -125,6 +127,11 @@ class Conductor:
         """What is broken now."""
         return [band.what for band in self.bands if band.ends_s is None]
 
+    def stood_still(self, since_s: float, late_s: float) -> None:
+        """Whoever was asked meanwhile is not to blame."""
+        self.notes.append((since_s, f"clients and proxies stood still for {late_s:.1f} s"))
+        self.disturbed += [Disturbed(node, since_s, self._now_s()) for node in self._arena.nodes]
+
     async def run(self) -> None:
         """Return when every fault was carried out and undone, or given up."""
         async with asyncio.TaskGroup() as group:
@@ -154,10 +161,13 @@ class Conductor:
             self._note(f"{fault} is left out: a disk is being struck")
             return
         self._passing += 1
+        self._idle.clear()
         try:
             await self._carry_out(fault)
         finally:
             self._passing -= 1
+            if not self._passing:
+                self._idle.set()
 
     async def _struck(self, fault: Fault) -> None:
         if fault.kind is Kind.FILL and self._arena.small_disk not in fault.nodes:
@@ -167,14 +177,20 @@ class Conductor:
             if await self._alone():
                 await self._carry_out(fault)
             self._open = True
+            while not self._stopped.is_set() and await self._is_unsure(fault.nodes[0]):
+                await self._pass(_POLL_S)
+
+    async def _is_unsure(self, node: str) -> bool:
+        """Whether a node has yet to be rebuilt, or can't be asked."""
+        lifecycle = await self._arena.view(node, "lifecycle")
+        return lifecycle is None or bool(lifecycle["fenced"])
 
     async def _alone(self) -> bool:
         """Let no fault begin, and wait until nothing is broken; False when it is all over."""
         self._open = False
-        while self._passing or await self._arena.unready(self._arena.nodes):
+        await self._idle.wait()
+        while await self._arena.unready(self._arena.nodes) and not self._stopped.is_set():
             await self._pass(_POLL_S)
-            if self._stopped.is_set():
-                return False
         return not self._stopped.is_set()
 
     async def _carry_out(self, fault: Fault) -> None:
@@ -303,8 +319,7 @@ class Conductor:
         await self._pass(fault.lasts_s)
         self._open = False
         others = [other for other in self._arena.nodes if other != node]
-        while self._passing:
-            await self._pass(_POLL_S)
+        await self._idle.wait()
         await self._arena.ready(others, READY_WITHIN_S)
         await self._destroys(node)
         self._open = True

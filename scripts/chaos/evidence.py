@@ -10,11 +10,10 @@ Rules
    its retention is over; it surely is not read again once the cluster has healed.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
-from cluster.ids import DocumentId
+from cluster.ids import DocumentId, NodeId
 from docservice.documents import DocumentDeleted
 from kvnode.record import Record, merge
 from kvnode.results import Stored
@@ -47,12 +46,11 @@ class Destroyed:
         documents = list(disk.documents())
         for document_id in documents:
             self._times.setdefault(document_id, []).append(at_s)
-        others = [
-            [owner for owner in replicas.owners(one) if owner != machine] for one in documents
-        ]
-        found = await asyncio.gather(
-            *(replicas.copies(one, nodes) for one, nodes in zip(documents, others, strict=True))
-        )
+
+        def others(document_id: DocumentId) -> list[NodeId]:
+            return [owner for owner in replicas.owners(document_id) if owner != machine]
+
+        found = await replicas.copies(documents, others)
         for document_id, copies in zip(documents, found, strict=True):
             held = _joined([disk.records.get(document_id), *disk.hints.get(document_id, ())])
             elsewhere = _joined([copy if isinstance(copy, Record) else None for copy in copies])

@@ -11,6 +11,8 @@ from scripts.chaos.replicas import Replicas
 
 WITHIN_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.5
+#: A look at many documents takes a while, and nodes have to heal meanwhile.
+_REST: Final = 3.0
 
 
 class Look:
@@ -37,6 +39,7 @@ async def heal(
     left = list(documents)
     looks: list[Look] = []
     while True:
+        began_s = time.monotonic()
         # What two owners once agree on does not change any more, but by ending.
         left = await replicas.differing(left)
         hints, reasons = await _owed(arena)
@@ -45,7 +48,7 @@ async def heal(
         looks.append(Look(now_s(), len(left), hints, reasons))
         if not reasons or time.monotonic() > until_s:
             return looks
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(max(_LOOK_EVERY_S, _REST * (time.monotonic() - began_s)))
 
 
 async def _owed(arena: Arena) -> tuple[int, list[str]]:

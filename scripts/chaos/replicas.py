@@ -5,7 +5,7 @@ so it sees what one disk says, without the repair that a read brings.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from cluster.ids import DocumentId, NodeId, partition_of
@@ -20,8 +20,8 @@ from kvnode.rpc.transport import CLIENT_PREFIX, Transport
 from kvnode.system import SystemClock, SystemEntropy
 
 _WITHIN_S: Final = 3.0
-#: Requests to all nodes together that wait for their answers.
-_AT_ONCE: Final = 600
+#: Documents that are asked for together: more would hold up clients and proxies beside them.
+_AT_ONCE: Final = 50
 _ENTROPY_BYTES: Final = 4
 #: Of an owner that can't be asked or does not vouch.
 UNKNOWN: Final = "unknown"
@@ -47,7 +47,6 @@ class Replicas:
             on_peer_change=lambda *_: None,
         )
         self._transport.dial_all()
-        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def close(self) -> None:
         """Hang up."""
@@ -57,24 +56,35 @@ class Replicas:
         """Where its copies belong."""
         return self._ring.primaries(partition_of(document_id, self._ring.partitions))
 
-    async def copies(self, document_id: DocumentId, nodes: Iterable[NodeId]) -> list[Copy]:
-        """What each of these nodes has of a document."""
+    async def copies(
+        self, documents: Sequence[DocumentId], nodes_of: Callable[[DocumentId], Iterable[NodeId]]
+    ) -> list[list[Copy]]:
+        """What these nodes have of each of these documents."""
+        found: list[list[Copy]] = []
+        for start in range(0, len(documents), _AT_ONCE):
+            found += await asyncio.gather(
+                *(
+                    self._fetch_all(one, nodes_of(one))
+                    for one in documents[start : start + _AT_ONCE]
+                )
+            )
+        return found
+
+    async def differing(self, documents: Sequence[DocumentId]) -> list[DocumentId]:
+        """Documents of which two owners would say different things, or one nothing."""
+        found = await self.copies(documents, self.owners)
+        now_ms = self._clock.wall_ms()
+        return [one for one, held in zip(documents, found, strict=True) if not _agree(held, now_ms)]
+
+    async def _fetch_all(self, document_id: DocumentId, nodes: Iterable[NodeId]) -> list[Copy]:
         return await asyncio.gather(*(self._fetch(node, document_id) for node in nodes))
 
-    async def differing(self, documents: Iterable[DocumentId]) -> list[DocumentId]:
-        """Documents of which two owners would say different things, or one nothing."""
-        asked = list(documents)
-        found = await asyncio.gather(*(self.copies(one, self.owners(one)) for one in asked))
-        now_ms = self._clock.wall_ms()
-        return [one for one, held in zip(asked, found, strict=True) if not _agree(held, now_ms)]
-
     async def _fetch(self, node: NodeId, document_id: DocumentId) -> Copy:
-        async with self._slots:
-            outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            deadline_s = self._clock.monotonic_s() + _WITHIN_S
-            fields = [document_id, None]
-            self._transport.request(node, Op.FETCH, deadline_s, fields, 0, settle(outcome))
-            found = await outcome
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        deadline_s = self._clock.monotonic_s() + _WITHIN_S
+        fields = [document_id, None]
+        self._transport.request(node, Op.FETCH, deadline_s, fields, 0, settle(outcome))
+        found = await outcome
         if isinstance(found, Lost) or found[0] == FetchResult.UNKNOWN:
             return UNKNOWN
         return decode(document_id, found[1]) if found[1] is not None else None

@@ -38,6 +38,9 @@ from scripts.checker.history import NoAnswer, Operation
 _CLOCK_ERROR_S: Final = 0.1
 #: An answer may be late by that much on a machine that is busy with all nodes and clients at once.
 _LATE_S: Final = 0.8
+#: How often this process looks whether it runs itself, and from when on it did not.
+_BEAT_S: Final = 0.1
+_STALL_S: Final = 0.4
 _READERS: Final = 24
 _TRIES: Final = 5
 _AGAIN_S: Final = 0.5
@@ -166,7 +169,10 @@ class Run:
         ]
         working = [asyncio.create_task(one.run()) for one in habits]
         striking = asyncio.create_task(conductor.run())
-        teller = asyncio.create_task(self._progress(clients, conductor))
+        beside = [
+            asyncio.create_task(self._progress(clients, conductor)),
+            asyncio.create_task(self._watch_itself(clients, conductor)),
+        ]
         try:
             async with asyncio.timeout(options.duration_s):
                 await self._stopping.wait()
@@ -176,7 +182,8 @@ class Run:
         for one in habits:
             one.stop()
         results = await asyncio.gather(striking, *working, return_exceptions=True)
-        teller.cancel()
+        for task in beside:
+            task.cancel()
         for error in results:
             if isinstance(error, BaseException):
                 raise error
@@ -194,6 +201,15 @@ class Run:
                 f"{clients.now_s():6.1f} s  {len(recent):4d} requests, {answered:4d} "
                 f"answered  {', '.join(conductor.under_way)}"
             )
+
+    async def _watch_itself(self, clients: Clients, conductor: Conductor) -> None:
+        """Note when clients and proxies stood still: who does not run can't say who was late."""
+        while True:
+            before_s = clients.now_s()
+            await asyncio.sleep(_BEAT_S)
+            late_s = clients.now_s() - before_s - _BEAT_S
+            if late_s > _STALL_S:
+                conductor.stood_still(before_s, late_s)
 
     def _healed(self, last: Look, load_ended_s: float) -> None:
         took_s = last.at_s - load_ended_s

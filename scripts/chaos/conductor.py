@@ -5,7 +5,9 @@ Rules
 1. Faults that pass may overlap. One that destroys copies waits until the last one is healed, every
    node serves and nothing else is broken; faults whose time comes meanwhile are left out. Only so
    can it be told what it destroys (``evidence``).
-2. Whatever a fault does is undone by itself, also when the run is cut short.
+2. Whatever a fault does is undone by itself, also when the run is cut short. Two never stop and
+   start the same process: the one that would come second, because the first took longer than
+   planned, is left out.
 3. Everything is noted with its times: for the report, and for who was disturbed when.
 """
 
@@ -21,7 +23,7 @@ import msgspec
 from scripts.chaos.arena import Arena
 from scripts.chaos.disks import read_disk
 from scripts.chaos.evidence import Destroyed
-from scripts.chaos.plan import DESTROYING, STRIKES, Fault, Kind
+from scripts.chaos.plan import DESTROYING, PROCESSES, STRIKES, Fault, Kind
 from scripts.chaos.proxy import Link, Trouble
 from scripts.chaos.replicas import Replicas
 from scripts.chaos.setbacks import Expected
@@ -85,6 +87,8 @@ class Conductor:
         #: Whether faults may begin.
         self._open = True
         self._strike = asyncio.Lock()
+        #: Nodes whose process some fault stops and starts.
+        self._busy: dict[str, None] = {}
         self._passing = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -157,8 +161,10 @@ class Conductor:
     # One fault at a time, or several ------------------------------------------------------------
 
     async def _passes(self, fault: Fault) -> None:
-        if not self._open:
-            self._note(f"{fault} is left out: a disk is being struck")
+        busy = [node for node in fault.nodes if node in self._busy and fault.kind in PROCESSES]
+        if busy or not self._open:
+            why = f"{', '.join(busy)} is busy" if busy else "a disk is being struck"
+            self._note(f"{fault} is left out: {why}")
             return
         self._passing += 1
         self._idle.clear()
@@ -196,6 +202,8 @@ class Conductor:
     async def _carry_out(self, fault: Fault) -> None:
         band = Band(str(fault), fault.kind, fault.nodes[0], self._now_s())
         self.bands.append(band)
+        if fault.kind in PROCESSES:
+            self._busy.update(dict.fromkeys(fault.nodes))
         self._note(f"{fault} begins")
         try:
             await self._faults[fault.kind](fault)
@@ -204,6 +212,9 @@ class Conductor:
         finally:
             band.ends_s = self._now_s()
             self._note(f"{fault} is undone")
+            if fault.kind in PROCESSES:
+                for node in fault.nodes:
+                    del self._busy[node]
 
     def _note(self, what: str) -> None:
         self.notes.append((self._now_s(), what))

@@ -53,6 +53,8 @@ class Kind(Enum):
 DESTROYING: Final = (Kind.WIPE, Kind.DAMAGE, Kind.AWAY)
 #: Faults that destroy copies, or put a disk to the test.
 STRIKES: Final = (*DESTROYING, Kind.FILL)
+#: Faults that stop a process and start it.
+PROCESSES: Final = (Kind.KILL, Kind.RESTART, Kind.RESTART_ALL, Kind.PAUSE, *STRIKES)
 EVERY: Final = tuple(Kind)
 
 

@@ -6,8 +6,7 @@ Rules
    own disk, before it answers.
 2. A boot is news when its count is above the one remembered; the same boot may come again. Anything
    else is a disk that does not know its own last boot: an old copy, or an empty one.
-
-Nobody remembers what never spoke to it, so a node asks each of its co-owners, at each connection.
+3. Peers tell each other what they remember: who was away at a boot knows of it nevertheless.
 """
 
 import struct
@@ -15,7 +14,8 @@ from typing import Final
 
 from cluster.ids import NodeId
 from kvnode.ports import Engine
-from kvnode.storage.keys import boot_key
+from kvnode.storage.keys import BOOT_PREFIX, boot_key, node_of_boot
+from kvnode.storage.ranges import all_with
 
 BOOT_ID_BYTES: Final = 8
 _ROW: Final = struct.Struct(f">Q{BOOT_ID_BYTES}s")
@@ -42,3 +42,10 @@ class Boots:
         if row != stored:
             self._engine.put(boot_key(peer), row)
         return None
+
+    def told(self) -> list[list[str | int | bytes]]:
+        """[peer, count, boot id] of each that is remembered, for other peers."""
+        return [
+            [node_of_boot(key), *_ROW.unpack(row)]
+            for key, row in all_with(self._engine, BOOT_PREFIX)
+        ]

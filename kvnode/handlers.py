@@ -221,8 +221,9 @@ class Handlers:
         if not (isinstance(count, int) and isinstance(boot_id, bytes)):
             raise TypeError("not a boot's count and id")
         remembered = self._replica.boots.meet(NodeId(peer), count, boot_id)
-        floors = self._replica.floors()
-        met = partial(connection.reply, request_id, [remembered, floors], 32 * len(floors))
+        floors, boots = self._replica.floors(), self._replica.boots.told()
+        size_bytes = 32 * (len(floors) + len(boots))
+        met = partial(connection.reply, request_id, [remembered, floors, boots], size_bytes)
         self._replica.when_durable(met, patient=False)
 
     # From document services

@@ -11,7 +11,6 @@ from math import inf
 from typing import Final, Protocol
 
 from cluster.ids import NodeId
-from cluster.layout import ring_of
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
@@ -21,6 +20,7 @@ from kvnode.handlers import Handlers
 from kvnode.hints import HintBook
 from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
+from kvnode.leases import LEASE_SHARE
 from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
 from kvnode.placement import Placement
@@ -32,7 +32,7 @@ from kvnode.rpc.transport import Transport
 from kvnode.services.background import Background, Surroundings
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
-from kvnode.services.loop import Service, Work, run_until_stopped
+from kvnode.services.loop import Service, Stop, Work, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
 
 #: How long a node that stops delivers what it holds for others.
@@ -80,6 +80,7 @@ class Node:
         self,
         settings: ClusterSettings,
         own: NodeSettings,
+        ring: Ring,
         secret: bytes,
         *,
         engine: Engine,
@@ -95,10 +96,11 @@ class Node:
         self.entropy = entropy
         self.log = log
         self.jobs = Jobs(clock)
+        self._ring = ring
         self._secret = secret
         self._engine = engine
         self._disk = disk
-        self._stop = asyncio.Event()
+        self._stop = Stop()
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 
@@ -176,8 +178,8 @@ class Node:
         absent = [peer for peer in self.peers if not self.transport.connected(peer)]
         if absent and self.up_s < CONNECT_GRACE_S:
             reasons.append(f"{', '.join(absent)} may yet connect")
-        if self.checkin.joining_count:
-            reasons.append(f"{self.checkin.joining_count} partitions wait for a peer to confirm")
+        if joining := self.checkin.joining:
+            reasons.append(f"{len(joining)} partitions wait for a peer to confirm")
         if fenced := self.background.rebuild.fenced():
             reasons.append(f"{len(fenced)} partitions are fenced and being rebuilt")
         return reasons
@@ -204,7 +206,7 @@ class Node:
     def _assemble(self, identity: Identity) -> None:
         settings = self.settings
         nodes = settings.region_nodes(self.region)
-        ring = ring_of(settings, self.region)
+        ring = self._ring
         zones = {node.node_id: node.zone for node in nodes}
         latencies = Latencies()
         self.gossip = Gossip(
@@ -282,6 +284,8 @@ class Node:
             boot_count=identity.boot_counter,
             boot_id=self.entropy.random_bytes(BOOT_ID_BYTES),
             raise_boot_count=partial(raise_boot_count, self._engine, identity),
+            lease_s=LEASE_SHARE * settings.lifecycle.tombstone_retention_s,
+            grace_s=CONNECT_GRACE_S,
             transport=self.transport,
             clock=self.clock,
             log=self.log,
@@ -294,7 +298,9 @@ class Node:
         return self.transport.connected(node) and node in self.gossip.membership.up
 
     def _is_absent(self, node: NodeId) -> bool:
-        """Whether a node was silent for longer than tombstones are kept."""
+        """Whether a node is gone, and was silent for longer than tombstones are kept."""
+        if self.transport.connected(node):
+            return False
         lifecycle = self.settings.lifecycle
         kept_s = lifecycle.tombstone_retention_s + 2 * lifecycle.clock_skew_max_s
         return self.gossip.membership.silent_s(node, self.clock.monotonic_s()) > kept_s

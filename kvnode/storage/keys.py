@@ -167,6 +167,11 @@ def boot_key(node: NodeId) -> bytes:
     return BOOT_PREFIX + node.encode()
 
 
+def node_of_boot(key: bytes) -> NodeId:
+    """The inverse of ``boot_key``."""
+    return NodeId(key[len(BOOT_PREFIX) :].decode())
+
+
 def _bucket_bytes(bucket: Bucket) -> bytes:
     return (
         bytes((bucket.family,))

@@ -198,8 +198,7 @@ def _resurrections(
         if not isinstance(op.answer, Found) or gone_s is None or op.invoked_s <= gone_s:
             continue
         purged_s = evidence.purged_s.get(document_id, gone_s)
-        anew = _created_after(op.answer.create, purged_s, evidence.bounds)
-        if not anew and not evidence.atlas.was_away(op.via, op.invoked_s):
+        if not _created_after(op.answer.create, purged_s, evidence.bounds):
             yield "I4", f"back after it was purged: {op}"
 
 

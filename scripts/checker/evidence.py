@@ -43,9 +43,6 @@ class Damage(Protocol):
     def destroyed_since(self, document_id: bytes, start_s: float) -> int:
         """How many copies of a document were destroyed since a time."""
 
-    def was_away(self, machine: str, at_s: float) -> bool:
-        """Whether the others purged without a machine, and it had not been told, at a time."""
-
 
 class Evidence(Protocol):
     """What is known of a run."""

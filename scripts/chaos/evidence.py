@@ -34,11 +34,6 @@ class Destroyed:
         """How many copies of a document were destroyed since a time."""
         return sum(at_s >= start_s for at_s in self._times.get(document_id, ()))
 
-    def was_away(self, machine: str, at_s: float) -> bool:
-        """Nobody is, when it is asked for: once the cluster has healed."""
-        del machine, at_s
-        return False
-
     async def destroys(
         self, machine: str, disk: DiskContents, replicas: Replicas, at_s: float
     ) -> None:

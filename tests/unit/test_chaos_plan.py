@@ -40,9 +40,10 @@ def test_a_seed_gives_the_same_plan_again(seed: int, count: int) -> None:
     assert drawn(seed, count) == drawn(seed, count)
 
 
-def test_seeds_give_different_plans() -> None:
+@pytest.mark.parametrize("chosen", [[Kind.KILL, Kind.SLOW], list(STRIKES)])
+def test_seeds_give_different_plans(chosen: list[Kind]) -> None:
     """Or a hundred runs would be one."""
-    assert len({as_text(drawn(seed)) for seed in range(20)}) == 20
+    assert len({as_text(drawn(seed, chosen=chosen)) for seed in range(20)}) == 20
 
 
 @given(seeds, counts, kinds)

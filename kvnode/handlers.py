@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from cluster.ids import DOCUMENT_ID_BYTES, NodeId
 from kvnode.agreement import Agreement, Proposal
+from kvnode.boots import boot_from_wire
 from kvnode.codec import decode, encode, verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
@@ -217,10 +218,10 @@ class Handlers:
         connection.reply(request_id, [], 0)
 
     def _check_in(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
-        peer, count, boot_id = fields
-        if not (isinstance(count, int) and isinstance(boot_id, bytes)):
-            raise TypeError("not a boot's count and id")
-        remembered = self._replica.boots.meet(NodeId(peer), count, boot_id)
+        peer, boot, known = fields
+        remembered = self._replica.boots.meet(
+            NodeId(peer), boot_from_wire(boot), boot_from_wire(known) if known is not None else None
+        )
         floors = self._replica.floors()
         met = partial(connection.reply, request_id, [remembered, floors], 32 * len(floors))
         self._replica.when_durable(met, patient=False)

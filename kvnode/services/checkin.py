@@ -4,8 +4,9 @@ Rules
 -----
 1. A partition is *joining* until one of its other owners has answered a check-in of this boot, and
    says "unknown" to reads until then. A partition without other owners is not.
-2. A peer that remembers a later boot knows that this disk is an old copy or an empty one: all of
-   the node's partitions are fenced, durably, and the boot count is raised above that one.
+2. A peer first tells which boot it remembers. If this disk does not know it, it is an old copy or
+   an empty one: all of the node's partitions are fenced, durably, and the boot count is raised
+   above it. Then, or if it does know it, the node says so, and the peer confirms this boot.
 3. A peer also tells how far it has purged. A floor that was never promised here fences its
    partition: this node was given up for too long an absence, or its disk is an old copy. A peer's
    mere promise says nothing: somebody else may have refused, and this node would be fenced for it.
@@ -18,6 +19,7 @@ from typing import Final
 
 from cluster.ids import NodeId
 from cluster.ring import Ring
+from kvnode.boots import Boot, boot_from_wire
 from kvnode.log import Log
 from kvnode.ports import Clock
 from kvnode.replica import Replica
@@ -33,7 +35,7 @@ class CheckIn:
     """A service (``kvnode.services.loop``), for those who did not answer at once.
 
     Args:
-        boot_count: Of this boot.
+        boot: This one.
         raise_boot_count: Stores a higher count, in the batch that is being gathered.
     """
 
@@ -46,8 +48,7 @@ class CheckIn:
         ring: Ring,
         node: NodeId,
         *,
-        boot_count: int,
-        boot_id: bytes,
+        boot: Boot,
         raise_boot_count: Callable[[int], None],
         transport: Transport,
         clock: Clock,
@@ -56,8 +57,7 @@ class CheckIn:
         self._replica = replica
         self._ring = ring
         self._node = node
-        self._boot_count = boot_count
-        self._boot_id = boot_id
+        self._boot = boot
         self._raise_boot_count = raise_boot_count
         self._transport = transport
         self._clock = clock
@@ -89,9 +89,9 @@ class CheckIn:
             self._send(peer)
         return Work.IDLE
 
-    def _send(self, peer: NodeId) -> None:
+    def _send(self, peer: NodeId, known: Boot | None = None) -> None:
         deadline_s = self._clock.monotonic_s() + REQUEST_TIMEOUT_S
-        fields = [self._boot_count, self._boot_id]
+        fields = [self._boot, known]
         self._transport.request(
             peer, Op.CHECKIN, deadline_s, fields, 64, partial(self._on_answer, peer)
         )
@@ -100,14 +100,16 @@ class CheckIn:
         if isinstance(outcome, Lost):
             return
         try:
-            remembered, floors = outcome
+            told, floors = outcome
+            remembered = boot_from_wire(told) if told is not None else None
             self._meet_floors(peer, floors)
         except (TypeError, ValueError, IndexError) as error:
             self._log.warning("checkin.refused", peer=peer, reason=f"its answer is none: {error}")
             return
-        if isinstance(remembered, int):
-            self._disown(peer, remembered)
-            self._send(peer)
+        if remembered is not None:
+            if not self._replica.boots.knows(remembered):
+                self._disown(peer, remembered)
+            self._send(peer, remembered)
             return
         self._unanswered.pop(peer, None)
         for partition in self._ring.partitions_of(peer):
@@ -127,12 +129,16 @@ class CheckIn:
                 partitions=fenced,
             )
 
-    def _disown(self, peer: NodeId, remembered: int) -> None:
+    def _disown(self, peer: NodeId, remembered: Boot) -> None:
         """This disk is not the one of the last boot; see rule 2."""
         self._log.warning(
-            "node.fenced", peer=peer, reason="a peer remembers a later boot", boots=remembered
+            "node.fenced",
+            peer=peer,
+            reason="a peer remembers a boot that is not known here",
+            boots=remembered.number,
         )
-        self._boot_count = max(self._boot_count, remembered) + 1
-        self._raise_boot_count(self._boot_count)
+        self._replica.boots.learn(remembered)
+        self._boot = Boot(max(self._boot.number, remembered.number) + 1, self._boot.boot_id)
+        self._raise_boot_count(self._boot.number)
         for partition in self._ring.partitions_of(self._node):
             self._replica.set_fenced(partition, True)

@@ -16,7 +16,7 @@ from kvnode.storage.keys import RECORD_PREFIX, document_id_of, record_key
 from tests.simulation.atlas import readable
 from tests.simulation.checks import judge_converged
 from tests.simulation.cluster import SimCluster
-from tests.simulation.invariants import describe
+from tests.simulation.invariants import Violation, describe
 from tests.simulation.machine import NodeMachine
 from tests.simulation.ports import START_MS
 
@@ -117,6 +117,8 @@ def _judge(cluster: SimCluster) -> None:
         return held
 
     watch.violations += judge_converged(cluster.history, stored, watch, cluster.loop.time())
+    for name in watch.undoubted:
+        watch.violations.append(Violation("I22", f"nobody doubts the disk of {name}"))
 
 
 def wrong_books(cluster: SimCluster) -> list[str]:

@@ -220,10 +220,11 @@ class Handlers:
     def _check_in(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         peer, boot, known = fields
         remembered = self._replica.boots.meet(
-            NodeId(peer), boot_from_wire(boot), boot_from_wire(known) if known is not None else None
+            NodeId(peer), boot_from_wire(boot), list(map(boot_from_wire, known))
         )
-        floors = self._replica.floors()
-        met = partial(connection.reply, request_id, [remembered, floors], 32 * len(floors))
+        floors, told = self._replica.floors(), self._replica.boots.told()
+        size_bytes = 32 * (len(floors) + len(told))
+        met = partial(connection.reply, request_id, [remembered, floors, told], size_bytes)
         self._replica.when_durable(met, patient=False)
 
     # From document services

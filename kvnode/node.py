@@ -21,6 +21,7 @@ from kvnode.handlers import Handlers
 from kvnode.hints import HintBook
 from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
+from kvnode.leases import LEASE_SHARE
 from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
 from kvnode.placement import Placement
@@ -177,8 +178,8 @@ class Node:
         absent = [peer for peer in self.peers if not self.transport.connected(peer)]
         if absent and self.up_s < CONNECT_GRACE_S:
             reasons.append(f"{', '.join(absent)} may yet connect")
-        if self.checkin.joining_count:
-            reasons.append(f"{self.checkin.joining_count} partitions wait for a peer to confirm")
+        if joining := self.checkin.joining:
+            reasons.append(f"{len(joining)} partitions wait for a peer to confirm")
         if fenced := self.background.rebuild.fenced():
             reasons.append(f"{len(fenced)} partitions are fenced and being rebuilt")
         return reasons
@@ -282,6 +283,8 @@ class Node:
             self.own.node_id,
             boot=Boot(identity.boot_counter, boot_id),
             raise_boot_count=partial(raise_boot_count, self._engine, identity, boot_id),
+            lease_s=LEASE_SHARE * settings.lifecycle.tombstone_retention_s,
+            grace_s=CONNECT_GRACE_S,
             transport=self.transport,
             clock=self.clock,
             log=self.log,
@@ -294,7 +297,9 @@ class Node:
         return self.transport.connected(node) and node in self.gossip.membership.up
 
     def _is_absent(self, node: NodeId) -> bool:
-        """Whether a node was silent for longer than tombstones are kept."""
+        """Whether a node is gone, and was silent for longer than tombstones are kept."""
+        if self.transport.connected(node):
+            return False
         lifecycle = self.settings.lifecycle
         kept_s = lifecycle.tombstone_retention_s + 2 * lifecycle.clock_skew_max_s
         return self.gossip.membership.silent_s(node, self.clock.monotonic_s()) > kept_s

@@ -10,11 +10,14 @@ Rules
 5. A copy that may be of a purged document is not merged but put into quarantine, durably, until the
    document's owners have been asked (``kvnode.lifecycle``).
 6. While a partition is fenced, only what a co-owner vouches for is merged into it.
+7. While it has no lease it is not believed either, for nobody has said that its disk is in order
+   and that nothing was purged without it (``kvnode.leases``).
 """
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from math import inf
 
 import msgspec
 
@@ -73,8 +76,8 @@ class Replica:
         self.boots = Boots(engine)
         #: By partition: whether what is held of it is not to be believed.
         self.fenced = [False] * partitions
-        #: By partition: whether that is not known yet (``kvnode.services.checkin``).
-        self.joining = [False] * partitions
+        #: By partition: until when other owners' word is good for it (``kvnode.services.checkin``).
+        self.leased_until_s = [inf] * partitions
         #: Set by the disk's guard: no new documents.
         self.disk_low = False
         #: Damaged records met; each was answered as "unknown".
@@ -88,7 +91,12 @@ class Replica:
 
     def serves(self, partition: int) -> bool:
         """Whether this node can vouch for what is in a partition, and what is not."""
-        return self._owned(partition) and not (self.fenced[partition] or self.joining[partition])
+        return self._owned(partition) and self.believes(partition)
+
+    def believes(self, partition: int) -> bool:
+        """Whether what is held of a partition may be believed, as far as it goes."""
+        leased = self._clock.monotonic_s() < self.leased_until_s[partition]
+        return leased and not self.fenced[partition]
 
     def get(self, document_id: bytes) -> tuple[Record, bytes] | None:
         """The durable record, and its bytes. Raises CorruptRecord."""
@@ -102,7 +110,7 @@ class Replica:
     ) -> tuple[FetchResult, bytes | None]:
         """Answer a coordinator: what this node can say about a document."""
         partition = partition_of(document_id, self._partitions)
-        if self.fenced[partition] or self.joining[partition]:
+        if not self.believes(partition):
             return FetchResult.UNKNOWN, None
         try:
             encoded = self.records.durable(document_id)
@@ -283,7 +291,7 @@ class Replica:
         """
         self.admit()
         partition = partition_of(document_id, self._partitions)
-        if self.fenced[partition] or self.joining[partition]:
+        if not self.believes(partition):
             raise Fenced("this replica is not sure of its disk")
         stored = self.records.latest(document_id)
         if stored is not None:

@@ -122,6 +122,10 @@ class Purge:
             if veto is not None:
                 self._veto(proposal, node, str(veto))
                 return
+        absent = [node for node in self._nodes if node not in (self._node, *others)]
+        if returned := [node for node in absent if not self._is_absent(node)]:
+            self._veto(proposal, returned[0], "returned")
+            return
         self.vetoes.pop(proposal.partition, None)
         self._agreement.conclude(proposal)
         await self._replica.durable()

@@ -10,7 +10,7 @@
     m slot(2)                              -> see ``kvnode.leaflog``   leaves that changed since
     t bucket                               -> digest(8)                a bucket of the hash trees
     f partition(2)                         -> a partition's purge floor (``kvnode.floors``)
-    b node                                 -> number(8) boot_id(8)     a peer's boot, met last
+    b node                                 -> see ``kvnode.boots``     boots of a peer
     o number(8) boot_id(8)                 -> nothing                  a boot of this node
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
@@ -167,6 +167,11 @@ def partition_of_floor(key: bytes) -> int:
 def boot_key(node: NodeId) -> bytes:
     """Where the boot of a peer is that was seen last."""
     return BOOT_PREFIX + node.encode()
+
+
+def node_of_boot(key: bytes) -> NodeId:
+    """The inverse of ``boot_key``."""
+    return NodeId(key[len(BOOT_PREFIX) :].decode())
 
 
 def own_boot_key(number: int, boot_id: bytes) -> bytes:

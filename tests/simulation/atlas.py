@@ -39,8 +39,8 @@ class Atlas:
         #: When and where copies of a document were destroyed.
         self._destroyed: dict[bytes, list[tuple[float, str]]] = {}
         self.lost: dict[bytes, None] = {}
-        #: By machine, when others began to purge without it, and when it was told (None: not yet).
-        self._away: dict[str, list[tuple[float, float | None]]] = {}
+        #: Machines without which others have purged, and whether they have been told since.
+        self._away: dict[str, bool] = {}
 
     def destroys(self, machine: str) -> None:
         """All that a disk holds is about to go."""
@@ -71,24 +71,15 @@ class Atlas:
 
     def goes_away(self, machine: str) -> None:
         """The others begin to purge without a machine."""
-        periods = self._away.setdefault(machine, [])
-        if not periods or periods[-1][1] is not None:
-            periods.append((self._true_s(), None))
+        if self._away.get(machine, True):
+            self._away[machine] = False
             self.destroys(machine)
 
     def is_told(self, machine: str) -> None:
         """A machine is fenced: it knows that it was away."""
-        periods = self._away.get(machine)
-        if periods and periods[-1][1] is None:
-            periods[-1] = (periods[-1][0], self._true_s())
+        if not self._away.get(machine, True):
+            self._away[machine] = True
             self.destroys(machine)  # what it took meanwhile
-
-    def was_away(self, machine: str, at_s: float) -> bool:
-        """Whether the others purged without a machine, and it had not been told, at a time."""
-        return any(
-            start_s <= at_s and (told_s is None or at_s <= told_s)
-            for start_s, told_s in self._away.get(machine, ())
-        )
 
     def was_ever_away(self, machine: str) -> bool:
         """Whether the others have purged without a machine."""

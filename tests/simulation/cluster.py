@@ -217,9 +217,9 @@ class SimCluster(Clients):
         running = [machine for machine in self.machines.values() if machine.process.running]
         starting = [f"{machine.name} starts" for machine in running if machine.documents is None]
         unsure = [
-            f"{machine.name} waits for {machine.serving.checkin.unanswered} to confirm its boot"
+            f"{machine.name} waits for others to confirm its boot"
             for machine in self.alive()
-            if machine.documents is not None and machine.serving.checkin.unanswered
+            if machine.documents is not None and self._may_be_confirmed(machine)
         ]
         return (
             starting
@@ -230,6 +230,14 @@ class SimCluster(Clients):
                 for peer in self.alive()
                 if not self._holds_for_up(watcher, peer.name)
             ]
+        )
+
+    def _may_be_confirmed(self, machine: NodeMachine) -> bool:
+        """Whether there is somebody yet to confirm that a machine's disk is the one it left."""
+        running = [other.name for other in self.alive() if other is not machine]
+        checkin = machine.serving.checkin
+        return bool(checkin.unanswered) or any(
+            owner in running for part in checkin.joining for owner in self.ring.primaries(part)
         )
 
     def _holds_for_up(self, watcher: str, name: str) -> bool:

@@ -13,10 +13,11 @@ from kvnode.hashtree import HashForest
 from kvnode.quarantine import State
 from kvnode.record import Create, Record
 from kvnode.storage.keys import RECORD_PREFIX, document_id_of, record_key
+from scripts.checker.checks import judge_converged
+from scripts.checker.evidence import Violation
 from tests.simulation.atlas import readable
-from tests.simulation.checks import judge_converged
 from tests.simulation.cluster import SimCluster
-from tests.simulation.invariants import Violation, describe
+from tests.simulation.invariants import describe
 from tests.simulation.machine import NodeMachine
 from tests.simulation.ports import START_MS
 
@@ -172,7 +173,7 @@ def fences(cluster: SimCluster) -> list[str]:
     for machine in cluster.alive():
         if machine.documents is not None:
             fenced = machine.serving.background.rebuild.fenced()
-            joining = machine.serving.checkin.joining_count
+            joining = len(machine.serving.checkin.joining)
             if fenced or joining:
                 found.append(f"{machine.name}: {len(fenced)} fenced, {joining} joining")
     return found

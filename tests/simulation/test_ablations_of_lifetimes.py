@@ -1,6 +1,8 @@
 """As ``test_ablations``, of what makes documents end and disks be mistrusted."""
 
+from collections.abc import Iterable
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 import pytest
@@ -12,11 +14,13 @@ from kvnode.floors import Floor
 from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.replica import Replica
 from kvnode.rpc.operations import Op
+from kvnode.services import checkin
 from kvnode.services.asking import Asker
+from kvnode.services.checkin import CheckIn
 from kvnode.services.purge import Purge
 from kvnode.services.rebuild import Rebuild
 from kvnode.services.scrub import Scrub
-from tests.simulation import test_antientropy, test_lifecycle
+from tests.simulation import test_antientropy, test_leases, test_lifecycle
 from tests.simulation.ablations import Ablation, Ablations, first_failing, lifetimes
 
 ABLATIONS: Final = Ablations()
@@ -27,6 +31,8 @@ _AWAY: Final = (
 _OLD_COPY: Final = test_lifecycle.test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back
 _BACKUP: Final = test_lifecycle.test_a_copy_from_a_backup_is_quarantined_and_never_served
 _CUT_OFF: Final = test_lifecycle.test_a_node_that_is_cut_off_from_all_other_owners_purges_nothing
+_KNOWS_MORE: Final = test_leases.test_a_connected_owner_that_knows_more_is_waited_for
+_MISSED_A_BOOT: Final = test_leases.test_an_owner_that_missed_a_boot_hears_of_it_from_another
 _DAMAGED: Final = test_antientropy.test_what_was_deleted_while_it_was_damaged_is_purged_in_the_end
 
 
@@ -83,17 +89,35 @@ def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
 @ablation("I4|I1|I2|events", first_failing(_OLD_COPY))
 def later_boots_not_remembered(patch: pytest.MonkeyPatch) -> None:
     """Whoever says its name is believed."""
-    patch.setattr(Boots, "meet", lambda self, peer, boot, known: None)
+    patch.setattr(Boots, "meet", lambda self, peer, boot, known: [])
 
 
 @ablation("I4|I1|I2", first_failing(_OLD_COPY))
 def served_before_it_is_confirmed(patch: pytest.MonkeyPatch) -> None:
     """A node answers from its disk before anybody has told it what it missed."""
-    never = property(lambda self: [False] * 16, lambda self, _: None)
-    patch.setattr(Replica, "joining", never, raising=False)
+    always = property(lambda self: [inf] * 16, lambda self, _: None)
+    patch.setattr(Replica, "leased_until_s", always, raising=False)
 
 
-@ablation(r"\(\[\], None\)", first_failing(_CUT_OFF))
+@ablation("Found", first_failing(test_leases.test_a_node_that_was_paused_for_long_wakes_in_doubt))
+def leases_that_never_end(patch: pytest.MonkeyPatch) -> None:
+    """A node that was once confirmed believes its disk whatever happens meanwhile."""
+    patch.setattr(checkin, "lease_end_s", lambda answered_s, lease_s: _ever(answered_s))
+
+
+@ablation("a majority of its owners has nothing", first_failing(_KNOWS_MORE))
+def first_answer_believed(patch: pytest.MonkeyPatch) -> None:
+    """One co-owner's word is enough while another, that knows better, is about to answer."""
+    patch.setattr(CheckIn, "_may_answer", lambda self, peer, now_s: False)
+
+
+@ablation("a1 has not heard", first_failing(_MISSED_A_BOOT))
+def boots_not_told(patch: pytest.MonkeyPatch) -> None:
+    """Each node knows only those boots that it has met itself."""
+    patch.setattr(Boots, "told", lambda self: [])
+
+
+@ablation(r"\[\] == |\(\[\], None\)", first_failing(_CUT_OFF))
 def purged_by_a_minority(patch: pytest.MonkeyPatch) -> None:
     """A node that is cut off takes all others for absent, and purges by itself."""
     patch.setattr(Purge, "_has_majority", lambda self, partition, others: True)
@@ -111,3 +135,7 @@ def test_without_this_safeguard_a_promise_is_broken(
 ) -> None:
     """And for the right reason."""
     ablated.must_be_caught(monkeypatch)
+
+
+def _ever(answered_s: Iterable[float | None]) -> float:
+    return inf if any(sent_s is not None for sent_s in answered_s) else -inf

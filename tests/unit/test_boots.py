@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, Final, cast
 
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
@@ -30,6 +30,8 @@ PEERS: Final = (NodeId("a1"), NodeId("a2"))
 RING: Final = Ring(1, 1, 3, ((NODE, *PEERS),))
 EMPTY: Final = {IDENTITY_KEY: Identity("0" * 32, NODE, 1).encode()}
 _WRITE: Final = b"w"
+#: Messages of a check-in at which the peer remembers another boot.
+_WHOLE: Final = 4
 
 peers = st.sampled_from(PEERS)
 
@@ -59,8 +61,8 @@ class Disk:
 class DisksThatAreLost(RuleBasedStateMachine):
     """One node of three. Its disk is wiped, copied and put back; it dies again and again.
 
-    Beside it stands which writes its disk had when each peer last confirmed a boot: an unfenced
-    node that a peer confirms must still have those.
+    Beside it stands which writes its disk had in the boot that each peer confirmed last: an
+    unfenced node that a peer confirms must still have those.
     """
 
     def __init__(self) -> None:
@@ -72,10 +74,13 @@ class DisksThatAreLost(RuleBasedStateMachine):
         self.disk = Disk(EMPTY)
         self.copies = [EMPTY]
         self.start()
+        for peer in PEERS:
+            self.starts_and_checks_in(0, peer, _WHOLE, True)
+        self.is_written_to()
 
-    @rule()
     def start(self) -> None:
         """Whatever ran before has died."""
+        self.confirmed: dict[NodeId, None] = {}
         self.disk.die()
         engine, clock = self.disk.engine, self.disk.loop
         boot_id = next(self.numbers).to_bytes(BOOT_ID_BYTES, "big")
@@ -89,15 +94,33 @@ class DisksThatAreLost(RuleBasedStateMachine):
             NODE,
             boot=Boot(identity.boot_counter, boot_id),
             raise_boot_count=partial(raise_boot_count, engine, identity, boot_id),
+            lease_s=1e9,
+            grace_s=0.0,
             transport=cast("Transport", self),
             clock=clock,
             log=structlog.wrap_logger(None, processors=[_say_nothing]),
         )
 
-    @rule(peer=peers, lost_after=st.integers(0, 4), commits=st.booleans())
-    def checks_in(self, peer: NodeId, lost_after: int, commits: bool) -> None:
+    @rule(teller=peers)
+    def tell_each_other(self, teller: NodeId) -> None:
+        """One peer tells the other what it remembers."""
+        listener = self.peers[PEERS[1 - PEERS.index(teller)]]
+        for node, remembered in Boots(self.peers[teller].engine).told():
+            assert node == NODE
+            Boots(listener.engine).hear(node, remembered)
+        listener.loop.run_all()
+
+    @rule(
+        starts=st.integers(0, 2),
+        peer=peers,
+        messages=st.sampled_from([_WHOLE, *range(_WHOLE)]),
+        commits=st.booleans(),
+    )
+    def starts_and_checks_in(self, starts: int, peer: NodeId, messages: int, commits: bool) -> None:
         """With one peer, as far as the messages get; what the node puts may not be durable yet."""
-        self.messages_left = lost_after
+        for _ in range(starts):
+            self.start()
+        self.messages_left, self.asked = messages, peer
         self.checkin.peer_connected(peer)
         if commits:
             self.disk.loop.run_all()
@@ -111,33 +134,39 @@ class DisksThatAreLost(RuleBasedStateMachine):
         if not self._arrives():
             heard(Lost("timeout", "the request is lost", sent=True))
             return
-        mine, known = (field and boot_from_wire(list(field)) for field in fields)
-        remembered = Boots(there.engine).meet(peer, mine, known)
+        remembered = Boots(there.engine).meet(NODE, fields[0], fields[1])
         there.loop.run_all()  # durable before it answers
-        if remembered is None:
+        if not remembered:
             if not self.replica.fenced[0]:
                 missing = self.seen[peer] - self.disk.writes()
                 assert not missing, f"{peer} believes a disk that lacks {missing}"
             self.seen[peer] = self.disk.writes()
+            self.confirmed[peer] = None
         if self._arrives():
-            heard([remembered and list(remembered), []])
+            heard([list(map(list, remembered)), [], []])
         else:
             heard(Lost("timeout", "the answer is lost", sent=True))
+
+    def connected(self, peer: NodeId) -> bool:
+        """``Transport``: only the peer that is asked; of the other one nothing is known."""
+        return peer == self.asked
 
     def _arrives(self) -> bool:
         self.messages_left -= 1
         return self.messages_left >= 0
 
-    @precondition(lambda self: not self.replica.joining[0] and not self.replica.fenced[0])
+    @precondition(lambda self: self.replica.believes(0))
     @rule()
     def is_written_to(self) -> None:
         """Others have it as well, so it can be rebuilt."""
         key = _WRITE + next(self.numbers).to_bytes(8, "big")
         self.written.add(key)
+        for peer in self.confirmed:
+            self.seen[peer].add(key)
         self.disk.engine.put(key, b"")
         self.disk.loop.run_all()
 
-    @precondition(lambda self: not self.replica.joining[0] and self.replica.fenced[0])
+    @precondition(lambda self: not self.checkin.joining and self.replica.fenced[0])
     @rule()
     def is_rebuilt(self) -> None:
         """From others, who have everything; then its fence falls."""
@@ -165,18 +194,31 @@ def _say_nothing(*_: object) -> Any:
 
 
 TestDisksThatAreLost = DisksThatAreLost.TestCase
+TestDisksThatAreLost.settings = settings(max_examples=100, stateful_step_count=30)
 
 
 def test_a_boot_is_confirmed_once_it_is_said_which_one_is_remembered() -> None:
     """Not for a higher number: a wiped disk that starts often enough has one."""
     boots = Boots(Disk({}).engine)
     first, later = Boot(1, b"the 1st."), Boot(9, b"another.")
-    assert boots.meet(NODE, first, None) is None
-    assert boots.meet(NODE, later, None) == first
-    assert boots.meet(NODE, later, Boot(1, b"unknown.")) == first
-    assert boots.meet(NODE, first, None) is None, "the same boot may come again"
-    assert boots.meet(NODE, later, first) is None
-    assert boots.meet(NODE, first, None) == later
+    assert boots.meet(NODE, first, []) == []
+    assert boots.meet(NODE, later, []) == [first]
+    assert boots.meet(NODE, later, [Boot(1, b"unknown.")]) == [first]
+    assert boots.meet(NODE, first, []) == [], "the same boot may come again"
+    assert boots.meet(NODE, later, [first]) == []
+    assert boots.meet(NODE, first, []) == [later]
+
+
+def test_what_was_heard_is_remembered_beside_what_was_met() -> None:
+    """It may be of a disk that is an old copy itself, and was believed by one who was away."""
+    boots = Boots(Disk({}).engine)
+    met, heard, older = Boot(7, b"the 7th."), Boot(8, b"another."), Boot(5, b"the 5th.")
+    boots.meet(NODE, met, [])
+    boots.hear(NODE, older)
+    assert boots.meet(NODE, heard, []) == [met]
+    boots.hear(NODE, heard)
+    assert boots.meet(NODE, heard, []) == [met]
+    assert boots.meet(NODE, Boot(9, b"the 9th."), []) == [met, heard]
 
 
 @given(st.integers(0, (1 << 64) - 1), st.binary(min_size=BOOT_ID_BYTES, max_size=BOOT_ID_BYTES))

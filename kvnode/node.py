@@ -14,7 +14,7 @@ from cluster.ids import NodeId
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
-from kvnode.boots import BOOT_ID_BYTES
+from kvnode.boots import BOOT_ID_BYTES, Boot
 from kvnode.coordinator import Coordinator
 from kvnode.handlers import Handlers
 from kvnode.hints import HintBook
@@ -122,9 +122,10 @@ class Node:
 
     async def start(self) -> None:
         """Everything up to answering requests; returns when peers can reach this node."""
-        identity = await self._boot()
+        boot_id = self.entropy.random_bytes(BOOT_ID_BYTES)
+        identity = await self._boot(boot_id)
         self._disk.check()
-        self._assemble(identity)
+        self._assemble(identity, boot_id)
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
             await self.replica.rebuild_trees()
@@ -184,12 +185,12 @@ class Node:
             reasons.append(f"{len(fenced)} partitions are fenced and being rebuilt")
         return reasons
 
-    async def _boot(self) -> Identity:
+    async def _boot(self, boot_id: bytes) -> Identity:
         durable = asyncio.get_running_loop().create_future()
         expected = Identity(
             self.settings.cluster_id, self.own.id, self.settings.replication.partitions
         )
-        identity = boot(self._engine, expected, partial(durable.set_result, None))
+        identity = boot(self._engine, expected, boot_id, partial(durable.set_result, None))
         await durable
         return identity
 
@@ -203,7 +204,7 @@ class Node:
         await self.replica.durable()
         self.log.warning("node.fenced", reason=f"its database is new: {replaced.reason}")
 
-    def _assemble(self, identity: Identity) -> None:
+    def _assemble(self, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
         nodes = settings.region_nodes(self.region)
         ring = self._ring
@@ -255,11 +256,11 @@ class Node:
             entropy=self.entropy,
             copies=min(ring.copies, len(nodes)),
         )
-        self._assemble_background(ring, identity)
+        self._assemble_background(ring, identity, boot_id)
         self.gossip.attach(self.transport)
         self.handlers = Handlers(self.replica, self.coordinator, self.gossip)
 
-    def _assemble_background(self, ring: Ring, identity: Identity) -> None:
+    def _assemble_background(self, ring: Ring, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
         around = Surroundings(
             settings=settings,
@@ -281,9 +282,8 @@ class Node:
             self.replica,
             ring,
             self.own.node_id,
-            boot_count=identity.boot_counter,
-            boot_id=self.entropy.random_bytes(BOOT_ID_BYTES),
-            raise_boot_count=partial(raise_boot_count, self._engine, identity),
+            boot=Boot(identity.boot_counter, boot_id),
+            raise_boot_count=partial(raise_boot_count, self._engine, identity, boot_id),
             lease_s=LEASE_SHARE * settings.lifecycle.tombstone_retention_s,
             grace_s=CONNECT_GRACE_S,
             transport=self.transport,

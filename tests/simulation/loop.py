@@ -333,11 +333,6 @@ class SimLoop(asyncio.BaseEventLoop):
     def _prune_tasks(self) -> None:
         self._tasks = {task: None for task in self._tasks if not task.done()}
 
-    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
-        # One that a dead process left ends with the world: there is nobody to close it.
-        if self.is_running():
-            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]  # the base class's
-
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep what nobody caught; a handler that a process sets is not asked."""
         if "handle" in context:

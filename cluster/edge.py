@@ -160,6 +160,11 @@ def regions(settings: ClusterSettings) -> list[str]:
     return list(dict.fromkeys(node.region for node in settings.node))
 
 
+def cluster_of(region: str) -> str:
+    """What a balancer calls a region's nodes with, behind them, all others."""
+    return f"from-{region}"
+
+
 def nearest_first(settings: ClusterSettings, region: str) -> Iterator[NodeSettings]:
     """All nodes, those of ``region`` before the others."""
     yield from settings.region_nodes(region)
@@ -189,6 +194,11 @@ def idle_upstream_s(settings: ClusterSettings) -> float:
     Before the node does: a create without a key must not be sent into one that is being closed.
     """
     return settings.http.idle_timeout_s * 0.8
+
+
+def clients_max(settings: ClusterSettings) -> int:
+    """Connections of clients to the edge: idle ones are cheap, so twice what the nodes serve."""
+    return 2 * len(settings.node) * connections_per_node(settings)
 
 
 def connections_per_node(settings: ClusterSettings) -> int:

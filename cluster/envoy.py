@@ -15,20 +15,59 @@ from cluster.settings import ClusterSettings, NodeSettings
 _TYPES: Final = "type.googleapis.com/envoy"
 #: Trying again picks among all nodes; this often it picks anew when it was one that has failed.
 _PICKS_MAX: Final = 5
-#: An Envoy cluster is a region and, behind it, all others.
-_CLUSTER_PREFIX: Final = "from-"
 #: With two of three nodes left out, the third one's errors are better than none's.
 _LEFT_OUT_PERCENT_MAX: Final = 50
 
 Value = dict[str, Any]
 
 
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.9g}s"
+
+
+_HEALTH_CHECK: Final[Value] = {
+    "interval": _seconds(edge.CHECK_INTERVAL_S),
+    "no_traffic_interval": _seconds(edge.CHECK_INTERVAL_S),
+    "timeout": _seconds(edge.CHECK_TIMEOUT_S),
+    "unhealthy_threshold": edge.CHECKS_UNANSWERED_MAX,
+    "healthy_threshold": 1,
+    "http_health_check": {"path": edge.READY_PATH},
+}
+_OUTLIER_DETECTION: Final[Value] = {
+    # Only what happens to connections; answers never count.
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": edge.FAILURES_MAX,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_consecutive_gateway_failure": 0,
+    "enforcing_success_rate": 0,
+    "enforcing_local_origin_success_rate": 0,
+    "interval": _seconds(edge.CHECK_INTERVAL_S),
+    "base_ejection_time": _seconds(edge.LEFT_OUT_S),
+    "max_ejection_time": _seconds(edge.LEFT_OUT_S),
+    "max_ejection_percent": _LEFT_OUT_PERCENT_MAX,
+}
+
+
 def envoy_configuration(settings: ClusterSettings) -> Value:
     """Envoy's bootstrap for the edge of a cluster."""
     host = settings.edge.host
     return {
-        "node": {"id": edge.EDGE, "cluster": settings.cluster_id},
+        "node": {"id": edge.EDGE, "cluster": "stele"},
         "admin": {"address": _address(host, settings.edge.admin_port)},
+        "overload_manager": {
+            "resource_monitors": [
+                _named(
+                    "envoy.resource_monitors.global_downstream_max_connections",
+                    {
+                        "@type": _type(
+                            "extensions.resource_monitors.downstream_connections.v3",
+                            "DownstreamConnectionsConfig",
+                        ),
+                        "max_active_downstream_connections": edge.clients_max(settings),
+                    },
+                )
+            ]
+        },
         "static_resources": {
             "listeners": [_listener(settings, one) for one in edge.listeners(settings)],
             "clusters": [_cluster(settings, region) for region in edge.regions(settings)],
@@ -40,7 +79,7 @@ def _listener(settings: ClusterSettings, listener: Listener) -> Value:
     return {
         "name": listener.name,
         "address": _address(settings.edge.host, listener.port),
-        "filter_chains": [{"filters": [_filter("http", _http(settings, listener))]}],
+        "filter_chains": [{"filters": [_named("http", _http(settings, listener))]}],
     }
 
 
@@ -75,16 +114,18 @@ def _http(settings: ClusterSettings, listener: Listener) -> Value:
             ]
         },
         "http_filters": [
-            _filter(
+            _named(
                 "health_check",
                 {
                     "@type": _type("extensions.filters.http.health_check.v3", "HealthCheck"),
                     "pass_through_mode": False,
-                    "cluster_min_healthy_percentages": {_name(listener.region): {"value": 1}},
+                    "cluster_min_healthy_percentages": {
+                        edge.cluster_of(listener.region): {"value": 1}
+                    },
                     "headers": [_header(":path", edge.READY_PATH)],
                 },
             ),
-            _filter(
+            _named(
                 "router",
                 {
                     "@type": _type("extensions.filters.http.router.v3", "Router"),
@@ -104,7 +145,7 @@ def _routes(settings: ClusterSettings, listener: Listener) -> Iterator[Value]:
             _header(":method", "POST"),
             _header(edge.KEY_HEADER, None) | {"invert_match": True},
         ]
-        route = {"cluster": _name(region), "timeout": _seconds(edge.patience_s(settings))}
+        route = {"cluster": edge.cluster_of(region), "timeout": _seconds(edge.patience_s(settings))}
         yield {
             "match": {"prefix": "/", "headers": [*hint, *keyless]},
             "route": route | {"retry_policy": _retries("connect-failure,reset-before-request")},
@@ -129,7 +170,7 @@ def _retries(on: str) -> Value:
         "num_retries": edge.RETRIES_MAX,
         "retry_back_off": {"base_interval": _seconds(0.01), "max_interval": _seconds(0.1)},
         "retry_host_predicate": [
-            _filter(
+            _named(
                 "envoy.retry_host_predicates.previous_hosts",
                 {
                     "@type": _type(
@@ -143,10 +184,21 @@ def _retries(on: str) -> Value:
 
 
 def _cluster(settings: ClusterSettings, region: str) -> Value:
+    """A region and, behind it, all others."""
     nodes = len(settings.node)
     limit = nodes * edge.connections_per_node(settings)
+    budget = {
+        "budget_percent": {"value": edge.RETRY_SHARE_PERCENT},
+        "min_retry_concurrency": edge.RETRIES_ALLOWED_MIN,
+    }
+    thresholds = {
+        "max_connections": limit,
+        "max_requests": limit,
+        "max_pending_requests": limit,
+        "retry_budget": budget,
+    }
     return {
-        "name": _name(region),
+        "name": edge.cluster_of(region),
         "type": "STATIC",
         "connect_timeout": _seconds(edge.CONNECT_TIMEOUT_S),
         "lb_policy": "LEAST_REQUEST",
@@ -161,59 +213,23 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
                 "explicit_http_config": {"http_protocol_options": {}},
             }
         },
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": limit,
-                    "max_requests": limit,
-                    "max_pending_requests": limit,
-                    "retry_budget": {
-                        "budget_percent": {"value": edge.RETRY_SHARE_PERCENT},
-                        "min_retry_concurrency": edge.RETRIES_ALLOWED_MIN,
-                    },
-                }
-            ]
-        },
-        "health_checks": [
-            {
-                "interval": _seconds(edge.CHECK_INTERVAL_S),
-                "no_traffic_interval": _seconds(edge.CHECK_INTERVAL_S),
-                "timeout": _seconds(edge.CHECK_TIMEOUT_S),
-                "unhealthy_threshold": edge.CHECKS_UNANSWERED_MAX,
-                "healthy_threshold": 1,
-                "http_health_check": {"path": edge.READY_PATH},
-            }
-        ],
-        "outlier_detection": {
-            # Only what happens to connections; answers never count.
-            "split_external_local_origin_errors": True,
-            "consecutive_local_origin_failure": edge.FAILURES_MAX,
-            "enforcing_consecutive_5xx": 0,
-            "enforcing_consecutive_gateway_failure": 0,
-            "enforcing_success_rate": 0,
-            "enforcing_local_origin_success_rate": 0,
-            "interval": _seconds(edge.CHECK_INTERVAL_S),
-            "base_ejection_time": _seconds(edge.LEFT_OUT_S),
-            "max_ejection_time": _seconds(edge.LEFT_OUT_S),
-            "max_ejection_percent": _LEFT_OUT_PERCENT_MAX,
-        },
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "health_checks": [_HEALTH_CHECK],
+        "outlier_detection": _OUTLIER_DETECTION,
         "load_assignment": {
-            "cluster_name": _name(region),
+            "cluster_name": edge.cluster_of(region),
             # One node of the own region that can take requests is enough to stay there.
             "policy": {"overprovisioning_factor": 100 * nodes},
-            "endpoints": [
-                {
-                    "priority": int(other),
-                    "lb_endpoints": [
-                        _endpoint(node)
-                        for node in edge.nearest_first(settings, region)
-                        if (node.region != region) == other
-                    ],
-                }
-                for other in (False, True)
-            ],
+            "endpoints": list(_priorities(settings, region)),
         },
     }
+
+
+def _priorities(settings: ClusterSettings, region: str) -> Iterator[Value]:
+    here = settings.region_nodes(region)
+    elsewhere = tuple(node for node in settings.node if node.region != region)
+    for priority, nodes in enumerate((here, elsewhere) if elsewhere else (here,)):
+        yield {"priority": priority, "lb_endpoints": [_endpoint(node) for node in nodes]}
 
 
 def _endpoint(node: NodeSettings) -> Value:
@@ -273,10 +289,6 @@ def _flags(*flags: str) -> Value:
     return {"response_flag_filter": {"flags": list(flags)}}
 
 
-def _name(region: str) -> str:
-    return _CLUSTER_PREFIX + region
-
-
 def _address(host: str, port: int) -> Value:
     return {"socket_address": {"address": host, "port_value": port}}
 
@@ -288,13 +300,9 @@ def _header(name: str, value: str | None) -> Value:
     )
 
 
-def _filter(name: str, config: Value) -> Value:
+def _named(name: str, config: Value) -> Value:
     return {"name": name, "typed_config": config}
 
 
 def _type(package: str, message: str) -> str:
     return f"{_TYPES}.{package}.{message}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.9g}s"

@@ -49,8 +49,7 @@ Section = tuple[str, list[str]]
 
 
 def _global(settings: ClusterSettings) -> Section:
-    connections = len(settings.node) * edge.connections_per_node(settings)
-    return "global", [f"maxconn {2 * connections}"]
+    return "global", [f"maxconn {edge.clients_max(settings)}"]
 
 
 def _defaults(settings: ClusterSettings) -> Section:
@@ -88,7 +87,7 @@ def _defaults(settings: ClusterSettings) -> Section:
 
 def _frontend(settings: ClusterSettings, listener: Listener) -> Section:
     regions = edge.regions(settings)
-    here = _backend_name(listener.region)
+    here = edge.cluster_of(listener.region)
     return f"frontend {listener.name}", [
         f"bind {_bind(settings.edge.host, listener.port)}",
         f"monitor-uri {edge.READY_PATH}",
@@ -98,7 +97,7 @@ def _frontend(settings: ClusterSettings, listener: Listener) -> Section:
         f"http-request set-var({_OUTCOME}) str({edge.UNAVAILABLE_AT_LAST.outcome})"
         f" if {{ method DELETE }} or {_KEYED}",
         *(
-            f"use_backend {_backend_name(region)} if {{ req.hdr({edge.REGION_HEADER}) {region} }}"
+            f"use_backend {edge.cluster_of(region)} if {{ req.hdr({edge.REGION_HEADER}) {region} }}"
             for region in regions
         ),
         f"default_backend {here}",
@@ -115,7 +114,7 @@ def _statistics(settings: ClusterSettings) -> Section:
 
 
 def _backend(settings: ClusterSettings, region: str) -> Section:
-    return f"backend {_backend_name(region)}", [
+    return f"backend {edge.cluster_of(region)}", [
         "balance leastconn",
         "option allbackups",
         f"http-request disable-l7-retry if {_CREATE} !{_KEYED}",
@@ -148,10 +147,6 @@ def _reply(problem: EdgeProblem) -> str:
         f"http-error status {problem.status} content-type {edge.PROBLEM_TYPE} "
         f"{kind} '{text}' hdr cache-control no-store"
     )
-
-
-def _backend_name(region: str) -> str:
-    return f"from_{region}"
 
 
 def _bind(host: str, port: int) -> str:

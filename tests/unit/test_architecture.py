@@ -44,8 +44,7 @@ ORDER = """
     cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
     cluster.topology  cluster.secret  cluster.clusterfile
     cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.startup
-    cluster.balancer
-    cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
+    cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
 """
 LAYERS = ORDER.split()
 

@@ -13,8 +13,8 @@ from kvnode.hashtree import HashForest
 from kvnode.quarantine import State
 from kvnode.record import Create, Record
 from kvnode.storage.keys import RECORD_PREFIX, document_id_of, record_key
+from scripts.checker.checks import judge_converged
 from tests.simulation.atlas import readable
-from tests.simulation.checks import judge_converged
 from tests.simulation.cluster import SimCluster
 from tests.simulation.invariants import describe
 from tests.simulation.machine import NodeMachine

@@ -13,6 +13,7 @@ import msgspec
 
 from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
 from kvnode.rpc.connection import SILENCE_S
+from scripts.checker.workload import SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, level
 from tests.simulation.loop import Order
@@ -20,7 +21,6 @@ from tests.simulation.nemesis import Nemesis
 from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
 from tests.simulation.strikes import Strikes
-from tests.simulation.workload import SHORT_LIVES, Workload
 
 Trouble = Workload | Nemesis | Strikes
 

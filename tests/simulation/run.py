@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 
 from cluster.settings import ClusterSettings
-from tests.simulation.checks import judge
+from scripts.checker.checks import judge
+from scripts.checker.evidence import Violation
 from tests.simulation.cluster import SimCluster, settings_of
-from tests.simulation.invariants import Violation
 from tests.simulation.loop import Order, SimLoop
 
 Scenario = Callable[[SimCluster], Coroutine[Any, Any, None]]

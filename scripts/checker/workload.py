@@ -12,18 +12,18 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from random import Random
-from typing import Final, TypedDict
+from typing import Final, Protocol, TypedDict
 
 from cluster.ids import DocumentId
+from docservice.documents import Created, Found
 from kvnode.errors import StoreError
-from tests.simulation.clients import id_of_key
-from tests.simulation.cluster import SimCluster
-from tests.simulation.history import NoAnswer
+from kvnode.results import Stored
+from scripts.checker.history import NoAnswer, Operation
 
 _CLIENTS: Final = 4
 #: Keys of one mode that are in use at once, and for how long.
 _KEYS: Final = 2
-_KEY_LASTS_S: Final = 4.0
+KEY_LASTS_S: Final = 4.0
 _BODIES: Final = 2
 _THINK_S: Final = (0.0, 0.25)
 _KNOWN_MAX: Final = 40
@@ -41,6 +41,59 @@ SHORT_LIVES: Final = {**MIX, "create": 4, "ending": 3, "delete": 5, "revisit": 4
 _LIVES_S: Final = [2, 4, 8, 16, 1000]
 
 
+class Asked(Protocol):
+    """A cluster and the history of what it was asked. Its calls raise StoreError or NoAnswer."""
+
+    @property
+    def machines(self) -> Mapping[str, object]:
+        """What can be asked, by name."""
+
+    @property
+    def history(self) -> list[Operation]:
+        """All that was asked."""
+
+    def now_s(self) -> float:
+        """The time of the history."""
+
+    def id_of_key(self, key: str) -> DocumentId:
+        """The id that an idempotency key gives."""
+
+    async def create(
+        self,
+        via: str,
+        content: str,
+        *,
+        key: str | None = None,
+        ttl_s: int | None = None,
+        write: int = 1,
+        sloppy: bool = True,
+        timeout_s: float = 2.0,
+    ) -> Created:
+        """Create a document through a machine."""
+
+    async def read(
+        self,
+        via: str,
+        document_id: DocumentId,
+        *,
+        read: int = 1,
+        sloppy: bool = True,
+        timeout_s: float = 2.0,
+    ) -> Found:
+        """Read a document through a machine."""
+
+    async def delete(
+        self,
+        via: str,
+        document_id: DocumentId,
+        *,
+        write: int = 1,
+        sloppy: bool = True,
+        timeout_s: float = 2.0,
+    ) -> Stored:
+        """Delete a document through a machine."""
+
+
 class _How(TypedDict):
     sloppy: bool
     timeout_s: float
@@ -53,7 +106,7 @@ class Workload:
         mix: What is asked for, and how often.
     """
 
-    def __init__(self, cluster: SimCluster, chance: Random, mix: Mapping[str, int] = MIX) -> None:
+    def __init__(self, cluster: Asked, chance: Random, mix: Mapping[str, int] = MIX) -> None:
         self._mix = mix
         self._cluster = cluster
         self._chance = chance
@@ -95,7 +148,7 @@ class Workload:
                 ttl_s = chance.choice(_LIVES_S) if kind == "ending" else None
                 await cluster.create(via, content, ttl_s=ttl_s, write=level, **how)
             case "strong" | "weak":
-                era = int(cluster.loop.time() / _KEY_LASTS_S)
+                era = int(cluster.now_s() / KEY_LASTS_S)
                 key = f"{kind} {era}.{chance.randrange(_KEYS)}"
                 body = f"{key}, body {chance.randrange(_BODIES)}"
                 write = max(level, 2) if kind == "strong" else 1
@@ -114,4 +167,4 @@ class Workload:
         """An id that a client has heard of in one of its last requests."""
         ids = [op.document_id for op in self._cluster.history[-among:]]
         known = [document_id for document_id in ids if document_id is not None]
-        return self._chance.choice(known or [id_of_key("never used")])
+        return self._chance.choice(known or [self._cluster.id_of_key("never used")])

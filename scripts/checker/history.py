@@ -39,7 +39,7 @@ Answer = Created | Found | Stored | StoreError | NoAnswer | None
 
 
 class Operation(msgspec.Struct, eq=False):
-    """One request and what became of it. Times are true ones, in virtual seconds."""
+    """One request and what became of it. Times are true ones, in seconds since the beginning."""
 
     number: int
     kind: Kind

@@ -188,7 +188,8 @@ def show_doctor(
     """Look for what is wrong, and say what to do. Exit code 0: nothing, 1: something is."""
     directory = VarDirectory(var)
     settings = directory.settings()
-    findings = doctor.diagnose(directory, settings, doctor.examine(directory, settings))
+    edge = balancer.look(directory, settings)
+    findings = doctor.diagnose(directory, settings, doctor.examine(directory, settings), edge)
     if output is Output.JSON:
         typer.echo(report.findings_json(findings))
     else:

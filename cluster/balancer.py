@@ -93,17 +93,21 @@ def edge_url(settings: ClusterSettings) -> str:
 
 def start_edge(var: VarDirectory, settings: ClusterSettings, envoy: Path) -> Starting:
     """Start Envoy with what the cluster file says. It may be started before the nodes."""
-    configuration = json.dumps(envoy_configuration(settings), indent=2)
     var.edge_file.parent.mkdir(exist_ok=True)
-    var.edge_file.write_text(configuration, encoding="utf-8")
-    command = [
+    command = envoy_command(envoy, settings, var.edge_file)
+    return startup.start(var, EDGE, command, partial(_readiness, settings))
+
+
+def envoy_command(envoy: Path, settings: ClusterSettings, file: Path) -> list[str]:
+    """The command that runs Envoy; its configuration is written to ``file``."""
+    file.write_text(json.dumps(envoy_configuration(settings), indent=2), encoding="utf-8")
+    return [
         str(envoy),
-        *("--config-path", str(var.edge_file.resolve())),
+        *("--config-path", str(file.resolve())),
         *("--concurrency", str(_CONCURRENCY)),
         *("--log-level", "warning", "--log-format", "%Y-%m-%dT%T.%eZ %l %v"),
         "--disable-hot-restart",
     ]
-    return startup.start(var, EDGE, command, partial(_readiness, settings))
 
 
 def look(var: VarDirectory, settings: ClusterSettings) -> EdgeView | None:

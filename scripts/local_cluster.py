@@ -77,12 +77,12 @@ class LocalCluster:
         self.edge_port = 0
         drain = "drain_s = 0\n"
         if edge:
-            self.edge_port, claim = _claim_edge_ports()
+            self.edge_port, claim = claim_edge_ports()
             self._claims.append(claim)
             drain = ""
-        listening = f"port = {self.edge_port}\nadmin_port = {self.edge_port + _EDGE_ADMIN}\n"
+        ports = "".join(f"{key} = {port}\n" for key, port in edge_ports(self.edge_port).items())
         self._config = directory / "config.toml"
-        self._config.write_text(f"{config}\n[edge]\n{listening}{drain}", encoding="utf-8")
+        self._config.write_text(f"{config}\n[edge]\n{ports}{drain}", encoding="utf-8")
 
     def stele(self, *arguments: str, exit_code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run ``stele`` from the directory that holds VAR. ``exit_code`` None: any will do."""
@@ -172,8 +172,7 @@ class LocalCluster:
         """The cluster's settings, with ports for a balancer that a test starts by itself."""
         settings, port = self.var.settings(), self.edge_port + _OTHER_EDGE
         replace = msgspec.structs.replace
-        ports = replace(settings.edge, port=port, admin_port=port + _EDGE_ADMIN)
-        return replace(settings, edge=ports)
+        return replace(settings, edge=replace(settings.edge, **edge_ports(port)))
 
     def status(self, node: str) -> dict[str, Any]:
         """What the node says of itself and of the others."""
@@ -278,7 +277,12 @@ def _claim_ports() -> tuple[int, socket.socket]:
     raise ClusterError("every block of ports is taken")
 
 
-def _claim_edge_ports() -> tuple[int, socket.socket]:
+def edge_ports(port: int) -> dict[str, int]:
+    """The ports of an edge in the half of a block that begins with ``port``."""
+    return {"port": port, "admin_port": port + _EDGE_ADMIN}
+
+
+def claim_edge_ports() -> tuple[int, socket.socket]:
     """The first port of a free block for edges, and the socket that holds it."""
     for port in random.sample(_EDGE_BASES, len(_EDGE_BASES)):
         claim = _listen(port + _EDGE_CLAIM)

@@ -9,7 +9,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from scripts.failover.balancers import ENVOY, HAPROXY, balancing, missing
+from scripts.failover.balancers import ENVOY, HAPROXY, in_front_of, missing
 from scripts.failover.clients import REPEATABLE, Seen
 from scripts.failover.faults import FAULTS, strike
 from scripts.local_cluster import LocalCluster
@@ -31,10 +31,10 @@ def main() -> int:
                 if reason := missing(name):
                     console.print(reason)
                     continue
-                with balancing(name, cluster) as balancer:
+                with in_front_of(cluster, name) as balancer:
                     for fault in FAULTS:
-                        seen = asyncio.run(
-                            strike(fault, "a2", cluster, balancer, per_second=_PER_SECOND)
+                        (seen,) = asyncio.run(
+                            strike(fault, "a2", cluster, [balancer], per_second=_PER_SECOND)
                         )
                         table.add_row(name, fault, *_figures(seen))
         finally:

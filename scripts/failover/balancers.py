@@ -12,12 +12,12 @@ from typing import Final
 
 import msgspec
 
-from cluster.balancer import edge_url, find_envoy, nodes_in_rotation
-from cluster.edge import cluster_of, regions
+from cluster.balancer import edge_url, envoy_command, find_envoy, nodes_in_rotation
+from cluster.edge import READY_PATH, cluster_of, regions
 from cluster.haproxy import haproxy_configuration
 from cluster.operations import NoAnswer
 from cluster.settings import ClusterSettings
-from scripts.local_cluster import ClusterError, LocalCluster, wait_until
+from scripts.local_cluster import ClusterError, LocalCluster, call, wait_until
 
 ENVOY: Final = "envoy"
 HAPROXY: Final = "haproxy"
@@ -44,6 +44,13 @@ class Balancer(msgspec.Struct, frozen=True):
         except (NoAnswer, OSError, http.client.HTTPException):
             return []
 
+    def answers(self) -> bool:
+        """Whether anything listens, with a node behind it or without."""
+        try:
+            return bool(call("GET", self.url + READY_PATH).status)
+        except OSError:
+            return False
+
     def wait_for(self, nodes: list[str]) -> None:
         """Until it sends requests to exactly these."""
         wait_until(lambda: sorted(self.rotation()) == sorted(nodes))
@@ -51,25 +58,44 @@ class Balancer(msgspec.Struct, frozen=True):
 
 def missing(name: str) -> str:
     """Why there can't be such a balancer here; empty if there can."""
-    found = find_envoy() if name == ENVOY else shutil.which("haproxy")
-    return "" if found else f"{name} is not installed"
+    return "" if _program(name) else f"{name} is not installed"
 
 
 @contextmanager
-def balancing(name: str, cluster: LocalCluster) -> Iterator[Balancer]:
-    """A balancer in front of a cluster that is up, whose own edge is Envoy."""
+def balancing(name: str, settings: ClusterSettings, directory: Path) -> Iterator[Balancer]:
+    """A balancer that is the edge of ``settings``; it has asked every node on entry."""
+    program = _program(name)
+    assert program is not None, missing(name)
+    file = directory / f"{name}.conf"
+    if name == ENVOY:
+        command = envoy_command(program, settings, file)
+    else:
+        file.write_text(haproxy_configuration(settings), encoding="utf-8")
+        command = [str(program), "-db", "-f", str(file)]
+    with _running(command, directory / f"{name}.log"):
+        balancer = Balancer(name, settings)
+        wait_until(balancer.answers)
+        yield balancer
+
+
+@contextmanager
+def in_front_of(cluster: LocalCluster, name: str) -> Iterator[Balancer]:
+    """A balancer with all nodes of a cluster in rotation. Envoy is the cluster's own edge."""
     if name == ENVOY:
         balancer = Balancer(name, cluster.var.settings())
         balancer.wait_for(cluster.nodes)
         yield balancer
         return
-    settings = cluster.other_edge
-    file = cluster.directory / "haproxy.cfg"
-    file.write_text(haproxy_configuration(settings), encoding="utf-8")
-    with _running(["haproxy", "-db", "-f", str(file)], cluster.directory / "haproxy.log"):
-        balancer = Balancer(name, settings)
+    with balancing(name, cluster.other_edge, cluster.directory) as balancer:
         balancer.wait_for(cluster.nodes)
         yield balancer
+
+
+def _program(name: str) -> Path | None:
+    if name == ENVOY:
+        return find_envoy()
+    found = shutil.which("haproxy")
+    return Path(found) if found else None
 
 
 @contextmanager
@@ -79,7 +105,8 @@ def _running(command: list[str], log: Path) -> Iterator[None]:
     try:
         yield
     except ClusterError as error:
-        raise ClusterError(f"{error}\n--- {log.name}\n{log.read_text()}") from error
+        said = log.read_text(errors="replace")
+        raise ClusterError(f"{error}\n--- {log.name}\n{said}") from error
     finally:
         process.terminate()
         try:

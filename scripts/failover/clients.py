@@ -6,7 +6,7 @@ by every request that falls into it, and not by one.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from itertools import count, cycle
 from typing import Final
 
@@ -22,6 +22,9 @@ _TIMEOUT_S: Final = 15.0
 #: What is sent in turn: mostly what may be repeated, and now and then what may not.
 MIX: Final = ("read", "keyed", "read", "keyed", "delete", "read", "keyed", "keyless")
 REPEATABLE: Final = ("read", "keyed", "delete")
+
+#: Method, path and headers; a create has a body as well.
+Request = tuple[str, str, dict[str, str]]
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -62,31 +65,38 @@ class Seen(msgspec.Struct, frozen=True):
         )
 
 
-async def watch(url: str, *, per_second: int, meanwhile: Callable[[], Awaitable[None]]) -> Seen:
-    """Send requests to ``url`` while ``meanwhile`` runs, and see all answers."""
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(
-        url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
-    ) as session:
-        documents = [await _create(session) for _ in range(_DOCUMENTS)]
-        doomed = [await _create(session) for _ in range(_DOCUMENTS)]
-        requests = _requests(documents, doomed)
-        under_way: list[asyncio.Task[Sent]] = []
-        fault = asyncio.ensure_future(meanwhile())
+async def prepare(url: str) -> list[str]:
+    """Create what is to be read and deleted; on all replicas on return."""
+    async with _session(url) as session:
+        creating = [_create(session) for _ in range(2 * _DOCUMENTS)]
+        return list(await asyncio.gather(*creating))
+
+
+async def watch(
+    url: str, documents: list[str], *, per_second: int, meanwhile: asyncio.Future[None]
+) -> Seen:
+    """Send requests to ``url`` until ``meanwhile`` is done, and see all answers."""
+    requests = _requests(documents[:_DOCUMENTS], documents[_DOCUMENTS:])
+    under_way: list[asyncio.Task[Sent]] = []
+    async with _session(url) as session:
         started_s = time.monotonic()
         for number in count():
             due_s = started_s + number / per_second
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            if fault.done():
+            if meanwhile.done():
                 break
             sending = _send(session, *next(requests), started_s)
             under_way.append(asyncio.ensure_future(sending))
-        await fault
+        await meanwhile
         return Seen(list(await asyncio.gather(*under_way)))
 
 
-#: Method, path and headers; a create has a body as well.
-Request = tuple[str, str, dict[str, str]]
+def _session(url: str) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        url,
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+        connector=aiohttp.TCPConnector(limit=0),
+    )
 
 
 def _requests(documents: list[str], doomed: list[str]) -> Iterator[tuple[str, Request]]:

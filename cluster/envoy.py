@@ -15,8 +15,6 @@ from cluster.settings import ClusterSettings, NodeSettings
 _TYPES: Final = "type.googleapis.com/envoy"
 #: Trying again picks among all nodes; this often it picks anew when it was one that has failed.
 _PICKS_MAX: Final = 5
-#: With two of three nodes left out, the third one's errors are better than none's.
-_LEFT_OUT_PERCENT_MAX: Final = 50
 
 Value = dict[str, Any]
 
@@ -34,17 +32,16 @@ _HEALTH_CHECK: Final[Value] = {
     "http_health_check": {"path": edge.READY_PATH},
 }
 _OUTLIER_DETECTION: Final[Value] = {
-    # Only what happens to connections; answers never count.
-    "split_external_local_origin_errors": True,
-    "consecutive_local_origin_failure": edge.FAILURES_MAX,
+    "consecutive_gateway_failure": edge.FAILURES_MAX,
+    "enforcing_consecutive_gateway_failure": 100,
     "enforcing_consecutive_5xx": 0,
-    "enforcing_consecutive_gateway_failure": 0,
     "enforcing_success_rate": 0,
-    "enforcing_local_origin_success_rate": 0,
     "interval": _seconds(edge.CHECK_INTERVAL_S),
     "base_ejection_time": _seconds(edge.LEFT_OUT_S),
     "max_ejection_time": _seconds(edge.LEFT_OUT_S),
-    "max_ejection_percent": _LEFT_OUT_PERCENT_MAX,
+    "max_ejection_percent": edge.LEFT_OUT_PERCENT_MAX,
+    # A node that says it is well does not come back before its time: its connections fail.
+    "successful_active_health_check_uneject_host": False,
 }
 
 
@@ -202,8 +199,12 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
         "type": "STATIC",
         "connect_timeout": _seconds(edge.CONNECT_TIMEOUT_S),
         "lb_policy": "LEAST_REQUEST",
-        # Better no node than one that says it can't.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {
+            # Better no node than one that says it can't.
+            "healthy_panic_threshold": {"value": 0},
+            # What a node says counts at once; Envoy would gather such news for a second.
+            "update_merge_window": _seconds(0),
+        },
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _type("extensions.upstreams.http.v3", "HttpProtocolOptions"),
@@ -211,6 +212,15 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
                     "idle_timeout": _seconds(edge.idle_upstream_s(settings))
                 },
                 "explicit_http_config": {"http_protocol_options": {}},
+                # No answer counts against a node, as none sends this status: what is left are
+                # connections that break, or say nothing.
+                "outlier_detection": {
+                    "error_matcher": {
+                        "http_response_headers_match": {
+                            "headers": [_header(":status", str(edge.NODE_LOST.status))]
+                        }
+                    }
+                },
             }
         },
         "circuit_breakers": {"thresholds": [thresholds]},

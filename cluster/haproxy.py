@@ -2,6 +2,7 @@
 
 What it means stands in ``cluster.edge``. HAProxy can't send a request to a second node while it
 waits for the first, so a request that may be repeated is given up after ``TRY_S`` and sent anew.
+A node that is left out because its connections fail is back when the next check succeeds.
 """
 
 import json
@@ -14,6 +15,7 @@ from cluster.settings import ClusterSettings, NodeSettings
 #: Shorter than a node's deadline, or a node that hangs would use up all of it.
 TRY_S: Final = 2.0
 _WEIGHT_MAX: Final = 256
+_REQUEST_BYTES_MAX: Final = 32 * 1024
 _OUTCOME: Final = "txn.outcome"
 _CREATE: Final = "{ method POST }"
 _KEYED: Final = f"{{ req.hdr({edge.KEY_HEADER}) -m found }}"
@@ -49,7 +51,11 @@ Section = tuple[str, list[str]]
 
 
 def _global(settings: ClusterSettings) -> Section:
-    return "global", [f"maxconn {edge.clients_max(settings)}"]
+    return "global", [
+        f"maxconn {edge.clients_max(settings)}",
+        "# Holds the largest create with its headers, see http-buffer-request.",
+        f"tune.bufsize {_REQUEST_BYTES_MAX}",
+    ]
 
 
 def _defaults(settings: ClusterSettings) -> Section:
@@ -66,6 +72,8 @@ def _defaults(settings: ClusterSettings) -> Section:
         "# A connection that may break while a request is sent is not used for one that can't be",
         "# repeated.",
         "http-reuse safe",
+        "# Only what is here as a whole can be sent again.",
+        "option http-buffer-request",
         "# Another node at every attempt. What may not be repeated is only connected again.",
         "option redispatch 1",
         f"retries {edge.RETRIES_MAX}",

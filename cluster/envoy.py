@@ -300,7 +300,8 @@ def _flags(*flags: str) -> Value:
 
 
 def _address(host: str, port: int) -> Value:
-    return {"socket_address": {"address": host, "port_value": port}}
+    number = "127.0.0.1" if host == "localhost" else host  # Envoy looks no names up here
+    return {"socket_address": {"address": number, "port_value": port}}
 
 
 def _header(name: str, value: str | None) -> Value:

@@ -188,7 +188,7 @@ def _complaints_about_edge(settings: ClusterSettings) -> Iterator[str]:
     for name, port in [*ports, ("edge.admin_port", edge.admin_port)]:
         if not 1 <= port <= PORT_MAX:
             yield f"{name} = {port} is no port; choose edge.port and edge.admin_port anew."
-        if (other := taken.setdefault((edge.host, port), name)) != name:
+        elif (other := taken.setdefault((edge.host, port), name)) != name:
             yield f"{other} and {name} both have port {port}; choose edge.port anew."
 
 

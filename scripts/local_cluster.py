@@ -88,6 +88,12 @@ class LocalCluster:
         """Run ``stele`` from the directory that holds VAR. ``exit_code`` None: any will do."""
         return self._run(self.command(*arguments), exit_code)
 
+    def start_command(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Begin to run ``stele``; for what is to be looked at while it is under way."""
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.directory, stdout=subprocess.DEVNULL
+        )
+
     def command(self, *arguments: str) -> list[str]:
         """The command line behind ``stele``."""
         return [sys.executable, "-m", "cluster", *arguments, "--var", "var"]

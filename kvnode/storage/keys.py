@@ -10,8 +10,9 @@
     m slot(2)                              -> see ``kvnode.leaflog``   leaves that changed since
     t bucket                               -> digest(8)                a bucket of the hash trees
     f partition(2)                         -> a partition's purge floor (``kvnode.floors``)
-    b node                                 -> count(8) boot_id(8)      a peer's boot, seen last
-    o sequence(8)                          -> see ``kvnode.outbox``    a write for other regions
+    b node                                 -> see ``kvnode.boots``     boots of a peer
+    o number(8) boot_id(8)                 -> nothing                  a boot of this node
+    w sequence(8)                          -> see ``kvnode.outbox``    a write for other regions
     a region                               -> see ``kvnode.outbox``    how far a region has come
     y len(region) region partition(2)      -> since_ms(8)              compare with a region
     i                                      -> identity
@@ -44,7 +45,8 @@ ENDING_PREFIX: Final = b"e"
 FLOOR_PREFIX: Final = b"f"
 QUARANTINE_PREFIX: Final = b"q"
 BOOT_PREFIX: Final = b"b"
-OUTBOX_PREFIX: Final = b"o"
+OWN_BOOT_PREFIX: Final = b"o"
+OUTBOX_PREFIX: Final = b"w"
 CURSOR_PREFIX: Final = b"a"
 REGION_DEBT_PREFIX: Final = b"y"
 _TAIL_VALUES: Final = 1 << 16
@@ -176,6 +178,11 @@ def boot_key(node: NodeId) -> bytes:
 def node_of_boot(key: bytes) -> NodeId:
     """The inverse of ``boot_key``."""
     return NodeId(key[len(BOOT_PREFIX) :].decode())
+
+
+def own_boot_key(number: int, boot_id: bytes) -> bytes:
+    """What is there if this disk knows of a boot of its own node."""
+    return OWN_BOOT_PREFIX + number.to_bytes(8, "big") + boot_id
 
 
 def outbox_key(sequence: int) -> bytes:

@@ -122,11 +122,13 @@ class SimCluster(Clients):
         )
         for own in settings.node:
             watch = self.watch
-            machine = NodeMachine(loop, settings, own, watch.committed, watch.atlas.goes_away)
+            machine = NodeMachine(
+                loop, settings, self.rings, own, watch.committed, watch.atlas.goes_away
+            )
             self.nodes[own.id] = machine
             disks[own.id] = machine.disk
             wall_ms[own.id] = machine.clock.wall_ms
-        self.docs = ServiceMachine(loop, settings, DOCS)
+        self.docs = ServiceMachine(loop, settings, self.rings, DOCS)
         for one, other in permutations(self.nodes.values(), 2):
             if one.region != other.region:
                 loop.network.latency_s[one.name, other.name] = REGION_LATENCY_S
@@ -200,14 +202,20 @@ class SimCluster(Clients):
 
     # Waiting ------------------------------------------------------------------------------
 
-    async def until(self, met: Callable[[], bool], within_s: float, missing: object) -> None:
+    async def until(
+        self,
+        met: Callable[[], bool],
+        within_s: float,
+        missing: object,
+        poll_s: float = POLL_S,
+    ) -> None:
         """Return once ``met()``; fail with ``missing`` (called, if it can be) after too long."""
         give_up_s = self.loop.time() + within_s
         while not met():
             if self.loop.time() > give_up_s:
                 detail = missing() if callable(missing) else missing
                 raise AssertionError(f"after {within_s:g} s still: {detail}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
 
     async def ready(self, within_s: float = 30.0) -> None:
         """Wait until all running machines have started and hold all their running peers for up."""

@@ -145,11 +145,11 @@ def short_lived(chance: Random) -> ClusterSettings:
     return msgspec.structs.replace(
         settings,
         hints=msgspec.structs.replace(settings.hints, window_s=window_s),
-        antientropy=AntiEntropySettings(interval_s=chance.choice([0.5, 2.0, 5.0])),
+        antientropy=AntiEntropySettings(interval_s=chance.choice([1.0, 2.0, 5.0])),
         lifecycle=LifecycleSettings(
             tombstone_retention_s=chance.choice([2.0, 6.0, 10.0]),
             purge_bucket_s=chance.choice([0.5, 1.0, 3.0]),
-            sweep_interval_s=chance.choice([0.3, 1.0]),
+            sweep_interval_s=chance.choice([0.5, 1.0]),
         ),
     )
 
@@ -183,7 +183,8 @@ async def _live(cluster: SimCluster, troubles: Sequence[Trouble], for_s: float) 
 
 async def works(cluster: SimCluster) -> None:
     """Whatever befell it, everything works again."""
-    await asyncio.sleep(2 * SILENCE_S)  # connections that a cut left half open are noticed
+    half_open = cluster.loop.network.half_open
+    await cluster.until(lambda: not half_open(), 2 * SILENCE_S, "connections are half open")
     await cluster.ready()
     for via in cluster.machines:
         created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from cluster.ids import NodeId
-from cluster.layout import rings_of
+from cluster.layout import Rings
 from cluster.settings import ClusterSettings, NodeSettings
 from docservice.documents import DocumentService
 from kvnode.client import ClusterClient
@@ -56,11 +56,14 @@ class Machine:
     Args:
         loop: The world.
         settings: The cluster file.
+        rings: What follows from it: made once, for every start of every machine.
         name: Of the machine and its process.
         region: Where it stands.
     """
 
-    def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str, region: str) -> None:
+    def __init__(
+        self, loop: SimLoop, settings: ClusterSettings, rings: Rings, name: str, region: str
+    ) -> None:
         self.name = name
         self.region = region
         chance = loop.stream(f"clock/{name}")
@@ -77,6 +80,7 @@ class Machine:
         self.gone: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.loop = loop
         self.settings = settings
+        self.rings = rings
 
     def start(self) -> None:
         """Start the machine's process, which must not run; it needs some time."""
@@ -124,11 +128,12 @@ class NodeMachine(Machine):
         self,
         loop: SimLoop,
         settings: ClusterSettings,
+        rings: Rings,
         own: NodeSettings,
         on_commit: OnCommit,
         on_absent: Callable[[str], None],
     ) -> None:
-        super().__init__(loop, settings, own.id, own.region)
+        super().__init__(loop, settings, rings, own.id, own.region)
         self.own = own
         self.disk = SimDisk(own.id, on_commit)
         self.space = SimSpace()
@@ -154,6 +159,7 @@ class NodeMachine(Machine):
         node = Node(
             self.settings,
             self.own,
+            self.rings,
             SECRET,
             engine=self.engine,
             disk=self.space,
@@ -206,8 +212,8 @@ class NodeMachine(Machine):
 class ServiceMachine(Machine):
     """A machine with a document service alone, a client of the cluster."""
 
-    def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str) -> None:
-        super().__init__(loop, settings, name, settings.node[0].region)
+    def __init__(self, loop: SimLoop, settings: ClusterSettings, rings: Rings, name: str) -> None:
+        super().__init__(loop, settings, rings, name, settings.node[0].region)
         self._client: ClusterClient | None = None
 
     def reaches(self, node: str) -> bool:
@@ -220,7 +226,7 @@ class ServiceMachine(Machine):
         self._client = ClusterClient(
             cluster_id=self.settings.cluster_id,
             secret=SECRET,
-            rings=rings_of(self.settings),
+            rings=self.rings,
             region=self.region,
             zones={node.node_id: node.zone for node in nodes},
             addresses={NodeId(node.id): (node.host, node.rpc_port) for node in nodes},

@@ -10,7 +10,9 @@ Rules
    damage; then the same batch says that its target is owed a comparison, if the holder is an owner.
 3. A vote never changes, or two bodies could both be elected (I9).
 4. A record is stored only by owners of its partition (I19).
-5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
+5. A disk that was wiped or put back to an old copy is fenced once its node has found its peers
+   (I22).
+6. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
    many of them as replicas (I18). A hint that was too old the moment after it was acknowledged
    counts.
 
@@ -94,6 +96,8 @@ class DiskWatch:
         #: When documents with a time to live end.
         self.expires_ms: dict[bytes, int] = {}
         self.atlas = Atlas(disks, true_s)
+        #: Machines whose disk was replaced and that have not been fenced for it yet.
+        self.undoubted: dict[str, None] = {}
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
         #: When and where hints went for their age, by document and whether it is deleted there.
@@ -122,6 +126,7 @@ class DiskWatch:
                     self._hint_changed(disk, key, before, changes)
                 case b"f" if value is not None and decode_floor(value).fenced:
                     self.atlas.is_told(disk.name)
+                    self.undoubted.pop(disk.name, None)
                 case b"v" if before is not None and before != value:
                     self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
 
@@ -256,6 +261,8 @@ class DiskWatch:
     def forget(self, machine: str) -> None:
         """A machine's disk is about to be wiped or replaced: what it had is gone."""
         self.atlas.destroys(machine)
+        if self._ring.partitions_of(NodeId(machine)):
+            self.undoubted[machine] = None
         for commits in self.commits.values():
             commits[:] = [commit for commit in commits if commit.machine != machine]
 

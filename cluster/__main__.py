@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 not done, or degraded; 2 what was typed or a file's conten
 node can be reached; 130 interrupted. Errors are one sentence on standard error.
 """
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cluster import doctor, launch, report, status
+from cluster import balancer, doctor, launch, report, status
 from cluster import repair as repairs
 from cluster.doctor import Severity
+from cluster.envoy import envoy_configuration
+from cluster.haproxy import haproxy_configuration
 from cluster.interrupts import Interrupted
 from cluster.launch import Wanted
 from cluster.startup import LaunchError
@@ -23,6 +26,13 @@ from cluster.vardir import DEFAULT_ROOT, VarDirectory, VarError
 
 #: Wide enough for the status table where no terminal says how wide it is.
 _WIDTH_WITHOUT_TERMINAL = 120
+
+
+class Balancer(StrEnum):
+    """Programs that can be the edge."""
+
+    ENVOY = "envoy"
+    HAPROXY = "haproxy"
 
 
 class Output(StrEnum):
@@ -36,7 +46,9 @@ VarOption = Annotated[
     Path,
     typer.Option("--var", envvar="STELE_VAR", help="Directory of the cluster.", metavar="DIR"),
 ]
-NodesArgument = Annotated[list[str], typer.Argument(metavar="NODE...", help="Such as a2.")]
+NodesArgument = Annotated[
+    list[str], typer.Argument(metavar="NODE...", help="Such as a2; edge is the load balancer.")
+]
 
 app = typer.Typer(
     help="Run a local Stele cluster.",
@@ -47,6 +59,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Cluster files.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
+edge_app = typer.Typer(help="The load balancer.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(edge_app, name="edge")
 
 
 @app.command()
@@ -62,7 +76,9 @@ def up(
 ) -> None:
     """Start a cluster, creating it if need be; return when it is ready."""
     wanted = Wanted(nodes=nodes, regions=regions, port_base=port_base, config=config)
-    report.print_welcome(launch.up(VarDirectory(var), wanted, _console()), _console())
+    directory = VarDirectory(var)
+    settings = launch.up(directory, wanted, _console())
+    report.print_welcome(settings, balancer.look(directory, settings), _console())
 
 
 @app.command()
@@ -84,12 +100,13 @@ def show_status(
 ) -> None:
     """Show every node. Exit code 0: all is well, 1: degraded, 3: no node answers."""
     directory = VarDirectory(var)
-    views = status.look(directory, directory.settings().node)
-    state = status.judge(views)
+    settings = directory.settings()
+    views, edge = status.look(directory, settings.node), balancer.look(directory, settings)
+    state = status.judge(views, edge)
     if output is Output.JSON:
-        typer.echo(report.status_json(directory, views, state))
+        typer.echo(report.status_json(directory, views, edge, state))
     else:
-        report.print_status(directory, views, state, _console())
+        report.print_status(directory, views, edge, state, _console())
     raise typer.Exit(state.value)
 
 
@@ -105,7 +122,7 @@ def stop(
     var: VarOption = DEFAULT_ROOT,
     kill: Annotated[bool, typer.Option("--kill", help="By SIGKILL, as a crash would.")] = False,
 ) -> None:
-    """Stop nodes; the others go on."""
+    """Stop nodes, each out of the load balancers' rotation first; the others go on."""
     launch.stop(VarDirectory(var), nodes, _console(), kill=kill)
 
 
@@ -171,7 +188,8 @@ def show_doctor(
     """Look for what is wrong, and say what to do. Exit code 0: nothing, 1: something is."""
     directory = VarDirectory(var)
     settings = directory.settings()
-    findings = doctor.diagnose(directory, settings, doctor.examine(directory, settings))
+    edge = balancer.look(directory, settings)
+    findings = doctor.diagnose(directory, settings, doctor.examine(directory, settings), edge)
     if output is Output.JSON:
         typer.echo(report.findings_json(findings))
     else:
@@ -190,10 +208,28 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
     )
 
 
+@edge_app.command("config")
+def print_edge_config(
+    var: VarOption = DEFAULT_ROOT,
+    balancer_: Annotated[Balancer, typer.Option("--for", help="Which program.")] = Balancer.ENVOY,
+    file: Annotated[
+        Path | None, typer.Option(help="A cluster file, in place of VAR's.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Print the configuration of a load balancer for this cluster."""
+    settings = read_cluster_file(file) if file else VarDirectory(var).settings()
+    if not settings.edge.port:
+        raise LaunchError("edge.port = 0 in the cluster file: say where the edge is to listen.")
+    if balancer_ is Balancer.ENVOY:
+        typer.echo(json.dumps(envoy_configuration(settings), indent=2))
+    else:
+        typer.echo(haproxy_configuration(settings), nl=False)
+
+
 def _start(var: VarDirectory, nodes: list[str]) -> None:
     late = launch.start(var, nodes, _console())
     for one in late:
-        launch.say(_console(), f"{one.node.id} runs, but is not ready yet: {one.unready}")
+        launch.say(_console(), f"{one.id} runs, but is not ready yet: {one.unready}")
     if late:
         raise typer.Exit(1)
     launch.say(_console(), f"{', '.join(nodes)} ready")

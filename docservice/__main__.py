@@ -6,7 +6,6 @@ and sends each request to a replica of its document; any number may run, anywher
 
 import argparse
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.client import ClusterClient
 from kvnode.jobs import Jobs
+from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import HttpMetrics
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
@@ -59,8 +59,11 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         log=log,
     )
 
+    draining = asyncio.Event()
+
     def unready_reasons() -> list[str]:
-        return [] if client.ready else ["most of the ring can't be reached"]
+        reasons = ["draining"] if draining.is_set() else []
+        return reasons if client.ready else [*reasons, "most of the ring can't be reached"]
 
     def status() -> dict[str, Any]:
         reasons = unready_reasons()
@@ -87,9 +90,8 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         )
         admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, stop.set)
+        leaving = Leaving(settings.edge.drain_s, drain=draining.set, stop=stop.set)
+        leaving.heed_signals(asyncio.get_running_loop())
         tune_garbage_collector()
         log.info("docservice.started", port=data.port)
         await stop.wait()

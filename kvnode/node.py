@@ -101,6 +101,7 @@ class Node:
         self._engine = engine
         self._disk = disk
         self._stop = Stop()
+        self._draining = False
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 
@@ -154,6 +155,11 @@ class Node:
         assert self._services is not None, "start first"
         await self._services
 
+    def start_draining(self) -> None:
+        """Say on ``/readyz`` that this node is about to stop; all is served until it does."""
+        self._draining = True
+        self.log.info("node.draining")
+
     def request_stop(self) -> None:
         """Make ``run`` return, once each service has finished its unit of work."""
         self._stop.set()
@@ -170,8 +176,8 @@ class Node:
         self.log.info("node.stopped")
 
     def unready_reasons(self) -> list[str]:
-        """Why requests would mostly fail now; empty when ready."""
-        reasons = []
+        """Why requests would mostly fail now, or soon; empty when ready."""
+        reasons = ["draining"] if self._draining else []
         copies = self.settings.replication.copies
         share = self.placement.quorum_share(copies // 2 + 1)
         if share <= 0.5:

@@ -63,7 +63,7 @@ class Rebuild:
     ) -> list[PartitionId]:
         """Some partitions to compare with a peer now; none while a pass has just ended."""
         going = self._passes.setdefault(peer, _Pass())
-        if now_s < going.due_s:
+        if now_s < going.due_s or not any(self._replica.fenced):
             return []
         missing = [
             partition

@@ -33,7 +33,7 @@ class SimHandle(asyncio.TimerHandle):
         self._context = copy_context() if context is None else context
         self._loop = loop
         self._callback: Callable[..., object] | None = callback
-        self._args: tuple[Any, ...] | None = args
+        self._args = args
         self._cancelled = False
         self._repr = self._source_traceback = None
         self._when = when
@@ -43,7 +43,7 @@ class SimHandle(asyncio.TimerHandle):
     def cancel(self) -> None:
         """Do not call back."""
         self._cancelled = True
-        self._callback = self._args = None
+        self._callback, self._args = None, ()
 
 
 class SimFuture(asyncio.Future[Any]):

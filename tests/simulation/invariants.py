@@ -182,6 +182,10 @@ class DiskWatch:
             return False
         return record.tombstone.delete_at_ms // self._bucket_ms < decode_floor(encoded).bucket
 
+    def _purged_before(self, document_id: DocumentId, at_ms: int) -> bool:
+        """Whether a document had been purged when a clock said this."""
+        return at_ms > START_MS + 1000 * (self.purged_s[document_id] + BOUNDS.clock_error_s)
+
     def _excused(self, owner: str, document_id: DocumentId) -> bool:
         """Whether an owner was not asked about a purge, or has lost the answer with its disk."""
         return self.atlas.was_ever_away(owner) or self.atlas.was_struck(owner, document_id)
@@ -208,6 +212,10 @@ class DiskWatch:
             return
         if old is not None and self.below_floor(self._disks[target], document_id, old):
             return
+        if target in self.purged.get(document_id, ()) and not self._purged_before(
+            document_id, held_at_ms
+        ):
+            return  # the target has had it, deleted: its answer was long under way
         if too_old:
             if old is not None and not self._is_with_an_owner(document_id, old):
                 self._violated("I1", f"{what} for its age, and no owner has it", document_id)

@@ -31,7 +31,7 @@ from contextvars import Context
 from enum import Enum, auto
 from random import Random
 from threading import get_ident
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from tests.simulation.futures import SimFuture, SimHandle, SimTask
 from tests.simulation.network import SimNetwork
@@ -73,6 +73,9 @@ class SimLoop(asyncio.BaseEventLoop):
         order: How callbacks that are ready at once are ordered.
         steps_max: Steps after which the run is taken for endless.
     """
+
+    # asyncio's own, which its published types leave out.
+    _stopping: bool
 
     def __init__(
         self, seed: int, *, order: Order = Order.UNIFORM, steps_max: int = 5_000_000
@@ -185,7 +188,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def resume(self, name: str) -> None:
         """SIGCONT."""
-        self._ready += self.processes[name].resume()
+        self._ready += cast("list[SimHandle]", self.processes[name].resume())
 
     # Scheduling ---------------------------------------------------------------------------
 
@@ -216,10 +219,21 @@ class SimLoop(asyncio.BaseEventLoop):
         self._ready.append(handle)
         return handle
 
+    def _call_soon(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> SimHandle:
+        """What the base class has left of its own ways to ``call_soon``."""
+        return self.call_soon(callback, *args, context=context)
+
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        # Once the run is over, as for coroutines: see rule 9.
+        if self.is_running():
+            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]  # the base class's
+
     def _run_once(self) -> None:
         """Run one callback after the other until ``stop``: as one call, for there are many."""
         ready, timers, at_step, record = self._ready, self._timers, self._at_step, self.trace.record
-        while not self._stopping:  # the base class's
+        while not self._stopping:
             if not ready:
                 self._pass_time()
             while timers and timers[0][0] <= self._now_s:
@@ -318,11 +332,6 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _prune_tasks(self) -> None:
         self._tasks = {task: None for task in self._tasks if not task.done()}
-
-    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
-        # One that a dead process left ends with the world: there is nobody to close it.
-        if self.is_running():
-            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]  # the base class's
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep what nobody caught; a handler that a process sets is not asked."""

@@ -37,19 +37,22 @@ ORDER = """
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
     kvnode.handlers  kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
+    kvnode.leaving
 
     docservice.store  docservice.documents  docservice.http  docservice.serving
 
-    cluster.interrupts  cluster.refusal  cluster.topology  cluster.secret  cluster.clusterfile
+    cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
+    cluster.topology  cluster.secret  cluster.clusterfile
     cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.startup
-    cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
+    cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
 """
 LAYERS = ORDER.split()
 
 #: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
-    cluster.membership cluster.layout cluster.refusal cluster.clusterfile
+    cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
+    cluster.envoy cluster.haproxy
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
@@ -87,6 +90,7 @@ ADAPTERS = {
     "threading": ["kvnode.storage.leveldb"],
     "subprocess": TOOLS,
     "socket": TOOLS,
+    "signal": ["kvnode.leaving", *TOOLS],
     "plyvel": ["kvnode.storage.leveldb", "kvnode.storage.database"],
     "uvloop": ["kvnode.__main__", "docservice.__main__"],
     "aiohttp": ["kvnode.admin", "docservice.http"],

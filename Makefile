@@ -64,6 +64,10 @@ simulate: $(INSTALLED_DEV) ## Play seeded histories of whole clusters: make simu
 ablations: $(INSTALLED_DEV) ## Take out one safeguard after the other, and write which promise breaks
 	@$(BIN)/python -m scripts.simulate.ablations
 
+.PHONY: crash-points
+crash-points: $(INSTALLED_DEV) ## Cut each operation at every step, on every node, and write what it comes to
+	@$(BIN)/python -m scripts.simulate.crash_points
+
 .PHONY: repair-cost
 repair-cost: $(INSTALLED_DEV) ## Measure what anti-entropy costs with a million documents
 	@$(BIN)/python -m scripts.repair_cost

@@ -100,6 +100,14 @@ class NodeCollector(Collector):
             node.background.budget.pace,
         )
         yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
+        skews = GaugeMetricFamily(
+            "stele_clock_skew_seconds",
+            "How far a peer's clock is ahead of this node's; behind, if negative.",
+            labels=("peer",),
+        )
+        for peer, skew in node.gossip.skews.all():
+            skews.add_metric((peer,), skew.ahead_s)
+        yield skews
 
 
 def _records(node: "Node") -> Iterable[Metric]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.ids import format_document_id
 from kvnode.ending import Family
+from kvnode.health import check
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def status(node: "Node") -> dict[str, Any]:
         "incarnation": membership.own().incarnation,
         "ready": not reasons,
         "reasons": reasons,
+        #: What is wrong and does not make it unready.
+        "warnings": [one.trouble for one in check(node) if one.trouble and not one.gates],
         "ring": {
             "epoch": node.placement.ring.epoch,
             "partitions": node.placement.ring.partitions,

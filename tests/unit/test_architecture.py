@@ -21,7 +21,7 @@ ORDER = """
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
-    kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases
+    kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases  kvnode.skew  kvnode.eventring
 
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
@@ -31,12 +31,13 @@ ORDER = """
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
     kvnode.records  kvnode.hintstore
-    kvnode.replica
+    kvnode.replica  kvnode.inspection
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
-    kvnode.handlers  kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
+    kvnode.handlers  kvnode.health  kvnode.node  kvnode.status  kvnode.ringviews  kvnode.metrics
+    kvnode.eventstream  kvnode.admin  kvnode.client
 
     docservice.store  docservice.documents  docservice.http  docservice.serving
 
@@ -53,7 +54,7 @@ PURITY = """
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore kvnode.jobs kvnode.leases
+    kvnode.hintstore kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.documents
@@ -89,7 +90,7 @@ ADAPTERS = {
     "socket": TOOLS,
     "plyvel": ["kvnode.storage.leveldb", "kvnode.storage.database"],
     "uvloop": ["kvnode.__main__", "docservice.__main__"],
-    "aiohttp": ["kvnode.admin", "docservice.http"],
+    "aiohttp": ["kvnode.admin", "kvnode.eventstream", "docservice.http"],
     "structlog": ["kvnode.log", "docservice.http.replies"],
 }
 

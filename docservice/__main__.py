@@ -21,7 +21,7 @@ from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.client import ClusterClient
 from kvnode.eventring import EventRing
-from kvnode.health import Check
+from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Jobs
 from kvnode.log import Log, process_log
 from kvnode.metrics import HttpMetrics
@@ -62,10 +62,11 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
     )
 
     def checks() -> list[Check]:
-        return [Check("quorum", "" if client.ready else "most of the ring can't be reached")]
+        trouble = "" if client.ready else "most of the ring can't be reached"
+        return [Check("quorum", Weight.UNREADY, trouble)]
 
     def status() -> dict[str, Any]:
-        reasons = [check.trouble for check in checks() if check.trouble]
+        reasons = troubles(checks(), Weight.UNREADY)
         return {"region": region, "ready": not reasons, "reasons": reasons}
 
     try:

@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from cluster.ids import DocumentId, parse_document_id
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
-from kvnode.health import Check
+from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
 
 #: What is shown of one document.
@@ -73,12 +73,11 @@ class _Pages:
 
     async def readyz(self, request: web.Request) -> web.Response:
         checks = self._operations.checks()
-        reasons = [check.trouble for check in checks if check.gates and check.trouble]
+        reasons = troubles(checks, Weight.UNREADY)
         body: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
         if "verbose" in request.query:
             body["checks"] = [
-                {"name": check.name, "ok": not check.trouble, **msgspec.structs.asdict(check)}
-                for check in checks
+                {"ok": not check.trouble, **msgspec.to_builtins(check)} for check in checks
             ]
         return web.json_response(body, status=503 if reasons else 200)
 

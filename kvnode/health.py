@@ -1,9 +1,9 @@
 """How a node is: one check for each thing that can be wrong with it, and what is wrong in words.
 
-Checks that gate make the node unready: requests would mostly fail, or not be believed. The others
-are to be known: something has lost its reserve, or was found that should not be there.
+A trouble reads on behind the node's name: "is low on disk".
 """
 
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,32 +16,45 @@ if TYPE_CHECKING:
 #: How long a node that starts waits for its peers before it calls itself ready without them: a
 #: cluster that has just come up must be able to serve a request that asks for all replicas.
 CONNECT_GRACE_S: Final = 2.0
-#: Of ``clock_skew_max_s``, which purge and expiry rely on: from here on an operator hears of it.
-SKEW_TOLD_SHARE: Final = 0.5
+
+
+class Weight(Enum):
+    """What trouble means."""
+
+    #: Requests would mostly fail, or not be believed: the node is not ready.
+    UNREADY = "unready"
+    #: It serves, with less in reserve than it should have.
+    WARNING = "warning"
+    #: To be known.
+    NOTE = "note"
 
 
 class Check(msgspec.Struct, frozen=True):
     """One thing that was looked at."""
 
     name: str
+    weight: Weight
     #: What is wrong; empty if nothing is.
     trouble: str
-    #: Whether trouble makes the node unready.
-    gates: bool = True
 
 
 def check(node: "Node") -> list[Check]:
-    """All of them, those that gate first."""
+    """All of them, those first that make a node unready."""
     return [
-        Check("quorum", _quorum(node)),
-        Check("peers", _peers(node)),
-        Check("disk-identity", _joining(node)),
-        Check("rebuild", _fenced(node)),
-        Check("disk-space", _disk(node), gates=False),
-        Check("clock", _clock(node), gates=False),
-        Check("deletions", _deletions(node), gates=False),
-        Check("orphans", _orphans(node), gates=False),
+        Check("quorum", Weight.UNREADY, _quorum(node)),
+        Check("peers", Weight.UNREADY, _peers(node)),
+        Check("joining", Weight.UNREADY, _joining(node)),
+        Check("fences", Weight.UNREADY, _fenced(node)),
+        Check("disk", Weight.WARNING, _disk(node)),
+        Check("clock", Weight.WARNING, _clock(node)),
+        Check("removals", Weight.WARNING, _removals(node)),
+        Check("orphans", Weight.NOTE, _orphans(node)),
     ]
+
+
+def troubles(checks: list[Check], weight: Weight) -> list[str]:
+    """What is wrong, of one weight."""
+    return [one.trouble for one in checks if one.trouble and one.weight is weight]
 
 
 def _quorum(node: "Node") -> str:
@@ -65,21 +78,22 @@ def _fenced(node: "Node") -> str:
 
 
 def _disk(node: "Node") -> str:
-    low = "low on disk: it refuses creates until space is freed"
+    low = "is low on disk: it refuses creates until space is freed"
     return low if node.replica.disk_low else ""
 
 
 def _clock(node: "Node") -> str:
-    far = node.gossip.skews.beyond(SKEW_TOLD_SHARE * node.settings.lifecycle.clock_skew_max_s)
+    far = node.gossip.skews.beyond(node.settings.lifecycle.clock_skew_told_s)
     apart = [f"{skew.least_s:.1f} s from {peer}'s" for peer, skew in far]
-    return f"its clock is {', '.join(apart)}" if apart else ""
+    return f"has a clock that is {', '.join(apart)}" if apart else ""
 
 
-def _deletions(node: "Node") -> str:
+def _removals(node: "Node") -> str:
     contradicted = node.background.verify.contradicted_count
-    return f"{contradicted} documents that were removed are alive elsewhere" if contradicted else ""
+    alive = f"found {contradicted} documents alive elsewhere that were removed from its disk"
+    return alive if contradicted else ""
 
 
 def _orphans(node: "Node") -> str:
     orphans = node.replica.quarantine.counts[State.ORPHAN]
-    return f"{orphans} copies of documents that no owner knows are set aside" if orphans else ""
+    return f"has set aside {orphans} copies of documents that no owner knows" if orphans else ""

@@ -18,7 +18,7 @@ from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.boots import BOOT_ID_BYTES
 from kvnode.coordinator import Coordinator
 from kvnode.handlers import Handlers
-from kvnode.health import CONNECT_GRACE_S, SKEW_TOLD_SHARE, check
+from kvnode.health import CONNECT_GRACE_S, Weight, check, troubles
 from kvnode.hints import HintBook
 from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
@@ -167,7 +167,7 @@ class Node:
 
     def unready_reasons(self) -> list[str]:
         """Why requests would mostly fail now; empty when ready."""
-        return [one.trouble for one in check(self) if one.gates and one.trouble]
+        return troubles(check(self), Weight.UNREADY)
 
     async def _boot(self) -> Identity:
         durable = asyncio.get_running_loop().create_future()
@@ -205,7 +205,7 @@ class Node:
             ),
             interval_s=settings.gossip.interval_s,
             ring_epoch=ring.epoch,
-            skew_told_s=SKEW_TOLD_SHARE * settings.lifecycle.clock_skew_max_s,
+            skew_told_s=settings.lifecycle.clock_skew_told_s,
             clock=self.clock,
             entropy=self.entropy,
             log=self.log,

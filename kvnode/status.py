@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.ids import format_document_id
 from kvnode.ending import Family
-from kvnode.health import check
+from kvnode.health import Weight, check, troubles
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def status(node: "Node") -> dict[str, Any]:
     """``/admin/status``."""
     membership = node.gossip.membership
     zones = {one.node_id: one.zone for one in node.settings.region_nodes(node.region)}
-    reasons = node.unready_reasons()
+    checks = check(node)
+    reasons = troubles(checks, Weight.UNREADY)
     return {
         "node": node.own.id,
         "region": node.region,
@@ -26,7 +27,7 @@ def status(node: "Node") -> dict[str, Any]:
         "ready": not reasons,
         "reasons": reasons,
         #: What is wrong and does not make it unready.
-        "warnings": [one.trouble for one in check(node) if one.trouble and not one.gates],
+        "warnings": troubles(checks, Weight.WARNING),
         "ring": {
             "epoch": node.placement.ring.epoch,
             "partitions": node.placement.ring.partitions,

@@ -1,5 +1,6 @@
 """What commands have in common: options, the console, and exit codes."""
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +36,15 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A document's id."
 def console() -> Console:
     """Standard output."""
     return Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+
+
+class UsageError(Exception):
+    """What was typed is wrong. The message is one whole sentence."""
+
+
+def print_json(value: object, *, one_line: bool = False) -> None:
+    """To standard output, at once."""
+    typer.echo(json.dumps(value, indent=None if one_line else 2))
 
 
 def note(sentence: str) -> None:

@@ -74,7 +74,7 @@ class Follower:
                 connection.request("GET", "/admin/events", headers=shown)
                 reason = self._read(node.id, connection.getresponse(), parser)
             except (OSError, http.client.HTTPException) as error:
-                reason = str(error) or type(error).__name__
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             finally:
                 connection.close()
             last_id = parser.last_id

@@ -48,9 +48,14 @@ def parse(text: str) -> Samples:
     }
 
 
-def total(samples: Samples, name: str) -> float:
-    """The sum over all labels."""
-    return sum(value for (one, _), value in samples.items() if one == name)
+def total(samples: Samples, name: str, **labels: str) -> float:
+    """The sum over all that have these labels."""
+    wanted = labels.items()
+    return sum(
+        value
+        for (one, its), value in samples.items()
+        if one == name and wanted <= dict(its).items()
+    )
 
 
 def rates(before: Samples, after: Samples, elapsed_s: float) -> Rates:

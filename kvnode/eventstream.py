@@ -75,7 +75,7 @@ class EventStreams:
                 return False
             happened.clear()
             events = ring.after(position, _BATCH)
-            told += [f"id: {ring.id_of(event)}\ndata: {event.line}\n\n" for event in events]
+            told += [told_as(ring.id_of(event), event.line) for event in events]
             if not events and not is_live:
                 told.append(": live\n\n")
                 is_live = True
@@ -87,6 +87,11 @@ class EventStreams:
             elif not await _happens(happened):
                 told.append(": still here\n\n")
         return True
+
+
+def told_as(event_id: str, line: str) -> str:
+    """An event in the format of the stream."""
+    return f"id: {event_id}\ndata: {line}\n\n"
 
 
 async def _write(response: web.StreamResponse, text: str) -> bool:

@@ -1,5 +1,6 @@
 """Commands that act on documents as any client does: put, get, rm, load."""
 
+import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,10 @@ from cluster.requests import Answer, NotAnswered, Outcome
 from cluster.vardir import DEFAULT_ROOT, VarDirectory
 
 _JSON: Final = {"Content-Type": "application/json"}
+#: See the API's ``Stele-Acks``.
+_ACKS: Final = re.compile(
+    r"(?P<acknowledged>\d+)/(?P<required>\d+); n=(?P<copies>\d+); hints=(?P<hints>\d+)"
+)
 _KEY_BYTES: Final = 16
 #: What a client did wrong, as opposed to what became of the document.
 _AT_FAULT: Final = (400, 413, 415, 422)
@@ -80,7 +85,7 @@ def put(
         print_json(created | {"key": key, "acks": _acks(answer), "replayed": replayed})
     else:
         typer.echo(created["id"])
-        note(f"created by {answer.node}, on disk and asked for: {_acks(answer)}")
+        note(f"created by {answer.node}: {_replicas(answer)}")
 
 
 def get(
@@ -119,7 +124,7 @@ def rm(
             value = {"id": document, "deleted": True, "acks": _acks(answer)}
             print_json(value, one_line=True)
         else:
-            note(f"deleted {document} by {answer.node}, on disk and asked for: {_acks(answer)}")
+            note(f"{document} deleted by {answer.node}: {_replicas(answer)}")
 
 
 def load(
@@ -198,6 +203,8 @@ def _content(file: Path | None) -> str:
     try:
         raw = sys.stdin.buffer.read() if file is None else file.read_bytes()
         return raw.decode()
+    except OSError as error:
+        raise UsageError(f"{name} can't be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not text in UTF-8 (byte {error.start}).") from error
 
@@ -216,6 +223,16 @@ def _query(consistency: str | None) -> str:
     return f"?consistency={consistency}"
 
 
-def _acks(answer: Answer) -> str:
-    """``1/1; n=3; hints=0``: replicas that have it on disk, that were asked for, copies, hints."""
-    return answer.headers.get("stele-acks", "")
+def _acks(answer: Answer) -> dict[str, int]:
+    """Of a write: nodes that have it on disk, that were asked for, that should, and hints."""
+    found = _ACKS.fullmatch(answer.headers["stele-acks"])
+    assert found is not None, answer.headers["stele-acks"]
+    return {name: int(count) for name, count in found.groupdict().items()}
+
+
+def _replicas(answer: Answer) -> str:
+    """The same in words."""
+    acks = _acks(answer)
+    words = f"{acks['acknowledged']} of {acks['copies']} replicas had it on disk"
+    words += f", {acks['required']} had to"
+    return f"{words}; {acks['hints']} keep it for one that is away" if acks["hints"] else words

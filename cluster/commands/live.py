@@ -44,8 +44,6 @@ _CATCH_UP_S: Final = 5.0
 _TICK_S: Final = 0.1
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LEVELS: Final = {"error": "red", "warning": "yellow"}
-#: Metrics that are shown as they are.
-_HELD: Final = ("stele_documents", "stele_hints_pending")
 #: What stands at the front of a line.
 _FRONT: Final = ("node", "event", "level", "timestamp")
 
@@ -104,7 +102,7 @@ def _tell(told: Told | None, timeline: Timeline, silent: dict[str, None]) -> Non
             note(f"{told.node} is back")
         case Kind.LOST if told.node not in silent:
             silent[told.node] = None
-            note(f"{told.node} does not answer ({told.text}); it is asked again and again")
+            note(f"{told.node} does not answer ({told.text})")
 
 
 class _Printer:
@@ -218,12 +216,15 @@ def _show(
             table.add_row(node.id, *["-"] * (len(columns) + 2))
             continue
         *per_s, p50_s, p99_s = measured[node.id]
-        held = [rates.total(after[node.id][1], name) for name in _HELD]
+        _, samples = after[node.id]
+        documents = rates.total(samples, "stele_documents", status="active")
+        hints = rates.total(samples, "stele_hints_pending")
         table.add_row(
             node.id,
             *(f"{rate:,.0f}" for rate in per_s),
             *map(_milliseconds, (p50_s, p99_s)),
-            *(f"{count:,.0f}" for count in held),
+            f"{documents:,.0f}",
+            f"{hints:,.0f}",
         )
     show(table)
 

@@ -31,7 +31,7 @@ from cluster.status import ClusterState
 from cluster.vardir import DEFAULT_ROOT, VarDirectory
 
 _WATCH_S: Final = 1.0
-_CHECKSUM_DIGITS: Final = 12
+_CHECKSUM_DIGITS: Final = 8
 
 
 def show_status(
@@ -54,8 +54,8 @@ def show_status(
 
 def _watch(directory: VarDirectory, output: Output) -> ClusterState:
     """Until Ctrl-C; the state that was seen last."""
-    screen, state = console(), ClusterState.OK
-    with Live(console=screen, auto_refresh=False, transient=False) as live:
+    page, state = console(), ClusterState.OK  # not the live one, which would draw itself into it
+    with Live(console=console(), auto_refresh=False) as live:
         try:
             while True:
                 views = status.look(directory, directory.settings().node)
@@ -63,8 +63,8 @@ def _watch(directory: VarDirectory, output: Output) -> ClusterState:
                 if output is Output.JSON:
                     print_json(report.status_value(directory, views, state), one_line=True)
                 else:
-                    with screen.capture() as shown:
-                        report.print_status(directory, views, state, screen)
+                    with page.capture() as shown:
+                        report.print_status(directory, views, state, page)
                     live.update(Text.from_ansi(shown.get()), refresh=True)
                 time.sleep(_WATCH_S)
         except KeyboardInterrupt:
@@ -151,8 +151,10 @@ def show_owners(
 
 
 def _print_owners(found: OwnersView) -> None:
-    headings = ("node", "role", "holds", "created", "deleted", "leaves the disk", "checksum")
-    table = report.new_table(*headings, "besides")
+    table = report.new_table(
+        "node", "role", "holds", "created", "deleted", "leaves the disk", "checksum"
+    )
+    table.add_column("besides")
     for replica in found.replicas:
         role = "owner" if replica.node in found.owners else "other"
         record = replica.record
@@ -188,7 +190,7 @@ def _time(wall_ms: int | None) -> str:
     if wall_ms is None:
         return ""
     at = datetime.fromtimestamp(wall_ms / 1000, UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}.{wall_ms % 1000:03}"
+    return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def show_hints(var: VarOption = DEFAULT_ROOT, output: OutputOption = Output.TABLE) -> None:

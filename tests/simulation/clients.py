@@ -12,7 +12,7 @@ from cluster.ids import DocumentId, uuid8_of_key
 from docservice.documents import TENANT, Created, DocumentService, Found, Quorums
 from kvnode.errors import StoreError
 from kvnode.results import Stored
-from tests.simulation.history import Kind, NoAnswer, Operation, Refused
+from scripts.checker.history import Kind, NoAnswer, Operation, Refused
 from tests.simulation.loop import SimLoop
 from tests.simulation.machine import Machine
 
@@ -43,6 +43,14 @@ class Clients:
         self.machines = machines
         self.history: list[Operation] = []
         self._on_success = on_success
+
+    def now_s(self) -> float:
+        """Virtual time."""
+        return self.loop.time()
+
+    def id_of_key(self, key: str) -> DocumentId:
+        """The id that an idempotency key gives."""
+        return id_of_key(key)
 
     async def create(
         self,

@@ -215,7 +215,7 @@ def _purges(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             yield Finding(
                 Severity.CRITICAL,
                 checkup.id,
-                f"{checkup.lifecycle.contradicted} purged documents are alive on some replica",
+                f"{checkup.lifecycle.contradicted} removed documents are alive on some replica",
                 "keep the logs (`purge.contradicted` names them) and report this as a bug",
             )
         stuck: dict[tuple[str, str], float] = {}

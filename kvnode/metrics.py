@@ -165,12 +165,12 @@ def _lifecycle(node: "Node") -> Iterable[Metric]:
     yield _counter("stele_purged", "Deleted documents removed.", background.sweep.purged_count)
     yield _counter(
         "stele_purge_verified",
-        "Purged ids that every owner was asked for in vain.",
+        "Removed ids that every owner was asked for in vain.",
         background.verify.verified_count,
     )
     yield _counter(
         "stele_purge_contradicted",
-        "Purged ids that an owner still serves.",
+        "Removed ids that an owner still serves.",
         background.verify.contradicted_count,
     )
     yield _counter(

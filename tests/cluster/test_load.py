@@ -103,7 +103,7 @@ def test_an_interrupted_load_says_how_to_go_on_and_can(
 
     assert load.returncode == 1
     stored = re.fullmatch(
-        r"load: interrupted; ([\d,]+) of 6,000 documents are stored, and the same command again "
+        r"stele: interrupted; ([\d,]+) of 6,000 documents are stored, and the same command again "
         r"continues\.\n",
         said,
     )

@@ -24,7 +24,7 @@ from kvnode.eventring import EventRing
 from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Jobs
 from kvnode.log import Log, process_log
-from kvnode.metrics import HttpMetrics
+from kvnode.metrics import EventsCollector, HttpMetrics
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
 
 DRAIN_S = 5.0
@@ -50,6 +50,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         raise TopologyError(msg)
     clock, entropy = SystemClock(), SystemEntropy()
     registry = CollectorRegistry()
+    registry.register(EventsCollector(events))
     client = ClusterClient(
         cluster_id=settings.cluster_id,
         secret=read_secret(arguments.secret_file),

@@ -24,7 +24,7 @@ from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.eventring import EventRing
 from kvnode.health import check
 from kvnode.log import Log, process_log
-from kvnode.metrics import HttpMetrics, NodeCollector
+from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
 from kvnode.node import Node
 from kvnode.ringviews import members, owners, ring
 from kvnode.status import hints, lifecycle, quarantine, status
@@ -158,6 +158,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
     try:
         await _start(node, directory, log)
         registry.register(NodeCollector(node))
+        registry.register(EventsCollector(events))
         data = await serve_documents(
             node.coordinator,
             settings,

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from kvnode.eventring import EventRing
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -41,6 +42,22 @@ class HttpMetrics:
             observe = self._durations.labels(method, route, str(status)).observe
             self._observe[labels] = observe
         observe(seconds)
+
+
+class EventsCollector(Collector):
+    """Reads the counts of a process's events."""
+
+    def __init__(self, events: EventRing) -> None:
+        self._events = events
+
+    def collect(self) -> Iterable[Metric]:
+        """See ``prometheus_client.registry.Collector``."""
+        yield _counter("stele_events", "Lines of the log since the start.", self._events.newest)
+        yield _counter(
+            "stele_event_readers_dropped",
+            "Readers of /admin/events that did not keep up.",
+            self._events.dropped_readers,
+        )
 
 
 class NodeCollector(Collector):

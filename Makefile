@@ -56,9 +56,9 @@ chaos: $(INSTALLED_DEV) ## Break processes under load and judge: make chaos DURA
 	  $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults "$(FAULTS)") $(if $(PLAN),--plan "$(PLAN)")
 
 .PHONY: simulate
-simulate: $(INSTALLED_DEV) ## Play seeded histories of whole clusters: make simulate SEEDS=1000 SEED=0 KIND=all
+simulate: $(INSTALLED_DEV) ## Play seeded histories of whole clusters: make simulate SEEDS=1000 SEED=0 KIND=all RESUME=file
 	@$(BIN)/python -m scripts.simulate $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(KIND),--kind $(KIND))
+	  $(if $(KIND),--kind $(KIND)) $(if $(RESUME),--resume "$(RESUME)")
 
 .PHONY: ablations
 ablations: $(INSTALLED_DEV) ## Take out one safeguard after the other, and write which promise breaks

@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-from cluster import launch, report
+from cluster import balancer, launch, report
 from cluster import repair as repairs
 from cluster.answers import Unreachable
-from cluster.commands import config, documents, live, views
+from cluster.commands import config, documents, edge, live, views
 from cluster.commands.options import (
     EXIT_UNREACHABLE,
     EXIT_USAGE,
@@ -30,10 +30,6 @@ from cluster.launch import Wanted
 from cluster.startup import LaunchError
 from cluster.topology import TopologyError
 from cluster.vardir import DEFAULT_ROOT, VarDirectory, VarError
-
-#: Wide enough for the status table where no terminal says how wide it is.
-_WIDTH_WITHOUT_TERMINAL = 120
-
 
 app = typer.Typer(
     help="Run a Stele cluster, and see what it does.",
@@ -56,7 +52,9 @@ def up(
 ) -> None:
     """Start a cluster, creating it if need be; return when it is ready."""
     wanted = Wanted(nodes=nodes, regions=regions, port_base=port_base, config=config)
-    report.print_welcome(launch.up(VarDirectory(var), wanted, console()), console())
+    directory = VarDirectory(var)
+    settings = launch.up(directory, wanted, console())
+    report.print_welcome(settings, balancer.look(directory, settings), console())
 
 
 @app.command()
@@ -83,7 +81,7 @@ def stop(
     var: VarOption = DEFAULT_ROOT,
     kill: Annotated[bool, typer.Option("--kill", help="By SIGKILL, as a crash would.")] = False,
 ) -> None:
-    """Stop nodes; the others go on."""
+    """Stop nodes, each out of the load balancers' rotation first; the others go on."""
     launch.stop(VarDirectory(var), nodes, console(), kill=kill)
 
 
@@ -144,7 +142,7 @@ def trust(
 def _start(var: VarDirectory, nodes: list[str]) -> None:
     late = launch.start(var, nodes, console())
     for one in late:
-        launch.say(console(), f"{one.node.id} runs, but is not ready yet: {one.unready}")
+        launch.say(console(), f"{one.id} runs, but is not ready yet: {one.unready}")
     if late:
         raise typer.Exit(1)
     launch.say(console(), f"{', '.join(nodes)} ready")
@@ -162,6 +160,7 @@ app.command()(documents.get)
 app.command()(documents.rm)
 app.command()(documents.load)
 app.add_typer(config.app, name="config")
+app.add_typer(edge.app, name="edge")
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from cluster import operations, status
+from cluster.balancer import EdgeState, EdgeView
+from cluster.edge import EDGE
 from cluster.ids import NodeId
 from cluster.layout import ring_of
 from cluster.operations import HintsView, LifecycleView, MembersView, NoAnswer, QuarantineView
@@ -91,11 +93,15 @@ def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
 
 
 def diagnose(
-    var: VarDirectory, settings: ClusterSettings, checkups: Sequence[Checkup]
+    var: VarDirectory,
+    settings: ClusterSettings,
+    checkups: Sequence[Checkup],
+    edge: EdgeView | None = None,
 ) -> list[Finding]:
     """What is wrong, worst first."""
     findings = [
         *_nodes(checkups),
+        *_edge(edge, checkups),
         *_connections(checkups),
         *_clocks(settings, checkups),
         *_fences(var, settings, checkups),
@@ -120,6 +126,22 @@ def _nodes(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             low = "is low on disk: it refuses creates until space is freed"
             free = "free space on its disk, or add some; it recovers without a restart"
             yield Finding(Severity.CRITICAL, checkup.id, low, free)
+
+
+def _edge(edge: EdgeView | None, checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    if edge is None:
+        return
+    ready = [checkup.id for checkup in checkups if checkup.view.state is NodeState.READY]
+    if edge.state in {EdgeState.DOWN, EdgeState.SILENT}:
+        what, _, do = edge.advice.partition("; ")
+        yield Finding(Severity.CRITICAL, EDGE, what, do)
+    elif left_out := [node for node in ready if node not in edge.rotation]:
+        yield Finding(
+            Severity.WARNING if edge.rotation else Severity.CRITICAL,
+            EDGE,
+            f"sends nothing to {', '.join(left_out)}, though ready",
+            "if it stays so, look at the network between the edge and there",
+        )
 
 
 def _connections(checkups: Sequence[Checkup]) -> Iterator[Finding]:

@@ -9,7 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.balancer import EdgeView
 from cluster.doctor import Finding, Severity
+from cluster.edge import EDGE
 from cluster.launch import say
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.status import ClusterState, NodeState, NodeView, doubted, hints_held
@@ -38,17 +40,21 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def print_welcome(settings: ClusterSettings, console: Console) -> None:
+def print_welcome(settings: ClusterSettings, edge: EdgeView | None, console: Console) -> None:
     """The URLs, and commands to paste."""
+    if edge is not None:
+        say(console, f"one URL for clients: {edge.url}\n")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading in ("node", "zone", "documents", "operations"):
         table.add_column(heading, no_wrap=True)
     for node in settings.node:
         table.add_row(node.id, node.zone, data_url(node), _url(node.host, node.ops_port))
-    first, other = data_url(settings.node[0]), data_url(settings.node[-1])
+    first = edge.url if edge else data_url(settings.node[0])
+    other = edge.url if edge else data_url(settings.node[-1])
     console.print(table)
     say(console, f"\nThe API with a page to try it: {first}/docs\n")
-    say(console, "Create a document, then read it, from any node, by the id in the answer:")
+    where = "" if edge else ", from any node,"
+    say(console, f"Create a document, then read it{where} by the id in the answer:")
     say(
         console,
         f"  curl -i {first}/documents -H 'Content-Type: application/json' "
@@ -68,7 +74,11 @@ def new_table(*left: str, right: Sequence[str] = ()) -> Table:
 
 
 def print_status(
-    var: VarDirectory, views: Sequence[NodeView], state: ClusterState, console: Console
+    var: VarDirectory,
+    views: Sequence[NodeView],
+    edge: EdgeView | None,
+    state: ClusterState,
+    console: Console,
 ) -> None:
     """A table, and below it what needs attention."""
     numbers = ("pid", "up", "docs", "ring", "hints", "disk free")
@@ -93,10 +103,13 @@ def print_status(
     for view in views:
         if view.advice:
             say(console, f"{view.node.id} {view.advice}")
+    if edge is not None:
+        does = edge.advice or f"sends requests to {', '.join(edge.rotation)}"
+        say(console, f"{EDGE} {edge.url} {does}")
 
 
 def status_value(
-    var: VarDirectory, views: Sequence[NodeView], state: ClusterState
+    var: VarDirectory, views: Sequence[NodeView], edge: EdgeView | None, state: ClusterState
 ) -> dict[str, object]:
     """The same for programs."""
     nodes = [
@@ -113,7 +126,14 @@ def status_value(
         }
         for view in views
     ]
-    return {"var": str(var.root), "state": state.name.lower(), "nodes": nodes}
+    words = edge and {
+        "url": edge.url,
+        "state": edge.state.value,
+        "pid": edge.process.pid if edge.process else None,
+        "rotation": edge.rotation,
+        "advice": edge.advice,
+    }
+    return {"var": str(var.root), "state": state.name.lower(), "edge": words, "nodes": nodes}
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:

@@ -6,7 +6,6 @@ and sends each request to a replica of its document; any number may run, anywher
 
 import argparse
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from kvnode.client import ClusterClient
 from kvnode.eventring import EventRing
 from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Jobs
+from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import EventsCollector, HttpMetrics
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
@@ -62,9 +62,14 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         log=log,
     )
 
+    draining = asyncio.Event()
+
     def checks() -> list[Check]:
         trouble = "" if client.ready else "most of the ring can't be reached"
-        return [Check("quorum", Weight.UNREADY, trouble)]
+        return [
+            Check("draining", Weight.UNREADY, "draining" if draining.is_set() else ""),
+            Check("quorum", Weight.UNREADY, trouble),
+        ]
 
     def status() -> dict[str, Any]:
         reasons = troubles(checks(), Weight.UNREADY)
@@ -93,9 +98,8 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         )
         admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, stop.set)
+        leaving = Leaving(settings.edge.drain_s, drain=draining.set, stop=stop.set)
+        leaving.heed_signals(asyncio.get_running_loop())
         tune_garbage_collector()
         log.info("docservice.started", port=data.port)
         await stop.wait()

@@ -6,7 +6,6 @@ Entry points stand above all layers: this one puts the document service on top o
 import argparse
 import asyncio
 import os
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from kvnode.admin import Operations, start_admin_listener
 from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.eventring import EventRing
 from kvnode.health import check
+from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
 from kvnode.node import Node
@@ -190,9 +190,8 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             events=events,
         )
         admin = await start_admin_listener(own.host, own.ops_port, operations)
-        loop = asyncio.get_running_loop()
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, node.request_stop)
+        leaving = Leaving(settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop)
+        leaving.heed_signals(asyncio.get_running_loop())
         tune_garbage_collector()
         await node.run()
         await data.stop(DRAIN_S)

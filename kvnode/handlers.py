@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from cluster.ids import DOCUMENT_ID_BYTES, NodeId, partition_of
 from kvnode.agreement import Agreement, Proposal
+from kvnode.boots import boot_from_wire
 from kvnode.codec import decode, encode, verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
@@ -219,13 +220,13 @@ class Handlers:
         connection.reply(request_id, [], 0)
 
     def _check_in(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
-        peer, count, boot_id = fields
-        if not (isinstance(count, int) and isinstance(boot_id, bytes)):
-            raise TypeError("not a boot's count and id")
-        remembered = self._replica.boots.meet(NodeId(peer), count, boot_id)
-        floors, boots = self._replica.floors(), self._replica.boots.told()
-        size_bytes = 32 * (len(floors) + len(boots))
-        met = partial(connection.reply, request_id, [remembered, floors, boots], size_bytes)
+        peer, boot, known = fields
+        remembered = self._replica.boots.meet(
+            NodeId(peer), boot_from_wire(boot), list(map(boot_from_wire, known))
+        )
+        floors, told = self._replica.floors(), self._replica.boots.told()
+        size_bytes = 32 * (len(floors) + len(told))
+        met = partial(connection.reply, request_id, [remembered, floors, told], size_bytes)
         self._replica.when_durable(met, patient=False)
 
     def _inspect(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:

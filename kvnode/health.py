@@ -41,6 +41,7 @@ class Check(msgspec.Struct, frozen=True):
 def check(node: "Node") -> list[Check]:
     """All of them, those first that make a node unready."""
     return [
+        Check("draining", Weight.UNREADY, "draining" if node.draining else ""),
         Check("quorum", Weight.UNREADY, _quorum(node)),
         Check("peers", Weight.UNREADY, _peers(node)),
         Check("joining", Weight.UNREADY, _joining(node)),

@@ -14,7 +14,7 @@ from cluster.ids import NodeId
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
-from kvnode.boots import BOOT_ID_BYTES
+from kvnode.boots import BOOT_ID_BYTES, Boot
 from kvnode.coordinator import Coordinator
 from kvnode.handlers import Handlers
 from kvnode.health import CONNECT_GRACE_S, Weight, check, troubles
@@ -99,6 +99,7 @@ class Node:
         self._engine = engine
         self._disk = disk
         self._stop = Stop()
+        self.draining = False
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 
@@ -120,9 +121,10 @@ class Node:
 
     async def start(self) -> None:
         """Everything up to answering requests; returns when peers can reach this node."""
-        identity = await self._boot()
+        boot_id = self.entropy.random_bytes(BOOT_ID_BYTES)
+        identity = await self._boot(boot_id)
         self._disk.check()
-        self._assemble(identity)
+        self._assemble(identity, boot_id)
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
             await self.replica.rebuild_trees()
@@ -151,6 +153,11 @@ class Node:
         assert self._services is not None, "start first"
         await self._services
 
+    def start_draining(self) -> None:
+        """Say on ``/readyz`` that this node is about to stop; all is served until it does."""
+        self.draining = True
+        self.log.info("node.draining")
+
     def request_stop(self) -> None:
         """Make ``run`` return, once each service has finished its unit of work."""
         self._stop.set()
@@ -167,15 +174,15 @@ class Node:
         self.log.info("node.stopped")
 
     def unready_reasons(self) -> list[str]:
-        """Why requests would mostly fail now; empty when ready."""
+        """Why requests would mostly fail now, or soon; empty when ready."""
         return troubles(check(self), Weight.UNREADY)
 
-    async def _boot(self) -> Identity:
+    async def _boot(self, boot_id: bytes) -> Identity:
         durable = asyncio.get_running_loop().create_future()
         expected = Identity(
             self.settings.cluster_id, self.own.id, self.settings.replication.partitions
         )
-        identity = boot(self._engine, expected, partial(durable.set_result, None))
+        identity = boot(self._engine, expected, boot_id, partial(durable.set_result, None))
         await durable
         return identity
 
@@ -189,7 +196,7 @@ class Node:
         await self.replica.durable()
         self.log.warning("node.fenced", reason=f"its database is new: {replaced.reason}")
 
-    def _assemble(self, identity: Identity) -> None:
+    def _assemble(self, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
         nodes = settings.region_nodes(self.region)
         ring = self._ring
@@ -242,11 +249,11 @@ class Node:
             entropy=self.entropy,
             copies=min(ring.copies, len(nodes)),
         )
-        self._assemble_background(ring, identity)
+        self._assemble_background(ring, identity, boot_id)
         self.gossip.attach(self.transport)
         self.handlers = Handlers(self.replica, self.coordinator, self.gossip)
 
-    def _assemble_background(self, ring: Ring, identity: Identity) -> None:
+    def _assemble_background(self, ring: Ring, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
         around = Surroundings(
             settings=settings,
@@ -268,9 +275,8 @@ class Node:
             self.replica,
             ring,
             self.own.node_id,
-            boot_count=identity.boot_counter,
-            boot_id=self.entropy.random_bytes(BOOT_ID_BYTES),
-            raise_boot_count=partial(raise_boot_count, self._engine, identity),
+            boot=Boot(identity.boot_counter, boot_id),
+            raise_boot_count=partial(raise_boot_count, self._engine, identity, boot_id),
             lease_s=LEASE_SHARE * settings.lifecycle.tombstone_retention_s,
             grace_s=CONNECT_GRACE_S,
             transport=self.transport,

@@ -29,7 +29,9 @@ VarOption = Annotated[
     typer.Option("--var", envvar="STELE_VAR", help="Directory of the cluster.", metavar="DIR"),
 ]
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="For people or programs.")]
-NodesArgument = Annotated[list[str], typer.Argument(metavar="NODE...", help="Such as a2.")]
+NodesArgument = Annotated[
+    list[str], typer.Argument(metavar="NODE...", help="Such as a2; edge is the load balancer.")
+]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A document's id.")]
 
 

@@ -10,8 +10,9 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from cluster import doctor, operations, report, status
+from cluster import balancer, doctor, operations, report, status
 from cluster.answers import Answers, first_answer
+from cluster.balancer import EdgeView
 from cluster.commands.options import (
     EXIT_DEGRADED,
     IdArgument,
@@ -27,7 +28,7 @@ from cluster.ids import parse_document_id
 from cluster.launch import say
 from cluster.operations import HintsView, OwnersView, ReplicaView, RingView
 from cluster.settings import NodeSettings
-from cluster.status import ClusterState
+from cluster.status import ClusterState, NodeView
 from cluster.vardir import DEFAULT_ROOT, VarDirectory
 
 _WATCH_S: Final = 1.0
@@ -43,13 +44,18 @@ def show_status(
     directory = VarDirectory(var)
     if watch:
         raise typer.Exit(_watch(directory, output).value)
-    views = status.look(directory, directory.settings().node)
-    state = status.judge(views)
+    views, edge, state = _look(directory)
     if output is Output.JSON:
-        print_json(report.status_value(directory, views, state))
+        print_json(report.status_value(directory, views, edge, state))
     else:
-        report.print_status(directory, views, state, console())
+        report.print_status(directory, views, edge, state, console())
     raise typer.Exit(state.value)
+
+
+def _look(directory: VarDirectory) -> tuple[list[NodeView], EdgeView | None, ClusterState]:
+    settings = directory.settings()
+    views, edge = status.look(directory, settings.node), balancer.look(directory, settings)
+    return views, edge, status.judge(views, edge)
 
 
 def _watch(directory: VarDirectory, output: Output) -> ClusterState:
@@ -58,13 +64,12 @@ def _watch(directory: VarDirectory, output: Output) -> ClusterState:
     with Live(console=console(), auto_refresh=False) as live:
         try:
             while True:
-                views = status.look(directory, directory.settings().node)
-                state = status.judge(views)
+                views, edge, state = _look(directory)
                 if output is Output.JSON:
-                    print_json(report.status_value(directory, views, state), one_line=True)
+                    print_json(report.status_value(directory, views, edge, state), one_line=True)
                 else:
                     with page.capture() as shown:
-                        report.print_status(directory, views, state, page)
+                        report.print_status(directory, views, edge, state, page)
                     live.update(Text.from_ansi(shown.get()), refresh=True)
                 time.sleep(_WATCH_S)
         except KeyboardInterrupt:
@@ -75,7 +80,8 @@ def show_doctor(var: VarOption = DEFAULT_ROOT, output: OutputOption = Output.TAB
     """Look for what is wrong, and say what to do. Exit code 0: nothing, 1: something is."""
     directory = VarDirectory(var)
     settings = directory.settings()
-    findings = doctor.diagnose(directory, settings, doctor.examine(directory, settings))
+    edge = balancer.look(directory, settings)
+    findings = doctor.diagnose(directory, settings, doctor.examine(directory, settings), edge)
     if output is Output.JSON:
         print_json(report.findings_value(findings))
     else:

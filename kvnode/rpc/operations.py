@@ -33,7 +33,7 @@ class Op(IntEnum):
     PROMISE = 25  # partition, after, floor, digest, newest_deleted_ms -> why not | nil
     FLOOR = 26  # partition, floor, newest_deleted_ms -> (nothing)
     # See kvnode.services.checkin.
-    CHECKIN = 27  # boot count, boot id -> count remembered | nil, [[partition, floor, newest_ms]]
+    CHECKIN = 27  # boot, [known] -> [remembered], [[partition, floor, newest_ms]], [[node, boot]]
 
     # From a document service to a coordinator.
     CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints

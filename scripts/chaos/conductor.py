@@ -132,9 +132,11 @@ class Conductor:
         return [band.what for band in self.bands if band.ends_s is None]
 
     def stood_still(self, since_s: float, late_s: float) -> None:
-        """Whoever was asked meanwhile is not to blame."""
+        """The machine was too busy; whoever was asked then, or was catching up, is not to blame."""
         self.notes.append((since_s, f"clients and proxies stood still for {late_s:.1f} s"))
-        self.disturbed += [Disturbed(node, since_s, self._now_s()) for node in self._arena.nodes]
+        self.disturbed += [
+            Disturbed(node, since_s, self._now_s() + late_s) for node in self._arena.nodes
+        ]
 
     async def run(self) -> None:
         """Return when every fault was carried out and undone, or given up."""

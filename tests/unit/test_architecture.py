@@ -38,12 +38,14 @@ ORDER = """
     kvnode.services
     kvnode.handlers  kvnode.health  kvnode.node  kvnode.status  kvnode.ringviews  kvnode.metrics
     kvnode.eventstream  kvnode.admin  kvnode.client
+    kvnode.leaving
 
     docservice.store  docservice.documents  docservice.http  docservice.serving
 
-    cluster.interrupts  cluster.refusal  cluster.topology  cluster.secret  cluster.clusterfile
+    cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
+    cluster.topology  cluster.secret  cluster.clusterfile
     cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.startup
-    cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
+    cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
     cluster.answers  cluster.rates  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
@@ -52,8 +54,8 @@ LAYERS = ORDER.split()
 #: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
-    cluster.membership cluster.layout cluster.refusal cluster.clusterfile
-    cluster.rates cluster.timeline
+    cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
+    cluster.envoy cluster.haproxy cluster.rates cluster.timeline
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
@@ -91,6 +93,7 @@ ADAPTERS = {
     "threading": ["kvnode.storage.leveldb", "cluster.following"],
     "subprocess": TOOLS,
     "socket": TOOLS,
+    "signal": ["kvnode.leaving", *TOOLS],
     "plyvel": ["kvnode.storage.leveldb", "kvnode.storage.database"],
     "uvloop": ["kvnode.__main__", "docservice.__main__"],
     "aiohttp": ["kvnode.admin", "kvnode.eventstream", "docservice.http"],

@@ -1,0 +1,112 @@
+"""Nodes that do as they are told: listeners that look like a node's, and no store behind them."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final, Literal
+
+import msgspec
+
+from cluster.edge import KEY_HEADER, READY_PATH
+from cluster.settings import ClusterSettings, EdgeSettings, NodeSettings
+from scripts.local_cluster import claim_edge_ports, edge_ports
+
+#: serves: 200, with its name. refuses: 503. breaks: reads the request and breaks the connection.
+#: hangs: reads it and says nothing, while it is ready all the same.
+Behaviour = Literal["serves", "refuses", "breaks", "hangs"]
+#: Longer than any balancer waits.
+_HANGS_S: Final = 20.0
+
+
+class FakeNode:
+    """A node that counts what it is sent."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.region = name[0]
+        self.ready = True
+        self.behaviour: Behaviour = "serves"
+        #: By method, and whether there was a key.
+        self.received: Counter[tuple[str, bool]] = Counter()
+        self.released = threading.Event()
+        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(self)) for _ in "do"]
+
+    @property
+    def settings(self) -> NodeSettings:
+        """Where it listens."""
+        http_port, ops_port = (server.server_address[1] for server in self._servers)
+        return NodeSettings(
+            id=self.name,
+            region=self.region,
+            zone="z1",
+            http_port=http_port,
+            rpc_port=1,
+            ops_port=ops_port,
+        )
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Both listeners, each in a thread of its own."""
+        for server in self._servers:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield
+        finally:
+            self.released.set()
+            for server in self._servers:
+                server.shutdown()
+                server.server_close()
+
+
+def _handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.path == READY_PATH:
+                self.say(200 if node.ready else 503)
+                return
+            node.received[self.command, KEY_HEADER in self.headers] += 1
+            if node.behaviour == "hangs":
+                node.released.wait(_HANGS_S)
+            if node.behaviour in {"hangs", "breaks"}:
+                self.close_connection = True
+            else:
+                self.say(200 if node.behaviour == "serves" else 503)
+
+        def say(self, status: int) -> None:
+            body = json.dumps({"node": node.name}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            with suppress(ConnectionError):  # whoever asked may have lost its patience
+                self.end_headers()
+                self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 (names of the standard library)
+
+        def log_message(self, *args: object) -> None:
+            """Nobody reads it."""
+
+    return Handler
+
+
+@contextmanager
+def fake_cluster(*names: str) -> Iterator[tuple[ClusterSettings, dict[str, FakeNode]]]:
+    """Nodes by name, whose first letter is their region, and the settings of an edge for them."""
+    nodes = {name: FakeNode(name) for name in names}
+    port, claim = claim_edge_ports()
+    with ExitStack() as stack:
+        stack.callback(claim.close)
+        for node in nodes.values():
+            stack.enter_context(node.serving())
+        settings = ClusterSettings(
+            cluster_id="0" * 32,
+            edge=msgspec.convert(edge_ports(port), EdgeSettings),
+            node=tuple(node.settings for node in nodes.values()),
+        )
+        yield settings, nodes

@@ -41,7 +41,7 @@ status: $(INSTALLED) ## Show every node
 .PHONY: load
 load: $(INSTALLED) ## Load JSON lines or fortune files: make load FILE=docs.jsonl
 	@[ -n "$(FILE)" ] || { echo "make load: say what to load, as in make load FILE=docs.jsonl" >&2; exit 2; }
-	@$(BIN)/python -m scripts.load "$(FILE)" --var "$(VAR)"
+	@$(STELE) load "$(FILE)" --var "$(VAR)"
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from cluster.ids import NodeId
+from cluster.ids import NodeId, partition_of
 from kvnode.agreement import Agreement, Proposal
 from kvnode.batching import check_id, pairs_of
 from kvnode.boots import boot_from_wire
@@ -22,6 +22,7 @@ from kvnode.codec import decode, encode, verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
+from kvnode.inspection import inspect, to_wire
 from kvnode.record import FINGERPRINT_BYTES
 from kvnode.regionhandlers import RegionHandlers
 from kvnode.replica import Replica
@@ -84,6 +85,7 @@ class Handlers:
             Op.SHIP: regional.ship,
             Op.WATERMARK: regional.watermark,
             Op.LEVEL: regional.level,
+            Op.INSPECT: self._inspect,
             Op.CREATE: partial(self._coordinate, self._create),
             Op.READ: partial(self._coordinate, self._read),
             Op.DELETE: partial(self._coordinate, self._delete),
@@ -188,8 +190,8 @@ class Handlers:
 
     def _exchange(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         (digest,) = fields
-        answer = self._gossip.answer(digest)
-        connection.reply(request_id, answer, 64 * sum(map(len, answer)))
+        answer = news, own, _ = self._gossip.answer(digest)
+        connection.reply(request_id, answer, 64 * (len(news) + len(own)))
 
     def _news(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         (news,) = fields
@@ -253,6 +255,12 @@ class Handlers:
         size_bytes = 32 * (len(floors) + len(told))
         met = partial(connection.reply, request_id, [remembered, floors, told], size_bytes)
         self._replica.when_durable(met, patient=False)
+
+    def _inspect(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        (document_id,) = fields
+        check_id(document_id)
+        partition = partition_of(document_id, self._comparing.partitions)
+        connection.reply(request_id, to_wire(inspect(self._replica, document_id, partition)), 256)
 
     # From document services
 

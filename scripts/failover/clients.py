@@ -57,9 +57,13 @@ class Seen(msgspec.Struct, frozen=True):
         """Of these kinds."""
         return max((one.took_s for one in self.requests if one.kind in kinds), default=0.0)
 
-    def disturbed_s(self, slow_s: float) -> float:
-        """From the first request that failed or was slow to the end of the last one."""
-        bad = [one for one in self.requests if one.failed or one.took_s > slow_s]
+    def disturbed_s(self, slow_s: float, *kinds: str) -> float:
+        """From the first of these that failed or was slow to the end of the last one."""
+        bad = [
+            one
+            for one in self.requests
+            if one.kind in kinds and (one.failed or one.took_s > slow_s)
+        ]
         return max((one.at_s + one.took_s for one in bad), default=0.0) - min(
             (one.at_s for one in bad), default=0.0
         )

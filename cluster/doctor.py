@@ -20,7 +20,14 @@ from cluster.balancer import EdgeState, EdgeView
 from cluster.edge import EDGE
 from cluster.ids import NodeId
 from cluster.layout import ring_of
-from cluster.operations import HintsView, LifecycleView, MembersView, NoAnswer, QuarantineView
+from cluster.operations import (
+    HintsView,
+    LifecycleView,
+    MembersView,
+    NoAnswer,
+    QuarantineView,
+    RegionsView,
+)
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.status import NodeState, NodeView
 from cluster.vardir import VarDirectory
@@ -30,6 +37,8 @@ _TIMEOUT_S: Final = 5.0
 _VETO_S: Final = 300.0
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
+#: What a region is behind before anyone need care.
+_LAG_S: Final = 60.0
 _Answer = TypeVar("_Answer")
 
 
@@ -60,6 +69,7 @@ class Checkup:
     lifecycle: LifecycleView | None
     quarantine: QuarantineView | None
     members: MembersView | None
+    regions: RegionsView | None = None
 
     @property
     def id(self) -> str:
@@ -86,6 +96,7 @@ def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
             ask(operations.lifecycle, view),
             ask(operations.quarantine, view),
             ask(operations.members, view),
+            ask(operations.regions, view),
         )
 
     with ThreadPoolExecutor(max_workers=len(views)) as pool:
@@ -110,6 +121,7 @@ def diagnose(
         *_quarantines(checkups),
         *_hints(checkups),
         *_comparisons(settings, checkups),
+        *_regions(checkups),
         *_put_aside(var, checkups),
     ]
     order = list(Severity)
@@ -289,11 +301,16 @@ def _hints(checkups: Sequence[Checkup]) -> Iterator[Finding]:
 
 
 def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iterator[Finding]:
-    overdue_s = _ROUNDS * settings.antientropy.interval_s
+    region_of = {node.id: node.region for node in settings.node}
     for checkup in checkups:
         if checkup.lifecycle is None:
             continue
         for peer, round_ in checkup.lifecycle.comparisons.items():
+            near = region_of[peer] == region_of[checkup.id]
+            interval_s = (
+                settings.antientropy.interval_s if near else settings.regions.compare_interval_s
+            )
+            overdue_s = _ROUNDS * interval_s
             since_s = round_.last_complete_s
             if max(overdue_s, 60.0) < (checkup.lifecycle.up_s if since_s is None else since_s):
                 when = "never" if since_s is None else f"{since_s:.0f} s ago"
@@ -302,6 +319,33 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
                     checkup.id,
                     f"its copies were last compared with those of {peer} to the end {when}",
                     f"bring {peer} up, then run `stele repair {checkup.id}`",
+                )
+
+
+def _regions(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    for checkup in checkups:
+        for region, seen in checkup.regions.regions.items() if checkup.regions else ():
+            waits = f"{seen.waiting:,} of its writes wait" if seen.waiting else "no write waits"
+            if not seen.connected:
+                yield Finding(
+                    Severity.WARNING,
+                    checkup.id,
+                    f"reaches no node of region {region}; {waits}, and deletions stay on all disks",
+                    "bring the region or the network to it back; all is brought there by itself",
+                )
+            elif seen.lag_s is not None and seen.lag_s > _LAG_S:
+                yield Finding(
+                    Severity.WARNING,
+                    checkup.id,
+                    f"lacks what {seen.slowest} wrote in the last {seen.lag_s:.0f} s",
+                    f"bring {seen.slowest} up, or replace it; `stele doctor` tells what ails it",
+                )
+            if seen.comparisons_owed:
+                yield Finding(
+                    Severity.NOTE,
+                    checkup.id,
+                    f"owes region {region} a comparison of {seen.comparisons_owed} partitions",
+                    "wait: they are compared when all owners are up",
                 )
 
 

@@ -89,6 +89,23 @@ class HintsView(msgspec.Struct):
     comparisons_owed: dict[str, int]
 
 
+class RegionSeen(msgspec.Struct):
+    """Of ``RegionsView``: what a node says of another region."""
+
+    connected: list[str]
+    lag_s: float | None
+    #: The node there that holds up what is known of it.
+    slowest: str
+    waiting: int
+    comparisons_owed: int
+
+
+class RegionsView(msgspec.Struct):
+    """Answer of ``GET /admin/regions``."""
+
+    regions: dict[str, RegionSeen]
+
+
 class Veto(msgspec.Struct):
     """Why a partition's deleted documents can't leave the disks yet."""
 
@@ -244,6 +261,11 @@ def node_status(node: NodeSettings, timeout_s: float) -> NodeStatus:
 def hints(node: NodeSettings, timeout_s: float) -> HintsView:
     """What the node keeps for others. Raises NoAnswer."""
     return _ask(node, "/admin/hints", timeout_s, HintsView)
+
+
+def regions(node: NodeSettings, timeout_s: float) -> RegionsView:
+    """How far the node is with the other regions. Raises NoAnswer."""
+    return _ask(node, "/admin/regions", timeout_s, RegionsView)
 
 
 def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:

@@ -26,6 +26,7 @@ from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
 from kvnode.node import Node
+from kvnode.regionviews import regions
 from kvnode.ringviews import members, owners, ring
 from kvnode.status import hints, lifecycle, quarantine, status
 from kvnode.storage.commit import Changes
@@ -177,6 +178,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
                 "status": partial(status, node),
                 "ring": partial(ring, node),
                 "members": partial(members, node),
+                "regions": partial(regions, node),
                 "hints": partial(hints, node),
                 "lifecycle": partial(lifecycle, node),
                 "quarantine": partial(quarantine, node),

@@ -99,6 +99,7 @@ class NodeCollector(Collector):
         yield from _hints(node)
         yield from _antientropy(node)
         yield from _lifecycle(node)
+        yield from _regions(node)
         states = [member.status.name.lower() for member in node.gossip.membership.members()]
         members = GaugeMetricFamily(
             "stele_members", "Members by state.", labels=("state", "region")
@@ -173,6 +174,45 @@ def _antientropy(node: "Node") -> Iterable[Metric]:
         "stele_fenced_partitions",
         "Own partitions that are rebuilt before they are served.",
         len(node.background.rebuild.fenced()),
+    )
+
+
+def _regions(node: "Node") -> Iterable[Metric]:
+    outbox = node.replica.outbox
+    lag = GaugeMetricFamily(
+        "stele_region_lag_seconds",
+        "Age of the watermark of a region: all that it wrote before is here.",
+        labels=("region",),
+    )
+    watermark = GaugeMetricFamily(
+        "stele_region_watermark_timestamp_seconds",
+        "Watermark of a region, as unix time; 0: not known since the start.",
+        labels=("region",),
+    )
+    waiting = GaugeMetricFamily(
+        "stele_outbox_entries", "Writes that a region has yet to get.", labels=("region",)
+    )
+    size = GaugeMetricFamily("stele_outbox_bytes", "Size of these.", labels=("region",))
+    owed = GaugeMetricFamily(
+        "stele_region_comparisons_owed",
+        "Partitions to be compared with a region, for the log of its writes was lost.",
+        labels=("region",),
+    )
+    shipped = CounterMetricFamily(
+        "stele_region_shipped", "Writes that a region has acknowledged.", labels=("region",)
+    )
+    for region in outbox.regions:
+        watermark_ms = node.watermarks.of(region)
+        watermark.add_metric((region,), watermark_ms / 1000)
+        if watermark_ms:
+            lag.add_metric((region,), (node.clock.wall_ms() - watermark_ms) / 1000)
+        waiting.add_metric((region,), outbox.waiting(region))
+        size.add_metric((region,), outbox.waiting_bytes(region))
+        owed.add_metric((region,), len(outbox.owed(region)))
+        shipped.add_metric((region,), node.background.shipping[region].shipped_count)
+    yield from (lag, watermark, waiting, size, owed, shipped)
+    yield _counter(
+        "stele_outbox_dropped", "Writes dropped over the outbox's bound.", outbox.dropped_count
     )
 
 

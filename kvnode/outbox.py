@@ -165,11 +165,14 @@ class Outbox:
         """Entries that a region has yet to get."""
         return self.last - self.cursors[region].sequence
 
+    def waiting_bytes(self, region: str) -> int:
+        """What they take in the log."""
+        return self._written_bytes - self.cursors[region].written_bytes
+
     @property
     def held_bytes(self) -> int:
         """What the slowest region has yet to get."""
-        acknowledged = [cursor.written_bytes for cursor in self.cursors.values()]
-        return self._written_bytes - min(acknowledged, default=0)
+        return max(map(self.waiting_bytes, self.regions), default=0)
 
     @property
     def overflowing(self) -> bool:

@@ -38,7 +38,8 @@ ORDER = """
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
-    kvnode.node  kvnode.status  kvnode.ringviews  kvnode.metrics
+    kvnode.node  kvnode.status  kvnode.ringviews  kvnode.regionviews
+    kvnode.metrics
     kvnode.eventstream  kvnode.admin  kvnode.client
     kvnode.leaving
 

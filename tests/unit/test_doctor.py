@@ -18,6 +18,8 @@ from cluster.operations import (
     MemberView,
     NodeStatus,
     QuarantineView,
+    RegionSeen,
+    RegionsView,
     RingShare,
     Scrubbed,
     StorageState,
@@ -179,6 +181,24 @@ def not_compared(checkups: Checkups) -> None:
     change_lifecycle(checkups, "a1", comparisons=rounds, up_s=1e6)
 
 
+def cut_region(checkups: Checkups) -> None:
+    """Nothing gets to region b."""
+    seen = RegionSeen([], 900.0, "b1", 1200, 0)
+    checkups["a1"] = dataclasses.replace(checkups["a1"], regions=RegionsView({"b": seen}))
+
+
+def lagging_region(checkups: Checkups) -> None:
+    """A node of region b is down with what it has not shipped."""
+    seen = RegionSeen(["b1", "b3"], 90.0, "b2", 0, 0)
+    checkups["a2"] = dataclasses.replace(checkups["a2"], regions=RegionsView({"b": seen}))
+
+
+def overflowed(checkups: Checkups) -> None:
+    """The log of writes for region b was longer than it may be."""
+    seen = RegionSeen(["b1"], 1.0, "b2", 0, 12)
+    checkups["a3"] = dataclasses.replace(checkups["a3"], regions=RegionsView({"b": seen}))
+
+
 @pytest.mark.parametrize(
     ("fault", "severity", "about", "what", "do"),
     [
@@ -194,6 +214,9 @@ def not_compared(checkups: Checkups) -> None:
         (vetoed, Severity.WARNING, "a1", "waits for a3 (hints) for 408 s", "bring a3 up"),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
         (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
+        (cut_region, Severity.WARNING, "a1", "no node of region b; 1,200 of its", "by itself"),
+        (lagging_region, Severity.WARNING, "a2", "what b2 wrote in the last 90 s", "bring b2 up"),
+        (overflowed, Severity.NOTE, "a3", "a comparison of 12 partitions", "wait"),
         (not_compared, Severity.WARNING, "a1", "with those of a2", "stele repair a1"),
     ],
 )

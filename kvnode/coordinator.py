@@ -13,6 +13,7 @@ from typing import Final
 from cluster.ids import NodeId, partition_of
 from cluster.preference import Target
 from kvnode.codec import decode, encode
+from kvnode.elsewhere import Elsewhere
 from kvnode.errors import (
     CorruptRecord,
     DiskLow,
@@ -57,6 +58,7 @@ class Coordinator:
         clock: Clock,
         entropy: Entropy,
         copies: int,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.node = node
@@ -71,6 +73,7 @@ class Coordinator:
         self._placement = placement
         self._transport = transport
         self._entropy = entropy
+        self._elsewhere = elsewhere
         self._partitions = placement.ring.partitions
         self.hedged_count = 0
         self.stale_read_count = 0
@@ -107,6 +110,20 @@ class Coordinator:
         self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
     ) -> Fetched:
         """See ``docservice.store.DocumentStore``."""
+        fetched = await self.read_here(
+            document_id, read_quorum=read_quorum, sloppy=sloppy, deadline_s=deadline_s
+        )
+        if fetched.record is None and self._elsewhere is not None:
+            regions = self._elsewhere.in_question(document_id)
+            if regions:
+                found = await self._elsewhere.read(regions, document_id, read_quorum, deadline_s)
+                return found or fetched
+        return fetched
+
+    async def read_here(
+        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+    ) -> Fetched:
+        """As ``read``, of this region's owners only."""
         partition = partition_of(document_id, self._partitions)
         local: tuple[Record, bytes] | None = None
         damaged = False

@@ -10,7 +10,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from kvnode.inspection import inspect, to_wire
 from kvnode.record import FINGERPRINT_BYTES
 from kvnode.regionhandlers import RegionHandlers
 from kvnode.replica import Replica
-from kvnode.results import Stored
+from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message, ProtocolError
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op
@@ -87,7 +87,8 @@ class Handlers:
             Op.LEVEL: regional.level,
             Op.INSPECT: self._inspect,
             Op.CREATE: partial(self._coordinate, self._create),
-            Op.READ: partial(self._coordinate, self._read),
+            Op.READ: partial(self._coordinate, partial(self._read, coordinator.read)),
+            Op.READ_HERE: partial(self._coordinate, partial(self._read, coordinator.read_here)),
             Op.DELETE: partial(self._coordinate, self._delete),
         }
 
@@ -303,9 +304,11 @@ class Handlers:
         )
         return _stored_fields(document_id, stored)
 
-    async def _read(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
+    async def _read(
+        self, read: Callable[..., Awaitable[Fetched]], fields: Fields, deadline_s: float
+    ) -> tuple[Fields, int]:
         document_id, required, sloppy = fields
-        fetched = await self._coordinator.read(
+        fetched = await read(
             document_id, read_quorum=_count(required), sloppy=bool(sloppy), deadline_s=deadline_s
         )
         record = fetched.record

@@ -17,6 +17,7 @@ from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.boots import BOOT_ID_BYTES, Boot
 from kvnode.coordinator import Coordinator
+from kvnode.elsewhere import Elsewhere
 from kvnode.handlers import Handlers
 from kvnode.health import CONNECT_GRACE_S, Weight, check, troubles
 from kvnode.hints import HintBook
@@ -245,6 +246,7 @@ class Node:
             regions=self.rings.other_regions(self.own.node_id),
             outbox_bytes_max=settings.regions.outbox_bytes_max,
         )
+        self._assemble_regions()
         self.coordinator = Coordinator(
             node=self.own.node_id,
             placement=self.placement,
@@ -254,10 +256,10 @@ class Node:
             clock=self.clock,
             entropy=self.entropy,
             copies=min(ring.copies, len(nodes)),
+            elsewhere=self.elsewhere if self.watermarks.regions else None,
         )
         self._assemble_background(ring, identity, boot_id)
         self.gossip.attach(self.transport)
-        self.watermarks = Watermarks(self.rings, self.own.node_id)
         self.handlers = Handlers(
             self.replica,
             self.coordinator,
@@ -266,6 +268,18 @@ class Node:
             boot_id=boot_id,
             levelling=self.background.levelling,
             watermarks=self.watermarks,
+        )
+
+    def _assemble_regions(self) -> None:
+        self.watermarks = Watermarks(self.rings, self.own.node_id)
+        slack_ms = round(self.settings.lifecycle.clock_skew_max_s * 1000)
+        self.elsewhere = Elsewhere(
+            self.rings,
+            self.own.node_id,
+            self.watermarks,
+            self.transport,
+            self.clock,
+            slack_ms + self.settings.http.request_timeout_ms,
         )
 
     def _assemble_background(self, ring: Ring, identity: Identity, boot_id: bytes) -> None:

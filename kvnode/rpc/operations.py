@@ -38,6 +38,8 @@ class Op(IntEnum):
     SHIP = 28  # codec, batch -> (nothing)
     WATERMARK = 29  # unix ms -> (nothing)
     LEVEL = 30  # region, [[partition, count | nil]] -> process, count, [whether it is done]
+    # See kvnode.elsewhere.
+    READ_HERE = 31  # as READ, of this region only
 
     # From a document service to a coordinator.
     CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints

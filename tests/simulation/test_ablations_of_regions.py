@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 
 from cluster.layout import Rings
+from kvnode.elsewhere import Elsewhere
 from kvnode.outbox import Outbox
 from kvnode.regionhandlers import RegionHandlers
 from kvnode.services.purge import Purge
@@ -28,6 +29,7 @@ _ONE_WAY: Final = test_regions.test_what_gets_through_one_way_only_is_no_acknowl
 _LOST: Final = test_regions.test_a_node_that_loses_its_disk_with_its_outbox_owes_all_of_it
 _PURGE: Final = test_regions.test_a_purge_waits_for_a_region_that_is_cut_off
 _POWER: Final = test_regions.test_a_region_without_power_in_the_middle_of_a_batch_leaves_no_hole
+_FOUND: Final = test_regions.test_what_was_just_created_is_found_from_another_region
 _THREE: Final = test_regions.test_three_regions_pass_nothing_on
 
 
@@ -143,6 +145,12 @@ def passed_on(patch: pytest.MonkeyPatch) -> None:
         write(self, *args, **{**named, "shipped": False})
 
     patch.setattr(Write, "__init__", own)
+
+
+@ablation("is absent in the other", first_failing(_FOUND))
+def misses_taken_for_absence(patch: pytest.MonkeyPatch) -> None:
+    """What nobody in this region has is answered with 404, however young its id."""
+    patch.setattr(Elsewhere, "in_question", lambda self, document_id: [])
 
 
 @ABLATIONS.each()

@@ -9,9 +9,10 @@ from typing import Final
 
 import pytest
 
-from cluster.ids import NodeId
+from cluster.ids import NodeId, uuid7
 from cluster.settings import AntiEntropySettings, LifecycleSettings, RegionSettings
-from docservice.documents import DocumentDeleted
+from docservice.documents import DocumentDeleted, DocumentNotFound
+from kvnode.errors import Unavailable
 from kvnode.storage.identity import Identity
 from kvnode.storage.keys import IDENTITY_KEY, OUTBOX_PREFIX
 from tests.simulation.cluster import SimCluster, settings_of
@@ -414,3 +415,45 @@ def test_three_regions_pass_nothing_on(seed: int) -> None:
         assert sum(shipped) == 2 * 30
 
     simulate(scenario, seed, settings)
+
+
+@seeds(6)
+def test_what_was_just_created_is_found_from_another_region(seed: int) -> None:
+    """Its id is younger than what is known of that region, which is asked before a 404."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        for number in range(10):
+            created = await cluster.create(A[number % 3], f"document {number}", write=2)
+            try:
+                found = await cluster.read(B[number % 3], created.document_id)
+            except DocumentNotFound:
+                pytest.fail("what one region has acknowledged is absent in the other")
+            assert found.create.content == f"document {number}".encode()
+        asked = [cluster.nodes[name].serving.elsewhere.found_count for name in B]
+        assert sum(asked) > 0
+
+    simulate(scenario, seed, TWO)
+
+
+@seeds(4)
+def test_a_young_miss_is_no_absence_while_the_other_region_is_cut_off(seed: int) -> None:
+    """503, to be repeated; an id that is older than the watermark is absent for certain."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        await level(cluster)
+        await asyncio.sleep(3)
+        told = min(cluster.nodes[name].serving.watermarks.of("a") for name in B)
+        old = uuid7(told - 20_000, bytes(range(10)))
+        cut_off(cluster)
+        await asyncio.sleep(6)
+        young = (await cluster.create("a1", "unknown there", write=2)).document_id
+        for via in B:
+            with pytest.raises(Unavailable):
+                await cluster.read(via, young)
+            with pytest.raises(DocumentNotFound):
+                await cluster.read(via, old)
+        await heal(cluster)
+        for via in B:
+            assert (await cluster.read(via, young)).create.content == b"unknown there"
+
+    simulate(scenario, seed, TWO)

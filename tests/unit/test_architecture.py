@@ -35,7 +35,8 @@ ORDER = """
     kvnode.replica  kvnode.inspection
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
-    kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
+    kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
+    kvnode.coordinator
     kvnode.services
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
     kvnode.node  kvnode.status  kvnode.ringviews  kvnode.regionviews

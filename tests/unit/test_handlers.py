@@ -83,6 +83,7 @@ class StubCoordinator:
         return Fetched(RECORD, 1, 1, 3)
 
     delete = create
+    read_here = read
 
     def _fail(self, asked: dict[str, object]) -> None:
         assert isinstance(asked.get("write_quorum", asked.get("read_quorum")), int)

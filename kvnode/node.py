@@ -102,6 +102,8 @@ class Node:
         self._disk = disk
         self._stop = Stop()
         self._draining = False
+        #: Every peer was connected once; from then on one that is not is down, and not late.
+        self._met_peers = False
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 
@@ -183,7 +185,7 @@ class Node:
         if share <= 0.5:
             reasons.append(f"only {share:.0%} of the partitions have a quorum of nodes up")
         absent = [peer for peer in self.peers if not self.transport.connected(peer)]
-        if absent and self.up_s < CONNECT_GRACE_S:
+        if absent and not self._met_peers and self.up_s < CONNECT_GRACE_S:
             reasons.append(f"{', '.join(absent)} may yet connect")
         if joining := self.checkin.joining:
             reasons.append(f"{len(joining)} partitions wait for a peer to confirm")
@@ -322,6 +324,7 @@ class Node:
     def _on_peer_change(self, peer: NodeId, connected: bool, reason: str) -> None:
         if connected:
             self.log.info("peer.connected", peer=peer)
+            self._met_peers |= all(map(self.transport.connected, self.peers))
             self.checkin.peer_connected(peer)
             self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():

@@ -41,7 +41,7 @@ status: $(INSTALLED) ## Show every node
 .PHONY: load
 load: $(INSTALLED) ## Load JSON lines or fortune files: make load FILE=docs.jsonl
 	@[ -n "$(FILE)" ] || { echo "make load: say what to load, as in make load FILE=docs.jsonl" >&2; exit 2; }
-	@$(BIN)/python -m scripts.load "$(FILE)" --var "$(VAR)"
+	@$(STELE) load "$(FILE)" --var "$(VAR)"
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
@@ -68,6 +68,10 @@ simulate: $(INSTALLED_DEV) ## Play seeded histories of whole clusters: make simu
 .PHONY: ablations
 ablations: $(INSTALLED_DEV) ## Take out one safeguard after the other, and write which promise breaks
 	@$(BIN)/python -m scripts.simulate.ablations
+
+.PHONY: crash-points
+crash-points: $(INSTALLED_DEV) ## Cut each operation at every step, on every node, and write what it comes to
+	@$(BIN)/python -m scripts.simulate.crash_points
 
 .PHONY: repair-cost
 repair-cost: $(INSTALLED_DEV) ## Measure what anti-entropy costs with a million documents

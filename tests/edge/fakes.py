@@ -16,8 +16,8 @@ from cluster.edge import KEY_HEADER, READY_PATH
 from cluster.settings import ClusterSettings, EdgeSettings, NodeSettings
 from scripts.local_cluster import claim_edge_ports, edge_ports
 
-#: What becomes of a request, once it is read. serves: success, with the node's name. refuses: 503.
-#: breaks: the connection is closed. hangs: nothing is said.
+#: What becomes of a request. serves: success, with the node's name. refuses: 503. breaks: it is
+#: read and the connection closed. hangs: it is read and nothing is said.
 Behaviour = Literal["serves", "refuses", "breaks", "hangs"]
 #: Longer than any balancer waits.
 _HANGS_S: Final = 20.0

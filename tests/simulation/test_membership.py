@@ -10,7 +10,7 @@ from cluster.ids import NodeId
 from cluster.membership import DEAD_INTERVALS, Member, Status
 from docservice.documents import DocumentDeleted
 from kvnode.errors import StoreError, Unavailable, WriteTimeout
-from kvnode.node import CONNECT_GRACE_S
+from kvnode.health import CONNECT_GRACE_S
 from tests.simulation.cluster import DOCS, SimCluster, settings_of
 from tests.simulation.convergence import converge
 from tests.simulation.run import seeds, simulate

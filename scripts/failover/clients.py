@@ -70,7 +70,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 async def prepare(url: str) -> list[str]:
-    """Create what is to be read and deleted; on all replicas on return."""
+    """Create what is to be read and deleted."""
     async with _session(url) as session:
         creating = [_create(session) for _ in range(2 * _DOCUMENTS)]
         return list(await asyncio.gather(*creating))
@@ -118,7 +118,7 @@ def _requests(documents: list[str], doomed: list[str]) -> Iterator[tuple[str, Re
 
 
 async def _create(session: aiohttp.ClientSession) -> str:
-    async with session.post("/documents?w=all", json=_CONTENT) as answer:
+    async with session.post("/documents?w=quorum", json=_CONTENT) as answer:
         answer.raise_for_status()
         return answer.headers["Location"]
 

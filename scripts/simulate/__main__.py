@@ -21,8 +21,8 @@ from scripts.simulate.pool import WORKER, Play, cases, sweep, workers
 from scripts.simulate.reduction import reduced
 from scripts.simulate.tally import TOLD_WHOLE, Tally, duration
 
-#: Of two seeds of three, so that both kinds get about the same time.
-_MIXED: Final = ("histories", "histories", "lifetimes")
+#: By how long they take: each kind gets about the same time.
+_MIXED: Final = ("histories", "lifetimes", "histories", "regions", "histories", "lifetimes")
 #: Between two lines of progress where they can't be written over each other.
 _LINE_EVERY_S: Final = 10.0
 _SAVE_EVERY_S: Final = 10.0

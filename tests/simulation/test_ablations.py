@@ -102,7 +102,7 @@ def refused_hints_sent_again_and_again(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@ablation("holds -|I1", histories(3))
+@ablation("hints for|I1", histories(3))
 def hints_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     """They stay in the database, and nobody knows."""
     patch.setattr(HintBook, "restore", lambda *_: None)

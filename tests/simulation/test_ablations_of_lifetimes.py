@@ -67,7 +67,7 @@ def fenced_owners_waited_for(patch: pytest.MonkeyPatch) -> None:
 
 
 async def _answer_yes(self: Asker, nodes: list[NodeId], op: Op, fields: Any) -> Any:
-    return [(node, [None]) for node in nodes]
+    return [(node, [None, []]) for node in nodes]
 
 
 @ablation("ORPHAN: 1>: 0", first_failing(_BACKUP))
@@ -120,7 +120,7 @@ def boots_not_told(patch: pytest.MonkeyPatch) -> None:
 @ablation(r"\[\] == |\(\[\], None\)", first_failing(_CUT_OFF))
 def purged_by_a_minority(patch: pytest.MonkeyPatch) -> None:
     """A node that is cut off takes all others for absent, and purges by itself."""
-    patch.setattr(Purge, "_has_majority", lambda self, partition, others: True)
+    patch.setattr(Purge, "_has_majority", lambda self, region, partition, missing: True)
 
 
 @ablation("still|differs", first_failing(_DAMAGED))

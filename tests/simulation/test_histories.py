@@ -18,7 +18,7 @@ from kvnode.hints import Debt, HintBook
 from kvnode.services.purge import Purge
 from scripts.checker.history import NoAnswer
 from tests.simulation.cluster import SimCluster
-from tests.simulation.histories import random_history, random_lifetimes
+from tests.simulation.histories import random_history, random_lifetimes, random_regions
 from tests.simulation.run import seeds
 
 #: Seeds of lifetimes, by what was wrong.
@@ -48,6 +48,12 @@ def test_whatever_befalls_a_cluster_it_keeps_its_promises(seed: int) -> None:
 def test_whatever_befalls_disks_what_has_ended_stays_so(seed: int) -> None:
     """I1-I6, I8-I12, I15-I18, I27: lives that end, and one disk after the other that is lost."""
     random_lifetimes(seed)
+
+
+@seeds(2)
+def test_whatever_befalls_regions_they_end_alike(seed: int) -> None:
+    """As above, and I20: regions cut off, far away, without power, and outboxes that overflow."""
+    random_regions(seed)
 
 
 @pytest.mark.parametrize("seed", FOUND.values(), ids=FOUND)

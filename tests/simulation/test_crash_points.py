@@ -95,7 +95,8 @@ def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     def promise(
         self: Handlers, connection: Connection, request_id: int, _: float, fields: Fields
     ) -> None:
-        connection.reply(request_id, [self._agreement.promise(Proposal(*fields))], 0)
+        veto = self._agreement.promise(Proposal(*fields))
+        connection.reply(request_id, [veto, self._absent()], 0)
 
     patch.setattr(Handlers, "_promise", promise)
 

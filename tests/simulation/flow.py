@@ -3,8 +3,8 @@
 Rules
 -----
 1. What is sent arrives once, whole and in order, each part after the link's latency or later.
-2. The network's window bounds what was sent and has not been read. Beyond it the sender must wait, as
-   with TCP; so a reader that stops (paused, or slow) is felt by the writer.
+2. The network's window bounds what was sent and has not been read. Beyond it the sender must wait,
+   as with TCP; so a reader that stops (paused, or slow) is felt by the writer.
 3. What reaches a cut link or a machine without power is held and sent again once that is over:
    TCP retransmits. Two things end that: the sender's machine loses power, or its kernel resets
    the connection (as when the process dies). Then what was held is lost, and so is the reset.

@@ -27,7 +27,7 @@ _ERRORS: Final = (
 _FAULTS: Final = {
     "process killed": " is killed",
     "power lost": " loses power",
-    "process stopped": " is stopped",
+    "process stopped": " is asked to stop",
     "process paused": " is paused",
     "link cut": "cut ",
     "link flapped": " flaps",

@@ -13,12 +13,24 @@ from cluster.ids import DocumentId
 
 
 class Violation(AssertionError):
-    """An invariant does not hold. ``document_id`` names the document it does not hold for."""
+    """An invariant does not hold.
 
-    def __init__(self, invariant: str, what: str, document_id: bytes | None = None) -> None:
+    Args:
+        document_id: The document it does not hold for.
+        at_s: When that was seen, if it was at once.
+    """
+
+    def __init__(
+        self,
+        invariant: str,
+        what: str,
+        document_id: bytes | None = None,
+        at_s: float | None = None,
+    ) -> None:
         super().__init__(f"{invariant}: {what}")
         self.invariant = invariant
         self.document_id = document_id
+        self.at_s = at_s
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):

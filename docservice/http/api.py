@@ -16,6 +16,7 @@ from cluster.settings import HttpSettings
 from docservice.documents import DocumentService, Quorums
 from docservice.http.bodies import BULK_BYTES_MAX, CREATE_BYTES_MAX, BodyReader
 from docservice.http.bulk import BulkRunner
+from docservice.http.events import DocumentEvents
 from docservice.http.exchange import ClientGone, Exchange
 from docservice.http.headers import (
     IDEMPOTENCY_KEY,
@@ -43,14 +44,21 @@ class DocumentApi:
     """Answers the requests of one listener."""
 
     def __init__(
-        self, service: DocumentService, *, replies: ReplyWriter, http: HttpSettings, clock: Clock
+        self,
+        service: DocumentService,
+        *,
+        replies: ReplyWriter,
+        events: DocumentEvents,
+        http: HttpSettings,
+        clock: Clock,
     ) -> None:
         self._service = service
         self._replies = replies
+        self._events = events
         self._clock = clock
         self._timeout_ms_max = http.request_timeout_ms
         self._bodies = BodyReader()
-        self._bulk_runner = BulkRunner(service, replies)
+        self._bulk_runner = BulkRunner(service, replies, events)
         self._pages = Pages(replies)
         self._quorums_by_query: dict[str, Quorums] = {"": service.default_quorums}
 
@@ -99,7 +107,9 @@ class DocumentApi:
             stored = await self._service.delete(
                 document_id, quorums=quorums, deadline_s=self._deadline_s(headers)
             )
-            return self._replies.deleted(stored)
+            reply = self._replies.deleted(stored)
+            self._events.deleted(document_id, stored, headers, self._replies.request_id)
+            return reply
         require_json_accepted(headers)
         return await self._read(document_id, name, headers, quorums)
 
@@ -131,11 +141,13 @@ class DocumentApi:
             quorums=quorums,
             deadline_s=self._clock.monotonic_s() + timeout / 1000,
         )
-        return self._replies.created(
+        reply = self._replies.created(
             format_document_id(created.document_id),
             created,
             representation=wants_representation(headers),
         )
+        self._events.created(created, headers, self._replies.request_id)
+        return reply
 
     async def _bulk(self, exchange: Exchange, query: str) -> Reply:
         headers = exchange.message.headers

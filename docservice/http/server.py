@@ -8,6 +8,7 @@ from cluster.settings import HttpSettings
 from docservice.documents import DocumentService
 from docservice.http.api import DocumentApi
 from docservice.http.connection import Connection
+from docservice.http.events import DocumentEvents
 from docservice.http.metrics import RequestMetrics
 from docservice.http.replies import ReplyWriter
 from docservice.http.shared import Shared
@@ -99,13 +100,16 @@ async def start_data_listener(
 ) -> DataListener:
     """Serve the document API on ``host:port``; port 0 picks a free one.
 
-    ``log`` hears of every exception that nobody raised on purpose; without one, standard error.
+    ``log`` hears of documents' lives and of every exception that nobody raised on purpose; without
+    one, standard error.
 
     Raises:
         OSError: the address can't be bound.
     """
-    replies = ReplyWriter(region=region, entropy=entropy, log=log or process_log())
-    api = DocumentApi(service, replies=replies, http=http, clock=clock)
+    log = log or process_log()
+    replies = ReplyWriter(region=region, entropy=entropy, log=log)
+    events = DocumentEvents(log, clock)
+    api = DocumentApi(service, replies=replies, events=events, http=http, clock=clock)
     shared = Shared(http=http, clock=clock, metrics=metrics, replies=replies, answer=api.answer)
     listener = DataListener(shared, clock)
     await listener.start(host, port)

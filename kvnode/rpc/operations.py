@@ -40,6 +40,9 @@ class Op(IntEnum):
     READ = 33  # id, r, sloppy -> record | nil, answered, required, copies
     DELETE = 34  # id, record, w, sloppy -> record, acked, required, copies, hints
 
+    # For operators; see kvnode.inspection.
+    INSPECT = 48  # id -> owner, doubt | nil, record | nil, damaged, hints_for, quarantined | nil
+
 
 class FetchResult(IntEnum):
     """What a replica knows about an id."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.console import Console
 
-from cluster import balancer, edge, launch
+from cluster import balancer, edge, launch, report
 from cluster.envoy import envoy_configuration
 from cluster.haproxy import haproxy_configuration
 from cluster.settings import ClusterSettings, EdgeSettings, HttpSettings, NodeSettings
@@ -235,3 +236,15 @@ def test_a_machine_without_envoy_gets_a_cluster_without_an_edge_and_one_line(
 
     assert lines.getvalue().startswith(said)
     assert lines.getvalue().count("\n") == bool(said)
+
+
+@pytest.mark.parametrize("state", list(balancer.EdgeState))
+def test_only_an_edge_that_serves_is_shown_to_newcomers(state: balancer.EdgeState) -> None:
+    """The first URL that is printed is the first that is tried."""
+    view = balancer.EdgeView("http://127.0.0.1:8080", state, None, [], "")
+    lines = io.StringIO()
+
+    report.print_welcome(planned({"a": 2}), view, Console(file=lines))
+
+    first = re.findall(r"http://[\d.:]+", lines.getvalue())[0]
+    assert first == (view.url if state is balancer.EdgeState.READY else "http://127.0.0.1:8101")

@@ -20,9 +20,11 @@ from cluster.commands import config, documents, edge, live, views
 from cluster.commands.options import (
     EXIT_UNREACHABLE,
     EXIT_USAGE,
+    NodeArgument,
     NodesArgument,
     UsageError,
     VarOption,
+    complete_node,
     console,
 )
 from cluster.interrupts import Interrupted
@@ -94,10 +96,13 @@ def restart(nodes: NodesArgument, var: VarOption = DEFAULT_ROOT) -> None:
 
 @app.command()
 def replace(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Such as a2; it must be stopped.")],
+    node: NodeArgument,
     var: VarOption = DEFAULT_ROOT,
 ) -> None:
-    """Start a node on an empty directory and rebuild it from its peers; the old one is kept."""
+    """Start a stopped node on an empty directory and rebuild it from its peers.
+
+    What it had is kept beside it.
+    """
     directory = VarDirectory(var)
     for one in launch.replace(directory, node, console()):
         follow = directory.command("stele status")
@@ -108,7 +113,9 @@ def replace(
 
 @app.command()
 def repair(
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE...]")] = None,
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE...]", autocompletion=complete_node)
+    ] = None,
     var: VarOption = DEFAULT_ROOT,
     wait: Annotated[bool, typer.Option(help="Watch until all has been compared.")] = True,
 ) -> None:
@@ -121,7 +128,7 @@ def repair(
 
 @app.command()
 def trust(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Such as a2.")],
+    node: NodeArgument,
     var: VarOption = DEFAULT_ROOT,
     yes: Annotated[bool, typer.Option("--yes", help="I have read what this does.")] = False,
 ) -> None:

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cluster import operations
+from cluster.answers import unreachable
 from cluster.interrupts import Interrupted, Interrupts
 from cluster.launch import say
 from cluster.operations import JobView, NoAnswer
 from cluster.settings import NodeSettings
-from cluster.startup import LaunchError
 
 _TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
@@ -22,7 +22,7 @@ def repair(nodes: Sequence[NodeSettings], console: Console, *, wait: bool) -> bo
     """Have nodes compare all that they share with their peers; whether all of it was done.
 
     Raises:
-        LaunchError: none of them answers.
+        Unreachable: none of them answers.
     """
     jobs: dict[str, JobView] = {}
     for node in nodes:
@@ -31,7 +31,7 @@ def repair(nodes: Sequence[NodeSettings], console: Console, *, wait: bool) -> bo
         except NoAnswer as error:
             say(console, f"{node.id} does not answer ({error})")
     if not jobs:
-        raise LaunchError("no node answers, so there is nothing to repair with.")
+        raise unreachable(nodes)
     asked = [node for node in nodes if node.id in jobs]
     if not wait:
         for node in asked:
@@ -93,10 +93,10 @@ def trust(node: NodeSettings, console: Console) -> None:
     """Have a node serve what it holds, although it may have missed deletions.
 
     Raises:
-        LaunchError: it does not answer.
+        Unreachable: it does not answer.
     """
     try:
         done = operations.begin(node, "trust", _TIMEOUT_S)
     except NoAnswer as error:
-        raise LaunchError(f"{node.id} does not answer ({error}).") from error
+        raise unreachable([node]) from error
     say(console, f"{node.id} serves {done.total} partitions again; its peers rebuild from it")

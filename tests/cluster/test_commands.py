@@ -3,7 +3,12 @@
 import io
 import json
 import os
+import pty
+import select
+import subprocess
 import sys
+import termios
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -135,6 +140,42 @@ def test_events_of_all_nodes_come_by_time_and_a_copied_log_goes_on(cluster: Loca
     assert created in [json.loads(line) for line in log.read_text().splitlines()]
     table, _ = events(cluster, "--since", "1h")
     assert f"a1   document.created     document={document}" in table
+
+
+@pytest.mark.parametrize(
+    ("command", "shows", "ends"),
+    [
+        ("top", b"deletes", b"q"),
+        ("status --watch", b"3 of 3 nodes are ready", b"\x03"),
+        ("events", b"node.started", b"\x03"),
+    ],
+)
+def test_what_goes_on_in_a_terminal_ends_at_a_key_and_leaves_the_terminal_as_it_was(
+    cluster: LocalCluster, command: str, shows: bytes, ends: bytes
+) -> None:
+    """With exit code 0, whatever was being waited for; a terminal without echo is of no use."""
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    with subprocess.Popen(
+        ["setsid", "--ctty", *cluster.command(*command.split())],
+        cwd=cluster.directory,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        shown, deadline_s = b"", time.monotonic() + 20
+        while shows not in shown and time.monotonic() < deadline_s:
+            if select.select([ours], [], [], 0.1)[0]:
+                shown += os.read(ours, 65_536)
+        os.write(ours, ends)
+        try:
+            assert process.wait(20) == 0, shown.decode()
+        finally:
+            process.kill()
+    assert shows in shown, shown.decode()
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_node_that_is_down_is_seen_by_every_command(cluster: LocalCluster) -> None:

@@ -1,4 +1,4 @@
-"""What ``stele`` does without a cluster: files are checked, names completed, commands documented."""
+"""What ``stele`` does without a cluster: files checked, names completed, commands documented."""
 
 import json
 import re

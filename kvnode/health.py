@@ -64,8 +64,10 @@ def _quorum(node: "Node") -> str:
 
 
 def _peers(node: "Node") -> str:
+    if node.met_peers or node.up_s >= CONNECT_GRACE_S:
+        return ""
     absent = [peer for peer in node.peers if not node.transport.connected(peer)]
-    return f"{', '.join(absent)} may yet connect" if absent and node.up_s < CONNECT_GRACE_S else ""
+    return f"{', '.join(absent)} may yet connect" if absent else ""
 
 
 def _joining(node: "Node") -> str:

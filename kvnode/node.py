@@ -100,6 +100,8 @@ class Node:
         self._disk = disk
         self._stop = Stop()
         self.draining = False
+        #: Every peer was connected once; from then on one that is not is down, and not late.
+        self.met_peers = False
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 
@@ -309,6 +311,7 @@ class Node:
     def _on_peer_change(self, peer: NodeId, connected: bool, reason: str) -> None:
         if connected:
             self.log.info("peer.connected", peer=peer)
+            self.met_peers |= all(map(self.transport.connected, self.peers))
             self.checkin.peer_connected(peer)
             self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():

@@ -1,7 +1,9 @@
 """What the edge does with a request, as ``cluster.edge`` says, with nodes that fail to order."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,6 +12,8 @@ from cluster.edge import FAILURES_MAX, PROBLEM_TYPE, READY_PATH, SILENCE_S, list
 from cluster.haproxy import TRY_S
 from docservice.http.problems import CATALOGUE, Problem
 from scripts.failover.balancers import ENVOY, Balancer, balancing
+from scripts.failover.clients import REPEATABLE as REPEATABLE_KINDS
+from scripts.failover.clients import Seen, prepare, watch
 from scripts.local_cluster import Answer, call, wait_until
 from tests.edge.fakes import Behaviour, FakeNode, fake_cluster
 
@@ -18,6 +22,9 @@ pytestmark = pytest.mark.cluster
 KEY = {"Idempotency-Key": "k"}
 #: More than a balancer needs to come to every node.
 MANY = 12
+PER_SECOND = 200
+#: What is sent in 50 ms: an answer takes less, also on a busy machine.
+IN_FLIGHT_MAX = 10
 LENIENCE_S = 1.5
 Nodes = dict[str, FakeNode]
 #: Method, and headers; whether it may be repeated.
@@ -212,6 +219,36 @@ def _sent_to_a1(balancer: Balancer, nodes: Nodes) -> int:
     for _ in range(MANY):
         _send(balancer, ("GET", {}))
     return nodes["a1"].received.total()
+
+
+def test_the_loss_of_a_region_costs_at_most_what_was_in_flight(
+    program: str, tmp_path: Path
+) -> None:
+    """All its nodes at once, at 200 requests a second."""
+    with (
+        fake_cluster("a1", "a2", "a3", "b1", "b2", "b3") as (settings, nodes),
+        balancing(program, settings, tmp_path) as balancer,
+    ):
+        balancer.wait_for(list(nodes))
+
+        async def lose_region() -> None:
+            await asyncio.sleep(0.3)
+            for node in nodes.values():
+                if node.region == "a":
+                    await asyncio.to_thread(node.vanish)
+            await asyncio.sleep(1.2)
+
+        seen = asyncio.run(_watched(balancer, lose_region()))
+
+    assert len(seen.failures(*REPEATABLE_KINDS, "keyless")) <= IN_FLIGHT_MAX
+    if program == ENVOY:  # which sends the last attempt to another region
+        assert seen.failures(*REPEATABLE_KINDS) == []
+
+
+async def _watched(balancer: Balancer, meanwhile: Coroutine[None, None, None]) -> Seen:
+    documents = await prepare(balancer.url)
+    during = asyncio.ensure_future(meanwhile)
+    return await watch(balancer.url, documents, per_second=PER_SECOND, meanwhile=during)
 
 
 def _problem(answer: Answer) -> Problem:

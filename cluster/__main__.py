@@ -11,21 +11,27 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
+from rich.console import Console
 
 from cluster import balancer, launch, report
 from cluster import repair as repairs
 from cluster.answers import Unreachable
 from cluster.commands import config, documents, edge, live, views
 from cluster.commands.options import (
+    EXIT_DEGRADED,
     EXIT_UNREACHABLE,
     EXIT_USAGE,
     NodeArgument,
     NodesArgument,
+    Output,
+    OutputOption,
     UsageError,
     VarOption,
     complete_node,
     console,
+    print_json,
 )
 from cluster.interrupts import Interrupted
 from cluster.launch import Wanted
@@ -117,13 +123,19 @@ def repair(
         list[str] | None, typer.Argument(metavar="[NODE...]", autocompletion=complete_node)
     ] = None,
     var: VarOption = DEFAULT_ROOT,
+    output: OutputOption = Output.TABLE,
     wait: Annotated[bool, typer.Option(help="Watch until all has been compared.")] = True,
 ) -> None:
     """Compare the copies of nodes (all, if none is named) with their peers' now, and level them."""
     directory = VarDirectory(var)
     chosen = launch.named(directory, nodes) if nodes else directory.settings().node
-    if not repairs.repair(chosen, console(), wait=wait):
-        raise typer.Exit(1)
+    in_words = output is Output.TABLE
+    screen = console() if in_words else Console(stderr=True)
+    repaired = repairs.repair(chosen, screen, wait=wait)
+    if not in_words:
+        print_json({"nodes": msgspec.to_builtins(repaired.jobs), "silent": repaired.silent})
+    if repaired.silent:
+        raise typer.Exit(EXIT_DEGRADED)
 
 
 @app.command()

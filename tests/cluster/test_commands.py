@@ -96,6 +96,15 @@ def test_a_document_is_put_read_and_removed_and_its_owners_say_so(cluster: Local
     assert table.count("owner  deleted, ") == 3
 
 
+def test_a_repair_tells_programs_what_became_of_it(cluster: LocalCluster) -> None:
+    """Its progress is beside, on standard error."""
+    out, said = stele(cluster, "repair", "a1", "-o", "json")
+    repaired = json.loads(out)
+    assert repaired["silent"] == []
+    assert (repaired["nodes"]["a1"]["state"], repaired["nodes"]["a1"]["done"]) == ("done", 512)
+    assert "a1 compared 512 copies" in said
+
+
 def test_a_key_makes_one_document_however_often_it_is_put(cluster: LocalCluster) -> None:
     """What the command tells its user to repeat is safe to repeat."""
     first = put(cluster, "one", "--key", "k1")

@@ -44,9 +44,10 @@ ORDER = """
 
     cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
     cluster.topology  cluster.secret  cluster.clusterfile
-    cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.startup
+    cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.answers
+    cluster.startup
     cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
-    cluster.answers  cluster.rates  cluster.timeline  cluster.following  cluster.requests
+    cluster.rates  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
 LAYERS = ORDER.split()

@@ -139,10 +139,11 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
     )
     engine = _open_engine(directory, identity, storage, disk, log)
     clock, entropy = SystemClock(), SystemEntropy()
+    secret = read_secret(arguments.secret_file)
     node = Node(
         settings,
         own,
-        read_secret(arguments.secret_file),
+        secret,
         engine=engine,
         disk=disk,
         clock=clock,
@@ -159,6 +160,7 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             host=own.host,
             port=own.http_port,
             region=own.region,
+            secret=secret,
             metrics=HttpMetrics(registry),
             clock=clock,
             entropy=entropy,

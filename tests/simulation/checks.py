@@ -87,14 +87,14 @@ def judge_converged(
         if op.document_id is None or op.document_id in watch.atlas.lost:
             continue
         held = stored(op.document_id)
-        expired = now_s >= _expired_s(op, watch)[0]
+        expired = now_s >= expired_s(op, watch)[0]
         purged_s = watch.purged_s.get(op.document_id, inf)
-        lasts = op.document_id not in deleted and now_s < _expired_s(op, watch)[0]
+        lasts = op.document_id not in deleted and now_s < expired_s(op, watch)[0]
         lost = any(record is None or record.create is None for record in held)
         live = any(
             purged_s == inf
             if record is None
-            else record.tombstone is None and not _created_after(record.create, purged_s)
+            else record.tombstone is None and not created_after(record.create, purged_s)
             for record in held
         )
         if isinstance(op.answer, Created | Found) and lasts and lost:
@@ -104,7 +104,7 @@ def judge_converged(
             yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
 
 
-def _created_after(create: Create | None, purged_s: float) -> bool:
+def created_after(create: Create | None, purged_s: float) -> bool:
     """A key is free again once its document was purged, also for a create that was stuck."""
     return (
         create is not None and create.created_at_ms > START_MS + (purged_s - CLOCK_ERROR_S) * 1000
@@ -144,7 +144,7 @@ def _absences(
     for op in operations:
         assert op.document_id is not None
         purged_s = watch.purged_s.get(op.document_id, inf)
-        over = op.answered_s is None or op.answered_s >= min(purged_s, _expired_s(op, watch)[0])
+        over = op.answered_s is None or op.answered_s >= min(purged_s, expired_s(op, watch)[0])
         if over:
             continue
         if isinstance(op.answer, DocumentNotFound):
@@ -158,11 +158,11 @@ def _absences(
 
 def _expiry(operations: list[Operation], watch: DiskWatch) -> Iterator[tuple[str, str]]:
     for op in operations:
-        if isinstance(op.answer, Found) and op.invoked_s > _expired_s(op, watch)[1]:
+        if isinstance(op.answer, Found) and op.invoked_s > expired_s(op, watch)[1]:
             yield "I17", f"read after its time had passed: {op}"
 
 
-def _expired_s(operation: Operation, watch: DiskWatch) -> tuple[float, float]:
+def expired_s(operation: Operation, watch: DiskWatch) -> tuple[float, float]:
     """The true times at which the first and the last clock says that a document has expired."""
     expires_ms = watch.expires_ms.get(operation.document_id or b"")
     if expires_ms is None:
@@ -198,7 +198,7 @@ def _resurrections(
     for op in operations:
         if not isinstance(op.answer, Found) or purged_s is None or op.invoked_s <= purged_s:
             continue
-        if not _created_after(op.answer.create, purged_s):
+        if not created_after(op.answer.create, purged_s):
             yield "I4", f"back after it was purged: {op}"
 
 

@@ -15,6 +15,7 @@ from tests.simulation.checks import judge
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.invariants import Violation
 from tests.simulation.loop import Order, SimLoop
+from tests.simulation.sessions import judge_sessions
 
 Scenario = Callable[[SimCluster], Coroutine[Any, Any, None]]
 
@@ -55,6 +56,7 @@ def simulate(
             loop.run(main())
             name_the_unnamed(cluster)
             cluster.watch.violations += judge(cluster.history, cluster.watch)
+            cluster.watch.violations += judge_sessions(cluster.history, cluster.watch)
             _raise_first(cluster.watch.violations)
         except BaseException as error:
             for note in report(cluster, error):

@@ -38,7 +38,7 @@ ORDER = """
     kvnode.services
     kvnode.handlers  kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
 
-    docservice.store  docservice.documents  docservice.http  docservice.serving
+    docservice.session  docservice.store  docservice.documents  docservice.http  docservice.serving
 
     cluster.interrupts  cluster.refusal  cluster.topology  cluster.secret  cluster.clusterfile
     cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.startup
@@ -56,7 +56,7 @@ PURITY = """
     kvnode.hintstore kvnode.jobs kvnode.leases
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
-    docservice.documents
+    docservice.session docservice.documents
 """
 PURE = PURITY.split()
 WORLD = """

@@ -50,6 +50,11 @@ bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scenarios NAME=old-copy
 	@$(BIN)/python -m scripts.scenarios $(NAME)
 
+.PHONY: chaos
+chaos: $(INSTALLED_DEV) ## Break processes under load and judge: make chaos DURATION=300 NODES=5 SEED=1 FAULTS=kill,pause
+	@$(BIN)/python -m scripts.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(NODES),--nodes $(NODES)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults "$(FAULTS)") $(if $(PLAN),--plan "$(PLAN)")
+
 .PHONY: simulate
 simulate: $(INSTALLED_DEV) ## Play seeded histories of whole clusters: make simulate SEEDS=1000 SEED=0 KIND=all
 	@$(BIN)/python -m scripts.simulate $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from cluster.layout import ring_of
 from cluster.secret import read_secret
 from cluster.settings import ClusterSettings, NodeSettings, StorageSettings
 from cluster.topology import TopologyError, read_cluster_file
@@ -143,6 +144,7 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
     node = Node(
         settings,
         own,
+        ring_of(settings, own.region),
         secret,
         engine=engine,
         disk=disk,

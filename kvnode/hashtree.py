@@ -199,8 +199,8 @@ class HashForest:
 
     def before(self, family: Family, partition: int, first: int) -> list[int]:
         """Numbers of the buckets before ``first`` that hold something, ascending."""
-        numbers = self._numbers.get((family, partition), ())
-        return sorted(number for number in numbers if number < first)
+        numbers = self._numbers.get((family, partition))
+        return sorted(number for number in numbers if number < first) if numbers else []
 
     def oldest(self, family: Family, partition: int) -> int | None:
         """The lowest bucket number that holds something."""

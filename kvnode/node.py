@@ -11,7 +11,6 @@ from math import inf
 from typing import Final, Protocol
 
 from cluster.ids import NodeId
-from cluster.layout import ring_of
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
@@ -33,7 +32,7 @@ from kvnode.rpc.transport import Transport
 from kvnode.services.background import Background, Surroundings
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
-from kvnode.services.loop import Service, Work, run_until_stopped
+from kvnode.services.loop import Service, Stop, Work, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
 
 #: How long a node that stops delivers what it holds for others.
@@ -81,6 +80,7 @@ class Node:
         self,
         settings: ClusterSettings,
         own: NodeSettings,
+        ring: Ring,
         secret: bytes,
         *,
         engine: Engine,
@@ -96,10 +96,11 @@ class Node:
         self.entropy = entropy
         self.log = log
         self.jobs = Jobs(clock)
+        self._ring = ring
         self._secret = secret
         self._engine = engine
         self._disk = disk
-        self._stop = asyncio.Event()
+        self._stop = Stop()
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 
@@ -205,7 +206,7 @@ class Node:
     def _assemble(self, identity: Identity) -> None:
         settings = self.settings
         nodes = settings.region_nodes(self.region)
-        ring = ring_of(settings, self.region)
+        ring = self._ring
         zones = {node.node_id: node.zone for node in nodes}
         latencies = Latencies()
         self.gossip = Gossip(

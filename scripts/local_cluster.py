@@ -162,9 +162,12 @@ class LocalCluster:
 
     def events(self, node: str, name: str) -> list[dict[str, Any]]:
         """What a node has logged under an event's name, over all its starts."""
+        return [event for event in self.log(node) if event.get("event") == name]
+
+    def log(self, node: str) -> list[dict[str, Any]]:
+        """All events that a node has logged, over all its starts."""
         lines = self.var.log_file(node).read_text(errors="replace").splitlines()
-        events = (json.loads(line) for line in lines if line.startswith("{"))
-        return [event for event in events if event.get("event") == name]
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def close(self) -> None:
         """Kill what runs and give the ports back. The files stay, for whoever looks why."""

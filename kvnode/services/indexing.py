@@ -10,7 +10,7 @@ _UNIT_RECORDS: Final = 500
 
 
 class Indexing:
-    """A service (``kvnode.services.loop``); it has nothing to do once it is through."""
+    """A service (``kvnode.services.loop``) that ends once it is through."""
 
     name = "indexing"
     interval_s = 0.25
@@ -20,4 +20,4 @@ class Indexing:
 
     async def run_once(self) -> Work:
         """Read a stretch."""
-        return Work.BUSY if self._records.index_some(_UNIT_RECORDS) else Work.IDLE
+        return Work.BUSY if self._records.index_some(_UNIT_RECORDS) else Work.OVER

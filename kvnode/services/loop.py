@@ -31,6 +31,8 @@ class Work(Enum):
     IDLE = auto()
     #: There is more, but its bytes are used up: call again when there may be some.
     THROTTLED = auto()
+    #: Nothing is left, and nothing will ever be: do not call again.
+    OVER = auto()
 
 
 class Service(Protocol):
@@ -41,6 +43,49 @@ class Service(Protocol):
 
     async def run_once(self) -> Work:
         """Do one bounded unit of work."""
+
+
+class Stop:
+    """Ends services: when it is set, those that pause return at once.
+
+    Every service of a node pauses all the time. So a pause is a future and a timer, not a task that
+    a timeout cancels.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._pauses: dict[asyncio.Future[None], None] = {}
+
+    def is_set(self) -> bool:
+        """Whether it was."""
+        return self._is_set
+
+    def set(self) -> None:
+        """From now on. Setting it again does nothing."""
+        self._is_set = True
+        for pause in self._pauses:
+            _end(pause)
+
+    async def within(self, pause_s: float) -> bool:
+        """Wait, also for 0 s, while others have their turn; whether it was set before the end."""
+        if pause_s <= 0 or self._is_set:
+            await asyncio.sleep(0)
+            return self._is_set
+        loop = asyncio.get_running_loop()
+        pause: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(pause_s, _end, pause)
+        self._pauses[pause] = None
+        try:
+            await pause
+        finally:
+            timer.cancel()
+            del self._pauses[pause]
+        return self._is_set
+
+
+def _end(pause: "asyncio.Future[None]") -> None:
+    if not pause.done():
+        pause.set_result(None)
 
 
 class _Unit:
@@ -69,11 +114,11 @@ class _Unit:
 
 
 async def run_every(
-    service: Service, stop: asyncio.Event, budget: Budget, clock: Clock, entropy: Entropy
+    service: Service, stop: Stop, budget: Budget, clock: Clock, entropy: Entropy
 ) -> None:
     """Run one service until ``stop``, with jitter so that nodes don't work in step."""
     work, rest_s = Work.IDLE, 0.0
-    while True:
+    while work is not Work.OVER:
         pause_s = rest_s
         if work is Work.THROTTLED:
             pause_s = max(rest_s, _THROTTLED_S)
@@ -81,23 +126,24 @@ async def run_every(
             interval_s = service.interval_s
             pause_s = entropy.uniform(interval_s * (1 - _JITTER), interval_s * (1 + _JITTER))
         due_s = clock.monotonic_s() + pause_s
-        if await _stopped_within(stop, pause_s):
+        if await stop.within(pause_s):
             return
         budget.observe(clock.monotonic_s() - due_s)
         unit = _Unit(service.run_once(), clock)
         work = await unit
-        rest_s = budget.rest_s(service.name, unit.held_s, more=work is not Work.IDLE)
+        more = work is Work.BUSY or work is Work.THROTTLED
+        rest_s = budget.rest_s(service.name, unit.held_s, more=more)
 
 
 async def run_until_stopped(
     services: Sequence[Service],
-    stop: asyncio.Event,
+    stop: Stop,
     budget: Budget,
     *,
     clock: Clock,
     entropy: Entropy,
 ) -> None:
-    """Run every service until ``stop``, and let each finish its unit of work.
+    """Run every service until ``stop`` or its end, and let each finish its unit of work.
 
     Returns once all have returned, so the caller may close what they used.
     """
@@ -105,13 +151,3 @@ async def run_until_stopped(
         for service in services:
             running = run_every(service, stop, budget, clock, entropy)
             tasks.create_task(running, name=service.name)
-
-
-async def _stopped_within(stop: asyncio.Event, pause_s: float) -> bool:
-    """Wait, also for 0 s, while others have their turn; whether ``stop`` came first."""
-    try:
-        async with asyncio.timeout(pause_s):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -74,6 +74,7 @@ class Purge:
         self._replica = replica
         self._agreement = Agreement(replica)
         self._ring = ring
+        self._owned = ring.partitions_of(node)
         self._node = node
         self._nodes = nodes
         self._asker = asker
@@ -89,8 +90,8 @@ class Purge:
 
     async def run_once(self) -> Work:
         """Try to advance one partition's floor; all have had their turn once it is idle."""
-        while self._next < self._ring.partitions:
-            partition = PartitionId(self._next)
+        while self._next < len(self._owned):
+            partition = self._owned[self._next]
             self._next += 1
             proposal = self._agreement.propose(partition) if self._leads(partition) else None
             if proposal is not None:
@@ -104,8 +105,8 @@ class Purge:
         return Work.IDLE
 
     def _leads(self, partition: PartitionId) -> bool:
-        up = [node for node in self._ring.primaries(partition) if self._is_up(node)]
-        return bool(up) and up[0] == self._node
+        first = next(filter(self._is_up, self._ring.primaries(partition)), None)
+        return first == self._node
 
     async def _try(self, proposal: Proposal) -> None:
         await self._replica.durable()

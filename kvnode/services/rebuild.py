@@ -45,6 +45,7 @@ class Rebuild:
     ) -> None:
         self._replica = replica
         self._ring = ring
+        self._owned = ring.partitions_of(node)
         self._node = node
         self._is_up = is_up
         self._log = log
@@ -55,15 +56,14 @@ class Rebuild:
 
     def fenced(self) -> list[PartitionId]:
         """Own partitions that are to be rebuilt."""
-        owned = self._ring.partitions_of(self._node)
-        return [partition for partition in owned if self._replica.fenced[partition]]
+        return [partition for partition in self._owned if self._replica.fenced[partition]]
 
     def next_from(
         self, peer: NodeId, shared: Container[int], limit: int, now_s: float
     ) -> list[PartitionId]:
         """Some partitions to compare with a peer now; none while a pass has just ended."""
         going = self._passes.setdefault(peer, _Pass())
-        if now_s < going.due_s:
+        if now_s < going.due_s or not any(self._replica.fenced):
             return []
         missing = [
             partition

@@ -28,8 +28,8 @@ from kvnode.services.asking import CoOwners
 from kvnode.services.budget import Budget
 from kvnode.services.loop import Work
 
-#: Leaves of one unit of work, and records after which it ends sooner, with whole leaves.
-_UNIT_LEAVES: Final = 4096
+#: Leaves of one unit of work, and records after which it ends sooner, with whole leaves or buckets.
+_UNIT_LEAVES: Final = 16_384
 _UNIT_RECORDS: Final = 128
 
 _Page = list[tuple[DocumentId, bytes]]
@@ -74,7 +74,9 @@ class Scrub:
         if not self._budget.allowed_bytes(self.name, self._clock.monotonic_s()):
             return Work.THROTTLED
         if self._buckets:
-            self._check_bucket(self._buckets.pop())
+            left = _UNIT_RECORDS
+            while self._buckets and left > 0:
+                left -= 1 + self._check_bucket(self._buckets.pop())
             return Work.BUSY if self._buckets else self._pass_ends()
         damaged: list[DocumentId] = []
         first = self._tail
@@ -92,10 +94,12 @@ class Scrub:
         self.passes += 1
         return Work.IDLE
 
-    def _check_bucket(self, bucket: Bucket) -> None:
+    def _check_bucket(self, bucket: Bucket) -> int:
+        """Check a bucket's digest, if its records are sound; how many were looked at."""
         records = self._replica.records
-        digest, after = 0, b""
+        digest, after, count = 0, b"", 0
         while page := records.in_bucket(bucket, after, _UNIT_RECORDS):
+            count += len(page)
             for document_id, _ in page:
                 try:
                     encoded = records.durable(document_id)
@@ -103,7 +107,7 @@ class Scrub:
                         continue
                     verify(document_id, encoded)
                 except CorruptRecord:
-                    return  # healed first
+                    return count  # healed first
                 ending = ending_of(encoded)
                 self._budget.spend(self.name, len(encoded))
                 lasting = ending.family is Family.LASTING
@@ -112,6 +116,7 @@ class Scrub:
             after = page[-1][0]
         if records.correct_bucket(bucket, digest):
             self._log.warning("bucket.corrected", partition=bucket.partition)
+        return count
 
     def _read_some(self, damaged: list[DocumentId]) -> int:
         """Check the records of the next leaves, and their digests; how many bytes they have."""

@@ -45,8 +45,9 @@ class Sweep:
     async def run_once(self) -> Work:
         """Remove some records, of as many partitions as it takes."""
         left = _UNIT_RECORDS
+        first_kept = self._replica.lifecycle.first_kept()
         for _ in range(self._partitions):
-            firsts = self._firsts(self._next)
+            firsts = self._firsts(self._next, first_kept)
             for bucket in self._due(self._next, firsts):
                 if left <= 0:
                     await self._replica.durable()
@@ -61,14 +62,14 @@ class Sweep:
 
     def is_due(self, partition: int) -> bool:
         """Whether something that has ended is still there."""
-        return bool(self._due(partition, self._firsts(partition)))
-
-    def _firsts(self, partition: int) -> dict[Family, int]:
-        """The buckets from which on records are kept."""
         lifecycle = self._replica.lifecycle
+        return bool(self._due(partition, self._firsts(partition, lifecycle.first_kept())))
+
+    def _firsts(self, partition: int, first_kept: int) -> dict[Family, int]:
+        """The buckets from which on records are kept."""
         return {
-            Family.EXPIRING: lifecycle.first_kept(),
-            Family.DELETED: lifecycle.floor(partition).bucket,
+            Family.EXPIRING: first_kept,
+            Family.DELETED: self._replica.lifecycle.floor(partition).bucket,
         }
 
     def _due(self, partition: int, firsts: dict[Family, int]) -> list[Bucket]:

@@ -45,11 +45,13 @@ class Verify:
 
     async def run_once(self) -> Work:
         """Ask about some of the ids that were purged last."""
-        for document_id in list(self._sweep.purged)[:_UNIT]:
-            # The sweep goes on meanwhile, and forgets the oldest when it has too many.
-            self._sweep.purged.pop(document_id, None)
-            asked = self._owners.fetch(document_id)
-            answers = {node: await answer for node, answer in asked.items()}
+        # The sweep goes on meanwhile, and forgets the oldest when it has too many.
+        taken = list(self._sweep.purged)[:_UNIT]
+        for document_id in taken:
+            del self._sweep.purged[document_id]
+        asked = {document_id: self._owners.fetch(document_id) for document_id in taken}
+        for document_id in taken:
+            answers = {node: await answer for node, answer in asked[document_id].items()}
             answers[self._owners.node] = list(self._replica.fetch(document_id, None))
             live = [node for node, answer in answers.items() if _is_live(answer)]
             if live:

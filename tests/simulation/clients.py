@@ -13,7 +13,7 @@ from docservice.documents import TENANT, Created, DocumentService, Found, Quorum
 from docservice.session import Session, Tokens
 from kvnode.errors import StoreError
 from kvnode.results import Stored
-from tests.simulation.history import Kind, NoAnswer, Operation, Refused
+from scripts.checker.history import Kind, NoAnswer, Operation, Refused
 from tests.simulation.loop import SimLoop
 from tests.simulation.machine import SECRET, Machine
 
@@ -65,6 +65,14 @@ class Clients:
         self.machines = machines
         self.history: list[Operation] = []
         self._on_success = on_success
+
+    def now_s(self) -> float:
+        """Virtual time."""
+        return self.loop.time()
+
+    def id_of_key(self, key: str) -> DocumentId:
+        """The id that an idempotency key gives."""
+        return id_of_key(key)
 
     async def create(
         self,

@@ -100,11 +100,13 @@ class SimCluster(Clients):
         self.watch = DiskWatch(self.ring, settings, disks, wall_ms, loop.time)
         for own in settings.region_nodes(REGION):
             watch = self.watch
-            machine = NodeMachine(loop, settings, own, watch.committed, watch.atlas.goes_away)
+            machine = NodeMachine(
+                loop, settings, self.ring, own, watch.committed, watch.atlas.goes_away
+            )
             self.nodes[own.id] = machine
             disks[own.id] = machine.disk
             wall_ms[own.id] = machine.clock.wall_ms
-        self.docs = ServiceMachine(loop, settings, DOCS)
+        self.docs = ServiceMachine(loop, settings, self.ring, DOCS)
         machines: dict[str, Machine] = {**self.nodes, DOCS: self.docs}
         super().__init__(loop, machines, self.watch.acknowledged)
 
@@ -175,14 +177,20 @@ class SimCluster(Clients):
 
     # Waiting ------------------------------------------------------------------------------
 
-    async def until(self, met: Callable[[], bool], within_s: float, missing: object) -> None:
+    async def until(
+        self,
+        met: Callable[[], bool],
+        within_s: float,
+        missing: object,
+        poll_s: float = POLL_S,
+    ) -> None:
         """Return once ``met()``; fail with ``missing`` (called, if it can be) after too long."""
         give_up_s = self.loop.time() + within_s
         while not met():
             if self.loop.time() > give_up_s:
                 detail = missing() if callable(missing) else missing
                 raise AssertionError(f"after {within_s:g} s still: {detail}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
 
     async def ready(self, within_s: float = 30.0) -> None:
         """Wait until all running machines have started and hold all their running peers for up."""

@@ -13,8 +13,8 @@ from kvnode.hashtree import HashForest
 from kvnode.quarantine import State
 from kvnode.record import Create, Record
 from kvnode.storage.keys import RECORD_PREFIX, document_id_of, record_key
+from scripts.checker.checks import judge_converged
 from tests.simulation.atlas import readable
-from tests.simulation.checks import judge_converged
 from tests.simulation.cluster import SimCluster
 from tests.simulation.invariants import describe
 from tests.simulation.machine import NodeMachine
@@ -29,6 +29,8 @@ _RESET_HEARD_S = 1.0
 #: Beyond what a deletion has to wait for.
 _PURGED_S = 40.0
 _READ_AGAIN = 5
+#: How often all disks are looked through.
+_LOOK_S = 0.25
 #: Of what is still there: enough to see what is wrong.
 _SHOWN = 5
 
@@ -74,7 +76,7 @@ async def level(cluster: SimCluster) -> None:
         undecided = fences(cluster) + hints(cluster) + suspects(cluster)
         return undecided + damage(cluster) + unlevel(cluster) or wrong_books(cluster)
 
-    await cluster.until(lambda: not missing(), _LEVEL_S, missing)
+    await cluster.until(lambda: not missing(), _LEVEL_S, missing, _LOOK_S)
     _judge(cluster)
 
 
@@ -94,7 +96,7 @@ async def ended(cluster: SimCluster) -> None:
         waiting = waiting or wrong_books(cluster)
         return waiting + vetoes if waiting else []
 
-    await cluster.until(lambda: not left(), within_s, left)
+    await cluster.until(lambda: not left(), within_s, left, _LOOK_S)
     for document_id in list(cluster.watch.purged)[:_READ_AGAIN]:
         for via in cluster.machines:
             with contextlib.suppress(DocumentNotFound):

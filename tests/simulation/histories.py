@@ -13,6 +13,7 @@ import msgspec
 
 from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
 from kvnode.rpc.connection import SILENCE_S
+from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, level
 from tests.simulation.loop import Order
@@ -21,7 +22,6 @@ from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
 from tests.simulation.sessions import Sessions
 from tests.simulation.strikes import Strikes
-from tests.simulation.workload import MIX, SHORT_LIVES, Workload
 
 Trouble = Workload | Sessions | Nemesis | Strikes
 
@@ -130,11 +130,11 @@ def short_lived(chance: Random) -> ClusterSettings:
     return msgspec.structs.replace(
         settings,
         hints=msgspec.structs.replace(settings.hints, window_s=window_s),
-        antientropy=AntiEntropySettings(interval_s=chance.choice([0.5, 2.0, 5.0])),
+        antientropy=AntiEntropySettings(interval_s=chance.choice([1.0, 2.0, 5.0])),
         lifecycle=LifecycleSettings(
             tombstone_retention_s=chance.choice([2.0, 6.0, 10.0]),
             purge_bucket_s=chance.choice([0.5, 1.0, 3.0]),
-            sweep_interval_s=chance.choice([0.3, 1.0]),
+            sweep_interval_s=chance.choice([0.5, 1.0]),
         ),
     )
 
@@ -168,7 +168,8 @@ async def _live(cluster: SimCluster, troubles: Sequence[Trouble], for_s: float) 
 
 async def works(cluster: SimCluster) -> None:
     """Whatever befell it, everything works again."""
-    await asyncio.sleep(2 * SILENCE_S)  # connections that a cut left half open are noticed
+    half_open = cluster.loop.network.half_open
+    await cluster.until(lambda: not half_open(), 2 * SILENCE_S, "connections are half open")
     await cluster.ready()
     for via in cluster.machines:
         created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)

@@ -18,6 +18,8 @@ What is found is kept, not raised: the process that commits would be the one to 
 """
 
 from collections.abc import Callable, Mapping
+from math import inf
+from typing import Final
 
 import msgspec
 
@@ -37,17 +39,16 @@ from kvnode.storage.keys import (
     quarantine_key,
     record_key,
 )
+from scripts.checker.evidence import Bounds, Violation
+from scripts.checker.history import Kind, Operation
 from tests.simulation.atlas import Atlas, covers, readable
 from tests.simulation.disk import SimDisk
-from tests.simulation.history import Kind, Operation
+from tests.simulation.machine import WALL_AHEAD_S
+from tests.simulation.ports import START_MS
 
-
-class Violation(AssertionError):
-    """An invariant does not hold. ``document_id`` names the document it does not hold for."""
-
-    def __init__(self, invariant: str, what: str, document_id: bytes | None = None) -> None:
-        super().__init__(f"{invariant}: {what}")
-        self.document_id = document_id
+#: Deadlines are looked at every 50 ms, by the coordinator and by the client's own process; a
+#: machine's clock drifts, too.
+BOUNDS: Final = Bounds(copies=3, clock_error_s=WALL_AHEAD_S + 0.1, late_s=0.12, start_ms=START_MS)
 
 
 class Commit(msgspec.Struct):
@@ -80,12 +81,16 @@ class DiskWatch:
         true_s: Callable[[], float],
     ) -> None:
         self.violations: list[Violation] = []
+        self.bounds = BOUNDS
         #: Contents that were ever durable anywhere, and documents that had a tombstone.
         self.contents: dict[bytes, DocumentId] = {}
         self.deleted: dict[DocumentId, None] = {}
         #: Deleted documents that have left disks, and which; and when the first did.
         self.purged: dict[DocumentId, list[str]] = {}
         self.purged_s: dict[bytes, float] = {}
+        self.gone_s = self.purged_s
+        #: Every copy is known at every moment; nothing has to be taken for granted.
+        self.level_s = inf
         #: When documents with a time to live end.
         self.expires_ms: dict[bytes, int] = {}
         self.atlas = Atlas(disks, true_s)

@@ -31,13 +31,13 @@ from contextvars import Context
 from enum import Enum, auto
 from random import Random
 from threading import get_ident
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
-from tests.simulation.futures import SimFuture, SimTask
+from tests.simulation.futures import SimFuture, SimHandle, SimTask
 from tests.simulation.network import SimNetwork
-from tests.simulation.processes import Process, ProcessState, current_process, owner_in, owner_of
+from tests.simulation.processes import Process, ProcessState, current_process, owner_in
 from tests.simulation.server import ProtocolFactory, SimServer
-from tests.simulation.trace import Trace, coroutine_name, name_of
+from tests.simulation.trace import Trace, name_of
 
 T = TypeVar("T")
 
@@ -65,13 +65,6 @@ class Livelock(Exception):
     """The run took more steps than it was allowed."""
 
 
-class _Due(float):
-    """When a timer is due: compared as the number that it is, in C."""
-
-    __slots__ = ("timer",)
-    timer: asyncio.TimerHandle
-
-
 class SimLoop(asyncio.BaseEventLoop):
     """The world: virtual time, processes, and the network between them.
 
@@ -80,6 +73,9 @@ class SimLoop(asyncio.BaseEventLoop):
         order: How callbacks that are ready at once are ordered.
         steps_max: Steps after which the run is taken for endless.
     """
+
+    # asyncio's own, which its published types leave out.
+    _stopping: bool
 
     def __init__(
         self, seed: int, *, order: Order = Order.UNIFORM, steps_max: int = 5_000_000
@@ -93,6 +89,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.processes: dict[str, Process] = {}
         self.network = SimNetwork(self, self.processes, self.stream("network"), self.trace.record)
         self._now_s = 0.0
+        self._now = "0.0"
         self.order = order
         self._schedule = self.stream("schedule")
         self._steps_max = steps_max
@@ -100,9 +97,11 @@ class SimLoop(asyncio.BaseEventLoop):
         #: Called after every step: for what must hold at each.
         self.after_step: Callable[[], None] | None = None
         # The base class's queue, with a type; popping from anywhere needs a list.
-        self._ready: list[asyncio.Handle] = []
-        # Instead of the base class's heap of handles, which Python code compares.
-        self._timers: list[_Due] = []
+        self._ready: list[SimHandle] = []
+        # Instead of the base class's heap of handles, which Python code compares. Of those that
+        # are due at once, the older one comes first.
+        self._timers: list[tuple[float, int, SimHandle]] = []
+        self._timers_made = 0
         # asyncio refers to tasks weakly; the coroutines of the dead must outlast the run.
         self._tasks: dict[SimTask, None] = {}
         self._prune_at = _TASKS_BEFORE_PRUNING
@@ -189,7 +188,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def resume(self, name: str) -> None:
         """SIGCONT."""
-        self._ready += self.processes[name].resume()
+        self._ready += cast("list[SimHandle]", self.processes[name].resume())
 
     # Scheduling ---------------------------------------------------------------------------
 
@@ -203,66 +202,89 @@ class SimLoop(asyncio.BaseEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> asyncio.TimerHandle:
+    ) -> SimHandle:
         """Call back at a virtual time."""
         self._check_closed()  # type: ignore[attr-defined]  # the base class's
-        due = _Due(when)
-        due.timer = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._timers, due)
-        return due.timer
+        timer = SimHandle(when, callback, args, self, context)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, timer))
+        return timer
+
+    def call_soon(  # type: ignore[override]  # as above
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> SimHandle:
+        """Call back at this virtual time."""
+        self._check_closed()  # type: ignore[attr-defined]  # the base class's
+        handle = SimHandle(self._now_s, callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def _run_once(self) -> None:
-        handle = self._next_handle()
-        owner = owner_of(handle)
-        if handle.cancelled() or (owner is not None and owner.withholds(handle)):
-            return
-        self.steps += 1
-        if self.steps > self._steps_max:
-            raise Livelock(f"more than {self._steps_max} steps")
-        self.trace.record(f"{self._now_s!r} {owner} {name_of(handle)}")
-        handle._run()
-        action = self._at_step.pop(self.steps, None)
-        if action is not None:
-            action()
-        if self.after_step is not None:
-            self.after_step()
+        """Run one callback after the other until ``stop``: as one call, for there are many."""
+        ready, timers, at_step, record = self._ready, self._timers, self._at_step, self.trace.record
+        while not self._stopping:
+            if not ready:
+                self._pass_time()
+            while timers and timers[0][0] <= self._now_s:
+                timer = heapq.heappop(timers)[2]
+                if not self._is_void(timer):
+                    ready.append(timer)
+            handle = ready.pop(self._place_of_next() if len(ready) > 1 else 0)
+            owner, callback = handle.owner, handle._callback
+            if callback is None or (owner is not None and owner.withholds(handle)):
+                continue
+            self.steps += 1
+            if self.steps > self._steps_max:
+                raise Livelock(f"more than {self._steps_max} steps")
+            who = "-" if owner is None else owner.shown
+            record(f"{self._now} {who} {name_of(callback)}")
+            try:
+                handle._context.run(callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 as asyncio does
+                message = f"exception in {name_of(callback)}"
+                self.call_exception_handler(
+                    {"message": message, "exception": error, "handle": handle}
+                )
+            if at_step and self.steps in at_step:
+                at_step.pop(self.steps)()
+            if self.after_step is not None:
+                self.after_step()
 
-    def _next_handle(self) -> asyncio.Handle:
+    def _pass_time(self) -> None:
+        """Go on to the next timer: of those that nobody waits for, the clock must not hear."""
         timers = self._timers
-        self._drop_void_timers()
-        if not self._ready:
-            if not timers:
-                raise Deadlock(f"nothing can ever happen again; pending: {self._pending()}")
-            self._now_s = max(self._now_s, float(timers[0]))
-        while timers and timers[0] <= self._now_s:
-            self._ready.append(heapq.heappop(timers).timer)
-        return self._ready.pop(self._place_of_next())
+        while timers and self._is_void(timers[0][2]):
+            heapq.heappop(timers)
+        if not timers:
+            raise Deadlock(f"nothing can ever happen again; pending: {self._pending()}")
+        if timers[0][0] > self._now_s:
+            self._now_s = timers[0][0]
+            self._now = repr(self._now_s)
 
     def _place_of_next(self) -> int:
-        if self.order is Order.FIFO or len(self._ready) == 1:
+        if self.order is Order.FIFO:
             return 0
         if self.order is Order.UNIFORM:
             return self._schedule.randrange(len(self._ready))
         oldest: dict[Process | None, int] = {}
         for place, handle in enumerate(self._ready):
-            oldest.setdefault(owner_of(handle), place)
+            if handle.owner not in oldest:
+                oldest[handle.owner] = place
         return self._schedule.choice(list(oldest.values()))
 
-    def _drop_void_timers(self) -> None:
-        # Above all those of the dead: the clock must not jump to them.
-        while self._timers:
-            timer = self._timers[0].timer
-            if not timer.cancelled():
-                owner = owner_of(timer)
-                if owner is None or not owner.dead:
-                    return
-                owner.withholds(timer)
-            heapq.heappop(self._timers)
+    def _is_void(self, timer: SimHandle) -> bool:
+        """Whether nobody will ever hear of it."""
+        if timer.cancelled():
+            return True
+        owner = timer.owner
+        return owner is not None and owner.dead and owner.withholds(timer)
 
     def _pending(self) -> str:
         self._prune_tasks()
         return ", ".join(
-            f"{task.owner}:{coroutine_name(task)}"
+            f"{task.owner}:{task.label}"
             for task in self._tasks
             if task.owner is None or not task.owner.dead
         )
@@ -271,7 +293,9 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """Make a future that belongs to the running process."""
-        return SimFuture(self, self._next_serial(), current_process())
+        future = SimFuture(loop=self)
+        future.serial, future.owner = self._next_serial(), current_process()
+        return future
 
     def create_task(
         self,
@@ -301,7 +325,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep what nobody caught; a handler that a process sets is not asked."""
         if "handle" in context:
-            owner = owner_of(context["handle"])
+            owner = context["handle"].owner
         else:
             owner = getattr(context.get("task", context.get("future")), "owner", None)
         if owner is not None and owner.dead:

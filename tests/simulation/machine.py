@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from cluster.ids import NodeId
-from cluster.layout import ring_of
+from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
 from docservice.documents import DocumentService
 from kvnode.client import ClusterClient
@@ -56,10 +56,11 @@ class Machine:
     Args:
         loop: The world.
         settings: The cluster file.
+        ring: What follows from it: made once, for every start of every machine.
         name: Of the machine and its process.
     """
 
-    def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str) -> None:
+    def __init__(self, loop: SimLoop, settings: ClusterSettings, ring: Ring, name: str) -> None:
         self.name = name
         chance = loop.stream(f"clock/{name}")
         self.clock = SimClock(
@@ -75,6 +76,7 @@ class Machine:
         self.gone: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.loop = loop
         self.settings = settings
+        self.ring = ring
 
     def start(self) -> None:
         """Start the machine's process, which must not run; it needs some time."""
@@ -122,11 +124,12 @@ class NodeMachine(Machine):
         self,
         loop: SimLoop,
         settings: ClusterSettings,
+        ring: Ring,
         own: NodeSettings,
         on_commit: OnCommit,
         on_absent: Callable[[str], None],
     ) -> None:
-        super().__init__(loop, settings, own.id)
+        super().__init__(loop, settings, ring, own.id)
         self.own = own
         self.disk = SimDisk(own.id, on_commit)
         self.space = SimSpace()
@@ -152,6 +155,7 @@ class NodeMachine(Machine):
         node = Node(
             self.settings,
             self.own,
+            self.ring,
             SECRET,
             engine=self.engine,
             disk=self.space,
@@ -205,8 +209,8 @@ class NodeMachine(Machine):
 class ServiceMachine(Machine):
     """A machine with a document service alone, a client of the cluster."""
 
-    def __init__(self, loop: SimLoop, settings: ClusterSettings, name: str) -> None:
-        super().__init__(loop, settings, name)
+    def __init__(self, loop: SimLoop, settings: ClusterSettings, ring: Ring, name: str) -> None:
+        super().__init__(loop, settings, ring, name)
         self._client: ClusterClient | None = None
 
     def reaches(self, node: str) -> bool:
@@ -220,7 +224,7 @@ class ServiceMachine(Machine):
         self._client = ClusterClient(
             cluster_id=self.settings.cluster_id,
             secret=SECRET,
-            ring=ring_of(self.settings, region),
+            ring=self.ring,
             zones={node.node_id: node.zone for node in nodes},
             addresses={NodeId(node.id): (node.host, node.rpc_port) for node in nodes},
             clock=self.clock,

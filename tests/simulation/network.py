@@ -104,6 +104,10 @@ class SimNetwork:
             if {transport.process.name, transport.get_extra_info("peername")[0]} == {one, other}:
                 transport.reset()
 
+    def half_open(self) -> list[SimTransport]:
+        """Ends of connections whose other end is gone, and which have not heard of it."""
+        return [transport for transport in self._open if transport.half_open]
+
     def process_killed(self, process: Process) -> None:
         """Close its sockets, as the kernel does: peers get resets."""
         for transport in self.process_lost(process):

@@ -37,6 +37,8 @@ class Process:
     def __init__(self, name: str, epoch: int) -> None:
         self.name = name
         self.epoch = epoch
+        #: In traces.
+        self.shown = f"{name}.{epoch}"
         self.state = ProcessState.RUNNING
         #: Callbacks and tasks that are given this context belong to the process.
         self.context = Context()
@@ -44,7 +46,7 @@ class Process:
         self._withheld: list[asyncio.Handle] = []
 
     def __str__(self) -> str:
-        return f"{self.name}.{self.epoch}"
+        return self.shown
 
     @property
     def dead(self) -> bool:
@@ -93,10 +95,4 @@ def current_process() -> Process | None:
 
 def owner_in(context: Context) -> Process | None:
     """Whose code runs in this context."""
-    return context.get(_CURRENT)
-
-
-def owner_of(handle: asyncio.Handle) -> Process | None:
-    """Whose callback this is."""
-    context: Context = handle._context  # type: ignore[attr-defined]  # public from Python 3.12
     return context.get(_CURRENT)

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import pytest
 
+from cluster.ids import DocumentId
 from cluster.settings import ClusterSettings
-from tests.simulation.checks import judge
+from scripts.checker import history
+from scripts.checker.checks import judge
+from scripts.checker.evidence import Violation
 from tests.simulation.cluster import SimCluster, settings_of
-from tests.simulation.invariants import Violation
 from tests.simulation.loop import Order, SimLoop
-from tests.simulation.sessions import judge_sessions
 
 Scenario = Callable[[SimCluster], Coroutine[Any, Any, None]]
 
@@ -56,7 +57,6 @@ def simulate(
             loop.run(main())
             name_the_unnamed(cluster)
             cluster.watch.violations += judge(cluster.history, cluster.watch)
-            cluster.watch.violations += judge_sessions(cluster.history, cluster.watch)
             _raise_first(cluster.watch.violations)
         except BaseException as error:
             for note in report(cluster, error):
@@ -107,13 +107,9 @@ def report(cluster: SimCluster, error: BaseException) -> list[str]:
 
 def timeline(cluster: SimCluster, document_id: bytes) -> str:
     """All that was asked about a document, and all that reached a disk of it, in order."""
-    lines = [(op.invoked_s, str(op)) for op in cluster.history if op.document_id == document_id]
-    for found, commits in cluster.watch.commits.items():
-        if found == document_id:
-            lines += [(at.at_s, f"{at.at_s:.4f} {at.machine} commits {at.what}") for at in commits]
-    lines += [(fault.at_s, f"{fault.at_s:.4f} {fault.what}") for fault in cluster.faults]
+    commits = cluster.watch.commits.get(DocumentId(document_id), [])
+    events = [(commit.at_s, f"{commit.machine} commits {commit.what}") for commit in commits]
+    events += [(fault.at_s, fault.what) for fault in cluster.faults]
     owners = ", ".join(cluster.owners(document_id))
-    return "\n".join(
-        [f"timeline of {document_id.hex()}, owned by {owners}:"]
-        + [line for _, line in sorted(lines)]
-    )
+    head = f"timeline of {document_id.hex()}, owned by {owners}:"
+    return history.timeline(head, document_id, cluster.history, events)

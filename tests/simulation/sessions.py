@@ -1,32 +1,16 @@
-"""Clients with session tokens, and the judgement of what they are told.
-
-Rules
------
-I13  Monotonic reads: once a session was shown a document, it is not told that there is none, nor
-     shown an older one; once it was told that a document is deleted, it is not shown it.
-I14  Read your writes: the same after its own creates and deletes. An error that may be retried is
-     no answer, so it breaks neither.
-
-What was purged, has expired, or was last on a disk that a fault destroyed may be absent.
-"""
+"""Clients with session tokens, which ask any machine for one replica's word."""
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from math import inf
 from random import Random
 from typing import Final
 
 from cluster.ids import DocumentId
-from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
-from kvnode.errors import KeyDeleted, StoreError
-from kvnode.record import Create, Record, Sighting
-from kvnode.results import Stored
-from tests.simulation.checks import created_after, expired_s
+from docservice.documents import DocumentDeleted, DocumentNotFound
+from kvnode.errors import StoreError
+from scripts.checker.history import NoAnswer, Operation
 from tests.simulation.clients import SimSession, id_of_key
 from tests.simulation.cluster import SimCluster
-from tests.simulation.history import NoAnswer, Operation
-from tests.simulation.invariants import DiskWatch, Violation
 
 _CLIENTS: Final = 3
 #: Requests of one session. Its token has room for more documents than that.
@@ -49,7 +33,7 @@ _MIX: Final = {
 
 
 class Sessions:
-    """Clients that carry tokens from machine to machine, and ask each for one replica's word.
+    """Clients that carry tokens from machine to machine.
 
     Args:
         chance: A stream of their own: what others do is not drawn anew because of them.
@@ -122,41 +106,3 @@ class Sessions:
     def _heard_of(self, operations: list[Operation]) -> DocumentId:
         known = [op.document_id for op in operations if op.document_id is not None]
         return self._chance.choice(known or [id_of_key("never used")])
-
-
-def judge_sessions(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
-    """Everything that a session was told and must not be."""
-    for op in history:
-        for before in op.heard_before:
-            if before.document_id == op.document_id is not None:
-                broken = _older(before, op, watch)
-                if broken:
-                    rule = "I13" if isinstance(before.answer, Found | StoreError) else "I14"
-                    yield Violation(rule, f"{broken}: {op}, after {before}", op.document_id)
-
-
-def _older(before: Operation, op: Operation, watch: DiskWatch) -> str | None:
-    """What is wrong with an answer after an earlier one, None when nothing is."""
-    assert op.document_id is not None
-    assert op.answered_s is not None or op.answer is None
-    purged_s = watch.purged_s.get(op.document_id, inf)
-    over_s = min(purged_s, expired_s(op, watch)[0])
-    shown = _shown(before)
-    if shown is not None:
-        if isinstance(op.answer, DocumentNotFound):
-            excused = op.document_id in watch.atlas.lost or (op.answered_s or 0) >= over_s
-            return None if excused else "absent"
-        if isinstance(op.answer, Found):
-            create = op.answer.create
-            sighting = Sighting(shown.created_at_ms, shown.checksum[: Sighting.HEAD_BYTES])
-            newer = sighting.is_in(Record(create)) or created_after(create, purged_s)
-            return None if newer else "an older document"
-    gone = isinstance(before.answer, DocumentDeleted | KeyDeleted | Stored)
-    if gone and isinstance(op.answer, Found):
-        return None if created_after(op.answer.create, purged_s) else "it was deleted"
-    return None
-
-
-def _shown(operation: Operation) -> Create | None:
-    answer = operation.answer
-    return answer.create if isinstance(answer, Created | Found) else None

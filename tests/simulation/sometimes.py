@@ -9,8 +9,8 @@ from typing import Final
 from docservice.documents import DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused, ReadTimeout, Unavailable, WriteTimeout
 from kvnode.quarantine import State
+from scripts.checker.history import NoAnswer, Operation
 from tests.simulation.cluster import SimCluster
-from tests.simulation.history import NoAnswer, Operation
 from tests.simulation.machine import NodeMachine
 
 _ERRORS: Final = (

@@ -10,10 +10,10 @@ import pytest
 
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.errors import StoreError
+from scripts.checker.history import NoAnswer
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge
-from tests.simulation.history import NoAnswer
 from tests.simulation.run import seeds, simulate
 
 NODES = ("a1", "a2", "a3")

@@ -14,10 +14,10 @@ from kvnode.node import HAND_ON_S
 from kvnode.services import background, handoff
 from kvnode.services.budget import BURST_S
 from kvnode.storage.keys import DEBT_PREFIX, debt_of, hint_key, record_key
+from scripts.checker.evidence import Violation
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import hints, settle
-from tests.simulation.invariants import Violation
 from tests.simulation.machine import NodeMachine
 from tests.simulation.run import seeds, simulate
 

@@ -16,9 +16,9 @@ from docservice.documents import DocumentNotFound
 from kvnode.errors import KeyReused, ReadTimeout, Unavailable, WriteTimeout
 from kvnode.hints import Debt, HintBook
 from kvnode.services.purge import Purge
+from scripts.checker.history import NoAnswer
 from tests.simulation.cluster import SimCluster
 from tests.simulation.histories import random_history, random_lifetimes
-from tests.simulation.history import NoAnswer
 from tests.simulation.run import seeds
 
 #: Seeds of lifetimes, by what was wrong.

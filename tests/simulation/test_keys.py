@@ -12,10 +12,10 @@ import pytest
 from docservice.documents import Created, DocumentDeleted
 from kvnode.errors import KeyDeleted, KeyReused, StoreError, Unavailable, WriteTimeout
 from kvnode.rpc.connection import SILENCE_S
+from scripts.checker.history import NoAnswer
 from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import DOCS, SimCluster, settings_of
 from tests.simulation.convergence import converge
-from tests.simulation.history import NoAnswer
 from tests.simulation.run import seeds, simulate
 
 KEY: Final = "the key"

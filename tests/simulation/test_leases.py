@@ -8,8 +8,8 @@ from cluster.settings import HintSettings
 from docservice.documents import DocumentNotFound, Found
 from kvnode.errors import StoreError
 from kvnode.storage.keys import BOOT_PREFIX
+from scripts.checker.history import NoAnswer
 from tests.simulation.cluster import SimCluster
-from tests.simulation.history import NoAnswer
 from tests.simulation.run import seeds, simulate
 from tests.simulation.test_lifecycle import PURGED_WITHIN_S, ending, holders, rebuilt
 

@@ -15,8 +15,8 @@ from cluster.ids import DocumentId
 from docservice.documents import DocumentNotFound
 from kvnode.errors import DiskLow, ReadTimeout, StoreError, Unavailable, WriteTimeout
 from kvnode.node import DISK_INTERVAL_S
-from tests.simulation.checks import LATE_S
 from tests.simulation.cluster import DOCS, SimCluster
+from tests.simulation.invariants import BOUNDS
 from tests.simulation.run import seeds, simulate
 
 COPIES: Final = 3
@@ -102,7 +102,7 @@ def test_a_silent_majority_costs_the_deadline_and_no_more(seed: int) -> None:
             started_s = cluster.loop.time()
             with pytest.raises(WriteTimeout):
                 await cluster.create("a1", f"{timeout_s}", write=2, timeout_s=timeout_s)
-            assert cluster.loop.time() <= started_s + timeout_s + LATE_S
+            assert cluster.loop.time() <= started_s + timeout_s + BOUNDS.late_s
 
     simulate(scenario, seed)
 

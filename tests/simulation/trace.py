@@ -7,45 +7,54 @@ Rules
 2. Every event enters the digest; only the newest are kept to be read.
 """
 
-import asyncio
 import functools
 import hashlib
-from collections import deque
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
+
+from tests.simulation.futures import SimTask
 
 _RECENT_EVENTS: Final = 200
+#: Hashing many at once costs a fraction of hashing each.
+_HASHED_AT_ONCE: Final = 2000
 
 
 class Trace:
     """The events of one run."""
 
     def __init__(self) -> None:
-        #: The newest events, oldest first: what to read when a run failed.
-        self.recent: deque[str] = deque(maxlen=_RECENT_EVENTS)
+        self._events: list[str] = []
+        self._recent: list[str] = []
         self._digest = hashlib.sha256()
 
     def record(self, event: str) -> None:
         """Add one event."""
-        self._digest.update(event.encode() + b"\n")
-        self.recent.append(event)
+        self._events.append(event)
+        if len(self._events) == _HASHED_AT_ONCE:
+            self._hash()
+
+    @property
+    def recent(self) -> list[str]:
+        """The newest events, oldest first: what to read when a run failed."""
+        return (self._recent + self._events)[-_RECENT_EVENTS:]
 
     def digest(self) -> str:
         """Hexadecimal digest of all events so far."""
+        self._hash()
         return self._digest.hexdigest()
 
+    def _hash(self) -> None:
+        self._recent = self.recent
+        self._events.append("")
+        self._digest.update("\n".join(self._events).encode())
+        self._events = []
 
-def name_of(handle: asyncio.Handle) -> str:
+
+def name_of(callback: Callable[..., object]) -> str:
     """What a callback is called; a task's step is called as its coroutine."""
-    callback = handle._callback  # type: ignore[attr-defined]  # asyncio shows it only in repr
+    task = getattr(callback, "__self__", None)
+    if isinstance(task, SimTask):
+        return task.label
     while isinstance(callback, functools.partial):
         callback = callback.func
-    task = getattr(callback, "__self__", None)
-    if isinstance(task, asyncio.Task):
-        return coroutine_name(task)
     return getattr(callback, "__qualname__", type(callback).__name__)
-
-
-def coroutine_name(task: asyncio.Task[Any]) -> str:
-    """Not the task's name: stock names count all tasks that the interpreter ever made."""
-    coroutine = task.get_coro()
-    return getattr(coroutine, "__qualname__", type(coroutine).__name__)

@@ -56,6 +56,7 @@ class SimTransport(transports._FlowControlMixin):
         self._network = network
         self._server = server
         self._protocol: asyncio.BaseProtocol
+        self._peer: SimTransport
         self._outgoing: Flow
         self._incoming: Flow
         self._unsent = bytearray()
@@ -69,6 +70,7 @@ class SimTransport(transports._FlowControlMixin):
 
     def join(self, peer: "SimTransport") -> None:
         """Lay the two flows between both ends."""
+        self._peer, peer._peer = peer, self
         self._outgoing = peer._incoming = Flow(self._network, self, peer)
         self._incoming = peer._outgoing = Flow(self._network, peer, self)
 
@@ -78,6 +80,11 @@ class SimTransport(transports._FlowControlMixin):
         protocol.connection_made(self)
         self._started = True
         self._wake_reader()
+
+    @property
+    def half_open(self) -> bool:
+        """Whether it is in use, and its other end is not."""
+        return self._started and not self._losing and self._peer._losing
 
     # The kernel's half --------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from kvnode.services.budget import TIME_SHARE, Budget
-from kvnode.services.loop import Work, run_until_stopped
+from kvnode.services.loop import Stop, Work, run_until_stopped
 from tests.simulation.loop import SimLoop
 
 INTERVAL_S = 1.0
@@ -75,7 +75,7 @@ def run_for(
     clock = VirtualTime(loop)
 
     async def main() -> list[Scripted]:
-        stop = asyncio.Event()
+        stop = Stop()
         running = services(clock)
         loop.call_later(seconds, stop.set)
         await run_until_stopped(running, stop, budget or Budget({}), clock=clock, entropy=Even())

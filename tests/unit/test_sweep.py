@@ -65,14 +65,32 @@ def test_no_timer_runs_while_nothing_waits() -> None:
     loop = HandCrankedLoop()
     sweep = sweep_of(loop)
     assert loop.timers == []
-    sweep.pop(sweep.add(Entry(loop, 100.0)))
-    loop.run_until(2 * TICK_S)
+    sweep.pop(sweep.add(Entry(loop, 10.0)))
+    loop.run_until(10.0 + TICK_S)
     assert loop.timers == []
     entry = Entry(loop, loop.now_s)
     sweep.add(entry)
     assert len(loop.timers) == 1, "and starts again with the next entry"
-    loop.run_until(4 * TICK_S)
+    loop.run_until(10.0 + 2 * TICK_S)
     assert len(entry.expired_s) == 1
+
+
+def test_requests_that_are_answered_in_time_cost_one_look_per_deadline() -> None:
+    """Thousands are, for each that is not; a look is at all that wait."""
+    loop = HandCrankedLoop()
+    looks = 0
+
+    class Watched(DeadlineSweep):
+        def _sweep(self) -> None:
+            nonlocal looks
+            looks += 1
+            super()._sweep()
+
+    sweep = Watched(loop.as_loop, loop, TICK_S)
+    for number in range(1, 1001):
+        sweep.pop(sweep.add(Entry(loop, loop.now_s + 10.0)))
+        loop.run_until(number / 10)
+    assert 9 <= looks <= 11
 
 
 def test_one_timer_serves_all_entries() -> None:

@@ -8,6 +8,7 @@ Rules
    knows where it is from.
 """
 
+from collections.abc import Iterable
 from enum import Enum
 
 import msgspec
@@ -39,7 +40,7 @@ Answer = Created | Found | Stored | StoreError | NoAnswer | None
 
 
 class Operation(msgspec.Struct, eq=False):
-    """One request and what became of it. Times are true ones, in virtual seconds."""
+    """One request and what became of it. Times are true ones, in seconds since the beginning."""
 
     number: int
     kind: Kind
@@ -120,3 +121,15 @@ class Operation(msgspec.Struct, eq=False):
                 return "?"
             case error:
                 return f"{type(error).__name__}: {error}"
+
+
+def timeline(
+    head: str,
+    document_id: bytes,
+    history: Iterable[Operation],
+    events: Iterable[tuple[float, str]],
+) -> str:
+    """All that was asked about a document, among what else happened, in order."""
+    lines = [(op.invoked_s, str(op)) for op in history if op.document_id == document_id]
+    lines += [(at_s, f"{at_s:.4f} {what}") for at_s, what in events]
+    return "\n".join([head, *(line for _, line in sorted(lines))])

@@ -15,6 +15,7 @@ I10  A create under the key of a deleted document, with w + w' > N, is refused.
 I11  What is read was created under that id, before.
 I17  What has expired is not read, nor is anything gone before it has; clocks may be wrong.
 I12  A create that was refused leaves no content on any disk, a refused delete no tombstone.
+I13, I14  What sessions promise: ``sessions``.
 I27  A machine that runs undisturbed answers by the deadline, whatever befalls the others.
 
 And once every fault is over and all replicas were repaired:
@@ -34,45 +35,38 @@ from math import inf
 from cluster.ids import DocumentId
 from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused
-from kvnode.record import Create, Record
+from kvnode.record import Record
 from kvnode.results import Stored
-from tests.simulation.atlas import Atlas
-from tests.simulation.history import Kind, NoAnswer, Operation, Refused
-from tests.simulation.invariants import DiskWatch, Violation
-from tests.simulation.machine import WALL_AHEAD_S
-from tests.simulation.ports import START_MS
-
-COPIES = 3
-#: Of any machine's wall clock, drift included.
-CLOCK_ERROR_S = WALL_AHEAD_S + 0.1
-#: Deadlines are looked at every 50 ms, by the coordinator and by the client's own process.
-LATE_S = 0.12
+from scripts.checker.evidence import Bounds, Evidence, Violation, created_after, expired_s
+from scripts.checker.history import Kind, NoAnswer, Operation, Refused
+from scripts.checker.sessions import judge_sessions
 
 
-def judge(history: list[Operation], watch: DiskWatch) -> Iterator[Violation]:
+def judge(history: list[Operation], evidence: Evidence) -> Iterator[Violation]:
     """Everything in a finished history that must not be."""
     documents: dict[bytes, list[Operation]] = {}
     for operation in history:
-        yield from _in_time(operation)
+        yield from _in_time(operation, evidence.bounds)
         if operation.document_id is not None:
             documents.setdefault(operation.document_id, []).append(operation)
     origins = _origins(history)
-    yield from _refusals_without_effect(origins, history, watch)
+    yield from _refusals_without_effect(origins, history, evidence)
+    yield from judge_sessions(history, evidence)
     for document_id, operations in documents.items():
-        for what in _document(operations, origins, watch):
+        for what in _document(operations, origins, evidence):
             yield Violation(*what, document_id)
-        for what in _expiry(operations, watch):
+        for what in _expiry(operations, evidence):
             yield Violation(*what, document_id)
-        for what in _guesses(document_id, operations, watch):
+        for what in _guesses(document_id, operations, evidence):
             yield Violation(*what, document_id)
-        for what in _resurrections(document_id, operations, watch):
+        for what in _resurrections(document_id, operations, evidence):
             yield Violation(*what, document_id)
 
 
 def judge_converged(
     history: list[Operation],
     stored: Callable[[DocumentId], list[Record | None]],
-    watch: DiskWatch,
+    evidence: Evidence,
     now_s: float,
 ) -> Iterator[Violation]:
     """Everything that must not be once every fault is over and all replicas were repaired.
@@ -84,17 +78,18 @@ def judge_converged(
     deletes = [op for op in history if op.kind is Kind.DELETE]
     deleted = {op.document_id for op in deletes}
     for op in history:
-        if op.document_id is None or op.document_id in watch.atlas.lost:
+        if op.document_id is None or op.document_id in evidence.atlas.lost:
             continue
         held = stored(op.document_id)
-        expired = now_s >= expired_s(op, watch)[0]
-        purged_s = watch.purged_s.get(op.document_id, inf)
-        lasts = op.document_id not in deleted and now_s < expired_s(op, watch)[0]
+        expired = now_s >= expired_s(op.document_id, evidence)[0]
+        purged_s = evidence.purged_s.get(op.document_id, inf)
+        lasts = op.document_id not in deleted and now_s < expired_s(op.document_id, evidence)[0]
         lost = any(record is None or record.create is None for record in held)
         live = any(
             purged_s == inf
             if record is None
-            else record.tombstone is None and not created_after(record.create, purged_s)
+            else record.tombstone is None
+            and not created_after(record.create, purged_s, evidence.bounds)
             for record in held
         )
         if isinstance(op.answer, Created | Found) and lasts and lost:
@@ -104,24 +99,17 @@ def judge_converged(
             yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
 
 
-def created_after(create: Create | None, purged_s: float) -> bool:
-    """A key is free again once its document was purged, also for a create that was stuck."""
-    return (
-        create is not None and create.created_at_ms > START_MS + (purged_s - CLOCK_ERROR_S) * 1000
-    )
-
-
 def _document(
     operations: list[Operation],
     origins: dict[str, list[Operation]],
-    watch: DiskWatch,
+    evidence: Evidence,
 ) -> Iterator[tuple[str, str]]:
     creates = [op for op in operations if op.kind is Kind.CREATE]
     deletes = [op for op in operations if op.kind is Kind.DELETE]
     found = [op for op in operations if isinstance(op.answer, Found)]
-    yield from _absences(creates, deletes, operations, watch)
-    yield from _deletes(deletes, creates, found, watch.atlas)
-    yield from _bodies(creates, found, watch.atlas)
+    yield from _absences(creates, deletes, operations, evidence)
+    yield from _deletes(deletes, creates, found, evidence)
+    yield from _bodies(creates, found, evidence)
     for op in found:
         assert isinstance(op.answer, Found)
         content = op.answer.create.content.decode()
@@ -138,91 +126,95 @@ def _absences(
     creates: list[Operation],
     deletes: list[Operation],
     operations: list[Operation],
-    watch: DiskWatch,
+    evidence: Evidence,
 ) -> Iterator[tuple[str, str]]:
     acknowledged = [op for op in creates if op.acknowledged]
+    copies = evidence.bounds.copies
     for op in operations:
         assert op.document_id is not None
-        purged_s = watch.purged_s.get(op.document_id, inf)
-        over = op.answered_s is None or op.answered_s >= min(purged_s, expired_s(op, watch)[0])
+        purged_s = evidence.purged_s.get(op.document_id, inf)
+        over = op.answered_s is None or op.answered_s >= min(
+            purged_s, expired_s(op.document_id, evidence)[0]
+        )
         if over:
             continue
         if isinstance(op.answer, DocumentNotFound):
             for create in acknowledged:
-                if _after(op, create) and _left(create, watch.atlas) + op.answer.acked > COPIES:
+                if _after(op, create) and _left(create, evidence, op) + op.answer.acked > copies:
                     yield "I1", f"absent: {op}, after {create}"
         gone = isinstance(op.answer, DocumentDeleted | KeyDeleted)
         if gone and all(_after(delete, op) for delete in deletes):
             yield "I1", f"nobody had deleted it: {op}"
 
 
-def _expiry(operations: list[Operation], watch: DiskWatch) -> Iterator[tuple[str, str]]:
+def _expiry(operations: list[Operation], evidence: Evidence) -> Iterator[tuple[str, str]]:
     for op in operations:
-        if isinstance(op.answer, Found) and op.invoked_s > expired_s(op, watch)[1]:
+        if isinstance(op.answer, Found) and op.invoked_s > expired_s(op.document_id, evidence)[1]:
             yield "I17", f"read after its time had passed: {op}"
 
 
-def expired_s(operation: Operation, watch: DiskWatch) -> tuple[float, float]:
-    """The true times at which the first and the last clock says that a document has expired."""
-    expires_ms = watch.expires_ms.get(operation.document_id or b"")
-    if expires_ms is None:
-        return inf, inf
-    expires_s = (expires_ms - START_MS) / 1000
-    return expires_s - CLOCK_ERROR_S, expires_s + CLOCK_ERROR_S
-
-
-def _left(write: Operation, atlas: Atlas) -> int:
-    """Of the replicas that had a write, those whose copy was not destroyed."""
-    if write.document_id in atlas.lost:
+def _left(write: Operation, evidence: Evidence, later: Operation) -> int:
+    """Of the replicas that had a write, those whose copy was not destroyed before another one."""
+    if write.document_id in evidence.atlas.lost:
         return 0
-    return write.replicas - atlas.destroyed_since(write.document_id or b"", write.invoked_s)
+    if (write.answered_s or inf) <= evidence.level_s <= later.invoked_s:
+        return evidence.bounds.copies
+    destroyed = evidence.atlas.destroyed_since(write.document_id or b"", write.invoked_s)
+    return write.replicas - destroyed
 
 
 def _guesses(
-    document_id: bytes, operations: list[Operation], watch: DiskWatch
+    document_id: bytes, operations: list[Operation], evidence: Evidence
 ) -> Iterator[tuple[str, str]]:
+    copies = evidence.bounds.copies
     for op in operations:
         if isinstance(op.answer, DocumentNotFound):
-            if op.answer.acked < max(op.quorums.read, COPIES // 2 + 1):
+            if op.answer.acked < max(op.quorums.read, copies // 2 + 1):
                 yield "I2", f"too few said so: {op}"
             assert op.answered_s is not None
-            holders = watch.holders_during(document_id, op.invoked_s, op.answered_s)
-            if len(holders) + op.answer.acked > COPIES:
+            holders = evidence.holders_during(document_id, op.invoked_s, op.answered_s)
+            if len(holders) + op.answer.acked > copies:
                 yield "I2", f"{holders} had it: {op}"
 
 
 def _resurrections(
-    document_id: bytes, operations: list[Operation], watch: DiskWatch
+    document_id: bytes, operations: list[Operation], evidence: Evidence
 ) -> Iterator[tuple[str, str]]:
-    purged_s = watch.purged_s.get(document_id)
+    gone_s = evidence.gone_s.get(document_id)
     for op in operations:
-        if not isinstance(op.answer, Found) or purged_s is None or op.invoked_s <= purged_s:
+        if not isinstance(op.answer, Found) or gone_s is None or op.invoked_s <= gone_s:
             continue
-        if not created_after(op.answer.create, purged_s):
+        purged_s = evidence.purged_s.get(document_id, gone_s)
+        if not created_after(op.answer.create, purged_s, evidence.bounds):
             yield "I4", f"back after it was purged: {op}"
 
 
 def _deletes(
-    deletes: list[Operation], creates: list[Operation], found: list[Operation], atlas: Atlas
+    deletes: list[Operation], creates: list[Operation], found: list[Operation], evidence: Evidence
 ) -> Iterator[tuple[str, str]]:
+    copies = evidence.bounds.copies
     for delete in deletes:
         if not delete.acknowledged:
             continue
-        left = _left(delete, atlas)
         for op in found:
             assert isinstance(op.answer, Found)
-            strict = not op.quorums.sloppy and left + op.answer.fetched.answered > COPIES
+            left = _left(delete, evidence, op)
+            strict = not op.quorums.sloppy and left + op.answer.fetched.answered > copies
             if strict and _after(op, delete):
                 yield "I3", f"still there: {op}, after {delete}"
         for op in creates:
-            if op.acknowledged and _after(op, delete) and left + op.replicas > COPIES:
+            left = _left(delete, evidence, op)
+            if op.acknowledged and _after(op, delete) and left + op.replicas > copies:
                 yield "I10", f"created again: {op}, after {delete}"
 
 
 def _bodies(
-    creates: list[Operation], found: list[Operation], atlas: Atlas
+    creates: list[Operation], found: list[Operation], evidence: Evidence
 ) -> Iterator[tuple[str, str]]:
-    if not creates or not strong(creates, atlas.destroyed_since(creates[0].document_id or b"", 0)):
+    if not creates:
+        return
+    destroyed = evidence.atlas.destroyed_since(creates[0].document_id or b"", 0)
+    if not _strong(creates, evidence.bounds.copies, destroyed):
         return
     acknowledged = [op for op in creates if op.acknowledged]
     contents = {op.content for op in acknowledged}
@@ -236,42 +228,42 @@ def _bodies(
             return
 
 
-def strong(creates: Iterable[Operation], destroyed: int = 0) -> bool:
+def _strong(creates: Iterable[Operation], copies: int, destroyed: int) -> bool:
     """Whether one body is promised: there is no key, or all W under it are a majority."""
-    return all(op.key is None or op.quorums.write - destroyed > COPIES // 2 for op in creates)
+    return all(op.key is None or op.quorums.write - destroyed > copies // 2 for op in creates)
 
 
-def _in_time(operation: Operation) -> Iterator[Violation]:
+def _in_time(operation: Operation, bounds: Bounds) -> Iterator[Violation]:
     if operation.disturbed or isinstance(operation.answer, Refused):
         return
     answered_s = operation.answered_s
-    late = answered_s is None or answered_s > operation.deadline_s + LATE_S
+    late = answered_s is None or answered_s > operation.deadline_s + bounds.late_s
     if late or isinstance(operation.answer, NoAnswer):
         yield Violation("I27", f"not in time: {operation}", operation.document_id)
 
 
 def _refusals_without_effect(
-    origins: dict[str, list[Operation]], history: list[Operation], watch: DiskWatch
+    origins: dict[str, list[Operation]], history: list[Operation], evidence: Evidence
 ) -> Iterator[Violation]:
     for content, creates in origins.items():
-        stored_as = watch.contents.get(content.encode())
-        if stored_as is not None and not any(map(_may_store, creates)):
+        stored_as = evidence.contents.get(content.encode())
+        if stored_as is not None and not any(_may_store(op, evidence) for op in creates):
             refused = "; ".join(map(str, creates))
             yield Violation("I12", f"refused and stored: {refused}", stored_as)
     deletes = [op for op in history if op.kind is Kind.DELETE]
     effective = {op.document_id for op in deletes if not op.refused}
     for op in deletes:
-        if op.document_id in watch.deleted and op.document_id not in effective:
+        if op.document_id in evidence.deleted and op.document_id not in effective:
             yield Violation("I12", f"refused and deleted: {op}", op.document_id)
 
 
-def _may_store(create: Operation) -> bool:
+def _may_store(create: Operation, evidence: Evidence) -> bool:
     """Whether a create's content may be on a disk after its answer.
 
     One that a delete overtakes is stored, perhaps read, and then answered with KeyDeleted. In the
     weak mode a body is stored before anybody knows of another one.
     """
-    weak = create.quorums.write <= COPIES // 2
+    weak = create.quorums.write <= evidence.bounds.copies // 2
     return (
         not create.refused
         or isinstance(create.answer, KeyDeleted)

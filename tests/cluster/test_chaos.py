@@ -1,0 +1,50 @@
+"""A short chaos run: real processes behind proxies, real clients, the judge over it all."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from scripts.chaos.arena import Arena
+from scripts.chaos.plan import Fault, Kind
+from scripts.chaos.report import write_report
+from scripts.chaos.run import Options, Outcome, Run
+
+pytestmark = pytest.mark.cluster
+
+PLAN = (
+    Fault(1.0, Kind.KILL, ("a2",), 1.0),
+    Fault(3.5, Kind.HALVES, ("a3",), 2.0),
+    Fault(4.0, Kind.CORRUPT, ("a1",), 1.0),
+)
+#: The last answers, the first second after healing, and a report come on top.
+DURATION_S = 7.0
+
+
+async def _play(directory: Path) -> Outcome:
+    arena = Arena(directory, 3, seed=1)
+    try:
+        options = Options(seed=1, nodes=3, duration_s=DURATION_S, plan=PLAN, rate=100.0)
+        return await Run(options, arena, print).play()
+    finally:
+        await arena.close()
+
+
+def test_a_kill_and_a_partition_cost_no_document_and_bring_none_back(tmp_path: Path) -> None:
+    """The same as ``make chaos``, but short: what it needs is there, and it finds nothing wrong."""
+    outcome = asyncio.run(_play(tmp_path))
+
+    assert outcome.violations == []
+    assert [band.what for band in outcome.bands] == ["kill a2", "halves a3", "corrupt a1"]
+    assert outcome.looks[-1].reasons == []
+    assert outcome.verdict.acknowledged > 100
+    met = {type(operation.answer).__name__ for operation in outcome.history}
+    assert met >= {"Created", "Found", "Stored", "DocumentDeleted", "DocumentNotFound"}
+
+    page = write_report(outcome, tmp_path / "report", ["nothing"])
+    assert "PASSED" in page.read_text(encoding="utf-8")
+    assert {path.name for path in page.parent.iterdir()} == {
+        "report.html",
+        "plan.toml",
+        *(f"{name}{theme}.png" for name in ("run", "healing") for theme in ("", "-dark")),
+    }

@@ -355,10 +355,16 @@ class DocumentService:
             region=self._region,
             now_ms=self._clock.wall_ms(),
             retention_ms=self._retention_ms,
+            clock_skew_ms=self._clock_skew_ms,
         )
 
     def _gone(self, record: Record | None) -> Known:
-        return gone(record, region=self._region, now_ms=self._clock.wall_ms())
+        return gone(
+            record,
+            region=self._region,
+            now_ms=self._clock.wall_ms(),
+            clock_skew_ms=self._clock_skew_ms,
+        )
 
     def _is_over(self, known: Known) -> bool:
         """Whether the document may have been purged by now, by anybody's clock."""

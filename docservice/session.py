@@ -7,7 +7,8 @@ Rules
 2. Whoever serves a read with a token gives no older answer than the token knows of: after a
    document its document or its deletion, after a deletion never the document.
 3. Deleted is final. A key whose document was purged may be used again: what was created after
-   ``until_ms`` is another life, and the later life counts.
+   ``until_ms`` is another life, and the later life counts. Two clocks differ by at most
+   ``clock_skew_ms``: what was deleted was created no later than that after its deletion.
 4. The SIGHTINGS_MAX documents seen last are kept. Older ones are forgotten, and promised nothing.
 5. A token is authenticated, not secret: it holds ids that its client knows anyway. Nobody who lacks
    the cluster's secret can make one, or change one bit of it.
@@ -79,24 +80,29 @@ class Known(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return self.deleted and create.created_at_ms <= self.until_ms
 
 
-def shown(create: Create, *, region: bytes, now_ms: int, retention_ms: int) -> Known:
+def shown(
+    create: Create, *, region: bytes, now_ms: int, retention_ms: int, clock_skew_ms: int
+) -> Known:
     """A document was shown to the client, or was created by it."""
-    until_ms = create.created_at_ms + retention_ms
+    until_ms = create.created_at_ms + max(retention_ms, clock_skew_ms)
     if create.expires_at_ms != NEVER_MS:
         until_ms = min(until_ms, create.expires_at_ms)
     head = create.checksum[: Sighting.HEAD_BYTES]
     return Known(False, region, _seconds(now_ms), until_ms, create.created_at_ms, head)
 
 
-def gone(record: Record | None, *, region: bytes, now_ms: int) -> Known:
+def gone(record: Record | None, *, region: bytes, now_ms: int, clock_skew_ms: int) -> Known:
     """The client was told that a document is deleted, or deleted it.
 
     ``record`` is why, as far as it is known: what holds a tombstone, or has expired.
     """
-    until_ms = now_ms
-    if record is not None and record.tombstone is not None:
-        until_ms = record.tombstone.delete_at_ms
-    elif record is not None and record.create is not None:
+    if record is None:
+        until_ms = now_ms + clock_skew_ms
+    elif record.tombstone is not None:
+        tombstone = record.tombstone
+        until_ms = max(tombstone.delete_at_ms, tombstone.deleted_at_ms + clock_skew_ms)
+    else:
+        assert record.create is not None
         until_ms = max(record.create.expires_at_ms, record.create.created_at_ms)
     return Known(True, region, _seconds(now_ms), until_ms)
 

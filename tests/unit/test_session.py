@@ -29,6 +29,7 @@ SECRET = bytes(range(32))
 TOKENS = Tokens(SECRET)
 REGION = region_tag("north")
 RETENTION_MS = 100
+SKEW_MS = 30
 
 # Few ids that share bytes, so that rows are mistaken for each other where they can be.
 ids = st.sampled_from([bytes(16), bytes([1] * 16), bytes([0] * 15 + [1]), bytes([1] + [0] * 15)])
@@ -77,8 +78,14 @@ def session_of(notes: list[tuple[bytes, Known]]) -> Session:
 def knowledge(record: Record, now_ms: int) -> Known:
     """What a client knows that was shown a record, as ACTIVE or as deleted."""
     if record.create is not None and record.tombstone is None:
-        return shown(record.create, region=REGION, now_ms=now_ms, retention_ms=RETENTION_MS)
-    return gone(record, region=REGION, now_ms=now_ms)
+        return shown(
+            record.create,
+            region=REGION,
+            now_ms=now_ms,
+            retention_ms=RETENTION_MS,
+            clock_skew_ms=SKEW_MS,
+        )
+    return gone(record, region=REGION, now_ms=now_ms, clock_skew_ms=SKEW_MS)
 
 
 # What is known.
@@ -126,18 +133,45 @@ def test_a_key_that_is_used_again_after_a_purge_is_another_document() -> None:
     """The session that knew of the deletion takes the later life, and only that one."""
     old = Create(b"old", 10, NEVER_MS, hashlib.sha256(b"old").digest())
     new = Create(b"new", 500, NEVER_MS, hashlib.sha256(b"new").digest())
-    deletion = gone(Record(old, Tombstone(20, 120)), region=REGION, now_ms=20)
-    rebirth = shown(new, region=REGION, now_ms=500, retention_ms=RETENTION_MS)
+    deletion = gone(
+        Record(old, Tombstone(20, 120)), region=REGION, now_ms=20, clock_skew_ms=SKEW_MS
+    )
+    rebirth = shown(
+        new, region=REGION, now_ms=500, retention_ms=RETENTION_MS, clock_skew_ms=SKEW_MS
+    )
 
     assert deletion.forbids(old)
     assert not deletion.forbids(new)
     assert join(deletion, rebirth) == join(rebirth, deletion) == rebirth
 
 
+@given(creates, st.integers(-SKEW_MS, SKEW_MS), st.integers(0, 10), st.booleans())
+def test_clocks_that_differ_make_no_other_life(
+    create: Create, ahead_ms: int, retention_ms: int, told: bool
+) -> None:
+    """Regression: a clock that was behind dated a deletion before the create.
+
+    Retention may be as short as it likes; simulated histories have it shorter than clocks differ.
+    """
+    create = Create(create.content, create.created_at_ms + SKEW_MS, NEVER_MS, create.checksum)
+    now_ms = create.created_at_ms + ahead_ms
+    record = None if told else Record(tombstone=Tombstone(now_ms, now_ms + retention_ms))
+    deletion = gone(record, region=REGION, now_ms=now_ms, clock_skew_ms=SKEW_MS)
+    assert deletion.forbids(create)
+
+    other = Create(b"other", now_ms, NEVER_MS, hashlib.sha256(b"other").digest())
+    lives = [
+        shown(one, region=REGION, now_ms=0, retention_ms=retention_ms, clock_skew_ms=SKEW_MS)
+        for one in (create, other)
+    ]
+    assert join(*lives).created_at_ms == min(create.created_at_ms, now_ms)
+    assert join(deletion, lives[0]).deleted
+
+
 @given(creates)
 def test_a_document_that_ends_by_itself_is_known_until_then(create: Create) -> None:
     """Later its absence proves nothing: it may have been removed."""
-    known = shown(create, region=REGION, now_ms=0, retention_ms=RETENTION_MS)
+    known = shown(create, region=REGION, now_ms=0, retention_ms=RETENTION_MS, clock_skew_ms=SKEW_MS)
     purge_ms = create.created_at_ms + RETENTION_MS
     assert known.until_ms == min(purge_ms, create.expires_at_ms or purge_ms)
 

@@ -28,7 +28,6 @@ from typing import Final, Self
 
 import msgspec
 
-from cluster.ids import DOCUMENT_ID_BYTES
 from kvnode.record import NEVER_MS, Create, Record, Sighting
 
 SIGHTINGS_MAX: Final = 32
@@ -125,47 +124,52 @@ def region_tag(region: str) -> bytes:
 
 
 class Session:
-    """What one client has seen. A request brings it along, and ``note`` adds to it."""
+    """What one client has seen: what its request brought, and what ``note`` adds to it.
 
-    __slots__ = ("rows",)
+    What was brought is known until the request is over, however much is noted meanwhile.
+    """
+
+    __slots__ = ("_brought", "_noted")
 
     def __init__(self, rows: bytes = b"") -> None:
-        self.rows = rows
+        self._brought = rows
+        self._noted = b""
 
     def known(self, document_id: bytes) -> Known | None:
         """What it knows of a document."""
-        at = self._find(document_id)
-        return Known(*_ROW.unpack_from(self.rows, at)[1:]) if at >= 0 else None
+        for rows in (self._noted, self._brought):
+            at = _find(rows, document_id)
+            if at >= 0:
+                return Known(*_ROW.unpack_from(rows, at)[1:])
+        return None
 
     def note(self, document_id: bytes, known: Known) -> None:
         """Join what the client is about to be told to what it knows; now it is the newest."""
-        rows = self.rows
-        if rows:
-            at = self._find(document_id)
-            if at >= 0:
-                known = join(Known(*_ROW.unpack_from(rows, at)[1:]), known)
-                rows = rows[:at] + rows[at + _ROW.size :]
-            elif len(rows) == _ROWS_BYTES_MAX:
-                rows = rows[: -_ROW.size]
-        self.rows = _pack(document_id, known) + rows
+        before = self.known(document_id)
+        if before is not None:
+            known = join(before, known)
+        rest = _without(self._noted, document_id)[: _ROWS_BYTES_MAX - _ROW.size]
+        self._noted = _pack(document_id, known) + rest
 
     def add(self, other: Self) -> None:
-        """Join what another session knows; the newest sightings of both are kept."""
+        """Join what the client brought besides."""
         known_by_id: dict[bytes, Known] = {}
-        for rows in (self.rows, other.rows):
+        for rows in (self._brought, other._brought):
             for document_id, *fields in _ROW.iter_unpack(rows):
                 known, before = Known(*fields), known_by_id.get(document_id)
                 known_by_id[document_id] = known if before is None else join(before, known)
         newest = sorted(known_by_id.items(), key=lambda item: (-item[1].seen_s, item[0]))
-        self.rows = b"".join(_pack(*item) for item in newest[:SIGHTINGS_MAX])
+        self._brought = b"".join(_pack(*item) for item in newest)
 
-    def _find(self, document_id: bytes) -> int:
-        """Where its row starts, or -1: the same bytes may stand across two rows, too."""
-        assert len(document_id) == DOCUMENT_ID_BYTES
-        at = self.rows.find(document_id)
-        while at > 0 and at % _ROW.size:
-            at = self.rows.find(document_id, at + 1)
-        return at
+    @property
+    def rows(self) -> bytes:
+        """What fits into a token: what was noted, and the newest of what was brought."""
+        rows = self._brought
+        if not rows:
+            return self._noted
+        for document_id, *_ in _ROW.iter_unpack(self._noted):
+            rows = _without(rows, document_id)
+        return (self._noted + rows)[:_ROWS_BYTES_MAX]
 
 
 class Tokens:
@@ -225,6 +229,19 @@ class Tokens:
 
 def _when(known: Known) -> tuple[int, int, bytes]:
     return -known.seen_s, known.until_ms, known.region
+
+
+def _find(rows: bytes, document_id: bytes) -> int:
+    """Where its row starts, or -1: the same bytes may stand across two rows, too."""
+    at = rows.find(document_id)
+    while at > 0 and at % _ROW.size:
+        at = rows.find(document_id, at + 1)
+    return at
+
+
+def _without(rows: bytes, document_id: bytes) -> bytes:
+    at = _find(rows, document_id)
+    return rows[:at] + rows[at + _ROW.size :] if at >= 0 else rows
 
 
 def _pack(document_id: bytes, known: Known) -> bytes:

@@ -248,9 +248,10 @@ class AsyncClient:
                 for index in pending:
                     results[index] = error
                 break
-            self._note([one.id for one in found if isinstance(one, CreatedDocument)], answer)
             for index, result in zip(pending, found, strict=True):
                 results[index] = result
+            shown = [index for index in pending if wire.shows(results[index])]
+            self._note([wire.id_of(operations[i], results[i]) for i in shown], answer)
             errors = {index: results[index] for index in pending}
             pending = [
                 index
@@ -310,10 +311,13 @@ class AsyncClient:
             raise
         self._endpoints.answered(endpoint, loop.time() - began_s)
         answer = msgspec.structs.replace(answer, brought=headers.get("Stele-Session", ""))
-        self._note(request.document_ids, answer)
         if answer.status < 300:
+            if not request.is_bulk:
+                self._note(request.document_ids, answer)
             return answer
         error = wire.error_in(answer)
+        if wire.shows(error):
+            self._note(request.document_ids, answer)
         if error.retry_after_s:
             self._endpoints.rests(endpoint, loop.time() + error.retry_after_s)
         raise error

@@ -5,7 +5,8 @@ Rules
 1. The token of an answer is kept for the documents that the answer was about, and sent with the
    next request about one of them. So tokens stay small, and requests that run at the same time
    do not take each other's away.
-   A token takes the place of those that its request had brought: it knows what they knew.
+   A token takes the place of those that its request had brought: it knows what they knew of that
+   document.
 2. The DOCUMENTS_MAX documents asked for last are remembered.
 3. A token is opaque: it is never looked into.
 """
@@ -38,14 +39,17 @@ class Session:
     @property
     def token(self) -> str:
         """What this session has seen, for another one to go on with: the newest that fits."""
-        return self.header(reversed(self._tokens))
+        return self._header(reversed(self._tokens), HEADER_CHARS_MAX // 2)
 
     def header(self, document_ids: Iterable[str]) -> str:
         """The tokens to send with a request about these documents; empty when there are none."""
+        return self._header(document_ids, HEADER_CHARS_MAX)
+
+    def _header(self, document_ids: Iterable[str], chars_max: int) -> str:
         chosen = dict.fromkeys(self._inherited)
         for document_id in document_ids:
             wider = {**chosen, **dict.fromkeys(self._tokens.get(document_id, ()))}
-            if not _fits(wider):
+            if not _fits(wider, chars_max):
                 break
             chosen = wider
         return ",".join(chosen)
@@ -57,8 +61,6 @@ class Session:
 
     def note(self, document_ids: Iterable[str], token: str, brought: str) -> None:
         """Keep the token of an answer about these documents, whose request brought others."""
-        if len(self._inherited) > 1:
-            self._inherited = [token]  # each request brings them all; this is their sum
         known = brought.split(",")
         for document_id in document_ids:
             before = self._tokens.pop(document_id, ())
@@ -68,5 +70,5 @@ class Session:
             del self._tokens[next(iter(self._tokens))]
 
 
-def _fits(tokens: Mapping[str, None]) -> bool:
-    return len(tokens) <= TOKENS_MAX and sum(len(token) + 1 for token in tokens) <= HEADER_CHARS_MAX
+def _fits(tokens: Mapping[str, None], chars_max: int = HEADER_CHARS_MAX) -> bool:
+    return len(tokens) <= TOKENS_MAX and sum(len(token) + 1 for token in tokens) <= chars_max

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from docservice.client.errors import NoAnswer, NotStele, Problem, SteleError, error_of
+from docservice.client.errors import Deleted, NoAnswer, NotStele, Problem, SteleError, error_of
 from docservice.client.model import CreatedDocument, Document, How, NewDocument
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | None = None
     #: Documents that it is about, as far as they have ids.
     document_ids: tuple[str, ...] = ()
+    is_bulk: bool = False
     key: str | None = None
 
 
@@ -86,6 +87,7 @@ def bulk_request(operations: Sequence[Operation], how: How) -> Request:
         target=f"/documents/_bulk{_query(how)}",
         body=msgspec.json.encode({"operations": operations}),
         document_ids=tuple(one["id"] for one in operations if "id" in one),
+        is_bulk=True,
     )
 
 
@@ -132,6 +134,17 @@ def results_in(answer: Answer, count: int) -> list[Result]:
     if len(results) != count:
         raise NotStele(f"{len(results)} results came for {count} operations")
     return [_result(result) for result in results]
+
+
+def shows(result: Result) -> bool:
+    """Whether it says what a document is, so that its answer's session token knows that."""
+    return not isinstance(result, SteleError) or isinstance(result, Deleted)
+
+
+def id_of(operation: Operation, result: Result) -> str:
+    """The document that an operation was about; its result says it of a create."""
+    document_id: str = result.id if isinstance(result, CreatedDocument) else operation["id"]
+    return document_id
 
 
 def error_in(answer: Answer) -> SteleError:

@@ -18,6 +18,7 @@ from docservice.client import AsyncClient, How, NewDocument, NoAnswer, NotStele,
 from docservice.client.endpoints import Endpoints
 from docservice.client.errors import (
     PROBLEM_CLASSES,
+    CorruptRecord,
     Deleted,
     Overloaded,
     ProblemError,
@@ -191,7 +192,11 @@ def test_what_may_have_been_done_is_never_called_undone() -> None:
 @given(st.floats(0.05, 30), st.lists(st.sampled_from("src"), min_size=1, max_size=3))
 def test_a_request_ends_by_its_deadline(deadline_s: float, how: list[str]) -> None:
     """Whatever servers do: hang, refuse, or say that they have too much to do."""
-    says: dict[str, Answer | Callable[[], SteleError]] = {"s": silent, "r": refusing, "c": problem("overloaded", retry_after="1")}
+    says: dict[str, Answer | Callable[[], SteleError]] = {
+        "s": silent,
+        "r": refusing,
+        "c": problem("overloaded", retry_after="1"),
+    }
     servers = Servers(**{f"s{i}": always(says[one]) for i, one in enumerate(how)})
     client = AsyncClient([*servers._say], deadline_s=deadline_s)
 
@@ -316,11 +321,13 @@ def test_how_and_trace_are_passed_on() -> None:
 
 
 def test_a_session_brings_back_what_came_with_its_answers() -> None:
-    """The token of the last answer about a document, also when that was a refusal."""
+    """The token of the last answer that said what a document is, also that it is deleted."""
     servers = Servers(
         a=in_turn(
             found(stele_session="one"), found(stele_session="two"),
-            problem("deleted", stele_session="three"), found(stele_session="four"),
+            problem("deleted", stele_session="three"),
+            problem("corrupt-record", stele_session="shows nothing"),
+            found(stele_session="four"),
         )
     )  # fmt: skip
 
@@ -330,13 +337,15 @@ def test_a_session_brings_back_what_came_with_its_answers() -> None:
             await client.get(ID)
             with pytest.raises(Deleted):
                 await client.get(ID)
+            with pytest.raises(CorruptRecord):
+                await client.get(ID)
             await client.get(ID)
             assert session.token == "four"
         await client.get(ID)
 
     play(servers, calls)
     sent = [headers.get("Stele-Session") for *_, headers in servers.tries]
-    assert sent == [None, "one", "two", "three", None]
+    assert sent == [None, "one", "two", "three", "three", None]
 
 
 def test_requests_at_the_same_time_do_not_forget_each_others_answers() -> None:

@@ -220,8 +220,19 @@ def test_of_many_sessions_the_newest_sightings_are_kept() -> None:
     old = session_of([(bytes([n] * 16), at(1)) for n in range(SIGHTINGS_MAX)])
     new = session_of([(bytes([n + 100] * 16), at(2)) for n in range(5)])
     both = TOKENS.read(f"{TOKENS.write(old)},{TOKENS.write(new)}")
-    assert len(both.rows) == len(old.rows)
-    assert all(both.known(bytes([n + 100] * 16)) for n in range(5))
+    assert all(both.known(bytes([n] * 16)) for n in range(SIGHTINGS_MAX)), "while it is served"
+    after = TOKENS.read(TOKENS.write(both))
+    assert len(after.rows) == len(old.rows)
+    assert all(after.known(bytes([n + 100] * 16)) for n in range(5))
+
+
+def test_what_a_request_brought_is_known_to_its_end() -> None:
+    """Regression: a thousand creates before a read in one request made the session forget it."""
+    brought = TOKENS.read(TOKENS.write(session_of([(bytes(16), KNOWN)])))
+    for number in range(1, 100):
+        brought.note(bytes([number] * 16), KNOWN)
+    assert brought.known(bytes(16)) == KNOWN
+    assert TOKENS.read(TOKENS.write(brought)).known(bytes(16)) is None
 
 
 # Tokens.

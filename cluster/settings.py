@@ -16,6 +16,7 @@ PARTITIONS_MAX: Final = 4096
 _PositiveSeconds = Annotated[float, Meta(gt=0)]
 _Bytes = Annotated[int, Meta(ge=0)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
+_PortOrNone = Annotated[int, Meta(ge=0, le=65535)]
 _Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
 #: A count of replicas, or its name.
 Quorum = Literal["one", "quorum", "all"] | Annotated[int, Meta(ge=1)]
@@ -76,6 +77,11 @@ class LifecycleSettings(_Table, frozen=True, kw_only=True):
     #: Assumed bound on how far two nodes' clocks differ.
     clock_skew_max_s: Annotated[float, Meta(ge=0)] = 5.0
 
+    @property
+    def clock_skew_told_s(self) -> float:
+        """From here on operators hear that clocks differ: in time to do something about it."""
+        return self.clock_skew_max_s / 2
+
 
 class AntiEntropySettings(_Table, frozen=True, kw_only=True):
     """``[antientropy]``: comparing replicas in the background."""
@@ -103,6 +109,19 @@ class HttpSettings(_Table, frozen=True, kw_only=True):
     connections_max: Annotated[int, Meta(ge=1)] = 1024
     #: Requests being served at once, beyond which 429 is answered.
     requests_max: Annotated[int, Meta(ge=1)] = 4096
+
+
+class EdgeSettings(_Table, frozen=True, kw_only=True):
+    """``[edge]``: the load balancer in front of the nodes."""
+
+    host: str = "127.0.0.1"
+    #: One URL for clients; the ports after it are one for each region. 0: no edge is started.
+    port: _PortOrNone = 0
+    #: The balancer's own statistics.
+    admin_port: _PortOrNone = 0
+    #: How long a node that stops serves on after ``/readyz`` says so. Longer than any balancer
+    #: takes to notice.
+    drain_s: Annotated[float, Meta(ge=0)] = 2.0
 
 
 class NodeSettings(_Table, frozen=True, kw_only=True):
@@ -136,6 +155,7 @@ class ClusterSettings(_Table, frozen=True, kw_only=True):
     lifecycle: LifecycleSettings = LifecycleSettings()
     gossip: GossipSettings = GossipSettings()
     http: HttpSettings = HttpSettings()
+    edge: EdgeSettings = EdgeSettings()
     node: tuple[NodeSettings, ...]
 
     def region_nodes(self, region: str) -> tuple[NodeSettings, ...]:

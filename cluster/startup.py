@@ -1,15 +1,16 @@
-"""Bringing node processes to readiness: made once, started, watched until they serve.
+"""Bringing processes to readiness: made once, started, watched until they serve.
 
 Rules
 -----
 1. A node's directory is made when the cluster is created, or replaced at an operator's word. A node
    that finds its directory missing has lost its disk, and must not come back unasked.
-2. A node that ends while it is waited for is reported with the last line that it logged.
+2. A process that ends while it is waited for is reported with the last line that it logged.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from cluster import processes
 from cluster.interrupts import Interrupts
-from cluster.operations import NoAnswer, readiness
+from cluster.operations import NoAnswer, Readiness, readiness
 from cluster.processes import NodeProcess
 from cluster.settings import NodeSettings
 from cluster.vardir import VarDirectory
@@ -31,24 +32,26 @@ class LaunchError(Exception):
 
 
 @dataclass(slots=True)
-class StartingNode:
-    """A process on its way to readiness."""
+class Starting:
+    """A node or the edge on its way to readiness."""
 
-    node: NodeSettings
+    id: str
     process: NodeProcess
     log: Path
     #: Length of the log before this start.
     logged_bytes: int
-    #: Why the node does not serve yet; None once it does.
+    #: Asks it, with a timeout in seconds. Raises NoAnswer.
+    ask: Callable[[float], Readiness]
+    #: Why it does not serve yet; None once it does.
     unready: str | None = "no answer yet"
 
     def observe(self) -> None:
-        """Ask the node. Raises LaunchError when its process has ended."""
+        """Ask it. Raises LaunchError when its process has ended."""
         if not self.process.is_alive():
             words = processes.last_words(self.log, self.logged_bytes) or "it said nothing"
-            raise LaunchError(f"node {self.node.id} ended at its start: {words} (log {self.log})")
+            raise LaunchError(f"{self.id} ended at its start: {words} (log {self.log})")
         try:
-            answer = readiness(self.node, _PROBE_TIMEOUT_S)
+            answer = self.ask(_PROBE_TIMEOUT_S)
         except NoAnswer:
             return
         self.unready = None if answer.ready else ", ".join(answer.reasons) or "not ready"
@@ -88,17 +91,25 @@ def initialise_nodes(
             raise LaunchError(f"node {node} could not be initialised: {words} (log {log})")
 
 
-def start_node(var: VarDirectory, node: NodeSettings) -> StartingNode:
-    """Start one process."""
-    log = var.log_file(node.id)
+def start_node(var: VarDirectory, node: NodeSettings) -> Starting:
+    """Start one node."""
+    command = processes.node_command("run", var, node.id, var.cluster_file)
+    return start(var, node.id, command, partial(readiness, node))
+
+
+def start(
+    var: VarDirectory, name: str, command: list[str], ask: Callable[[float], Readiness]
+) -> Starting:
+    """Start a process under its name."""
+    log = var.log_file(name)
     logged_bytes = log.stat().st_size if log.exists() else 0
-    return StartingNode(node, processes.start_node(var, node.id), log, logged_bytes)
+    return Starting(name, processes.start(var, name, command), log, logged_bytes, ask)
 
 
 def wait_until_ready(
-    starting: Sequence[StartingNode], within_s: float, console: Console, interrupts: Interrupts
-) -> list[StartingNode]:
-    """Watch nodes until all serve or time is up. Returns those that do not.
+    starting: Sequence[Starting], within_s: float, console: Console, interrupts: Interrupts
+) -> list[Starting]:
+    """Watch until all serve or time is up. Returns those that do not.
 
     Raises:
         LaunchError: a process has ended.
@@ -112,7 +123,7 @@ def wait_until_ready(
             for one in late:
                 interrupts.check()
                 one.observe()
-            states = (f"{one.node.id} {one.unready or 'ready'}" for one in starting)
+            states = (f"{one.id} {one.unready or 'ready'}" for one in starting)
             line.update(f"starting: {' · '.join(states)}")
             time.sleep(_POLL_S)
     return []

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from cluster.edge import EDGE, listeners
 from cluster.refusal import explain
 from cluster.settings import ClusterSettings, NodeSettings, ReplicationSettings
 
@@ -27,8 +28,10 @@ from cluster.settings import ClusterSettings, NodeSettings, ReplicationSettings
 ZONES: Final = 3
 #: Node numbers within a region are the last two digits of a port.
 NODES_MAX: Final = 99
+PORT_MAX: Final = 65_535
 #: Distance of each listener's port from PORT_BASE, before region and node number are added.
 _HTTP, _RPC, _OPS = 0, 1000, 2000
+_EDGE: Final = 80
 
 
 class TopologyError(Exception):
@@ -38,6 +41,11 @@ class TopologyError(Exception):
 def read_cluster_file(path: Path) -> ClusterSettings:
     """The settings in ``path``, checked. Raises TopologyError."""
     return _checked(_read_toml(path), str(path))
+
+
+def has_settings_only(path: Path) -> bool:
+    """Whether a file is a CONFIG, without a cluster's id and nodes. Raises TopologyError."""
+    return not {"cluster_id", "node"} & _read_toml(path).keys()
 
 
 def plan_cluster(
@@ -59,7 +67,7 @@ def plan_cluster(
         raise TopologyError(f"REGIONS={regions}: this version runs one region; leave REGIONS out.")
     if not 1 <= nodes <= NODES_MAX:
         raise TopologyError(f"NODES={nodes}: a cluster has 1 to {NODES_MAX} nodes.")
-    highest = 65_535 - (_OPS + 100 * regions + nodes)
+    highest = PORT_MAX - (_OPS + 100 * regions + nodes)
     if not 1 <= port_base <= highest:
         raise TopologyError(
             f"PORT_BASE={port_base}: {nodes} nodes need a port base from 1 to {highest}."
@@ -70,6 +78,10 @@ def plan_cluster(
     replication = overrides.get("replication", {})
     if isinstance(replication, dict):
         overrides["replication"] = {"copies": copies} | replication
+    ports = {"port": port_base + _EDGE + _HTTP, "admin_port": port_base + _EDGE + _OPS}
+    edge = overrides.get("edge", {})
+    if isinstance(edge, dict):
+        overrides["edge"] = ports | edge
     planned = [_planned_node("a", 1, number, port_base) for number in range(1, nodes + 1)]
     return _checked(
         {"cluster_id": cluster_id, **overrides, "node": planned}, str(config or "the plan")
@@ -99,6 +111,7 @@ def _complaints(settings: ClusterSettings) -> Iterator[str]:
     if not settings.node:
         yield "there is no [[node]]; add at least one."
     yield from _complaints_about_nodes(settings.node)
+    yield from _complaints_about_edge(settings)
     regions = list(dict.fromkeys(node.region for node in settings.node))
     if len(regions) > 1:
         yield (
@@ -144,6 +157,8 @@ def _complaints_about_nodes(nodes: tuple[NodeSettings, ...]) -> Iterator[str]:
         if node.id in ids:
             yield f"two nodes are called {node.id}; give each its own id."
         ids.add(node.id)
+        if node.id == EDGE:
+            yield f'a node is called "{EDGE}", as the load balancer is; give it another id.'
         if not _is_loopback(node.host):
             yield (
                 f'node {node.id} has host = "{node.host}", but without TLS, which this version '
@@ -158,6 +173,28 @@ def _complaints_about_nodes(nodes: tuple[NodeSettings, ...]) -> Iterator[str]:
                     "its own port."
                 )
             listeners[listener] = key
+
+
+def _complaints_about_edge(settings: ClusterSettings) -> Iterator[str]:
+    edge = settings.edge
+    if not edge.port:
+        return
+    if not _is_loopback(edge.host):
+        yield (
+            f'edge.host = "{edge.host}", but without TLS, which this version does not have, the '
+            f'edge listens on loopback only; write host = "127.0.0.1".'
+        )
+    taken = {
+        (node.host, port): f"node {node.id}"
+        for node in settings.node
+        for port in (node.http_port, node.rpc_port, node.ops_port)
+    }
+    ports = [(one.name, one.port) for one in listeners(settings)]
+    for name, port in [*ports, ("edge.admin_port", edge.admin_port)]:
+        if not 1 <= port <= PORT_MAX:
+            yield f"{name} = {port} is no port; choose edge.port and edge.admin_port anew."
+        elif (other := taken.setdefault((edge.host, port), name)) != name:
+            yield f"{other} and {name} both have port {port}; choose edge.port anew."
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
     cluster.toml      the topology and every setting       cluster.secret   mode 0600
     nodes/<id>/       a node's database                     log/<id>.log     what it said
     run/<id>.pid      its process, while it runs           nodes/<id>.replaced-<time>/  put aside
+    run/edge.json     what the edge was started with
 
 Rules
 -----
@@ -93,8 +94,13 @@ class VarDirectory:
         """A node's process id in decimal, while it runs."""
         return self.root / "run" / f"{node}.pid"
 
-    def nodes_with_pid_file(self) -> list[str]:
-        """Nodes that were started and not stopped, whatever the cluster file says by now."""
+    @property
+    def edge_file(self) -> Path:
+        """The edge's configuration, written anew at each of its starts."""
+        return self.root / "run" / "edge.json"
+
+    def with_pid_file(self) -> list[str]:
+        """What was started and not stopped, whatever the cluster file says by now."""
         return sorted(path.stem for path in (self.root / "run").glob("*.pid"))
 
     def has_cluster(self) -> bool:

@@ -6,7 +6,6 @@ and sends each request to a replica of its document; any number may run, anywher
 
 import argparse
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,12 @@ from cluster.topology import TopologyError, read_cluster_file
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.client import ClusterClient
+from kvnode.eventring import EventRing
+from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Jobs
+from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import HttpMetrics
+from kvnode.metrics import EventsCollector, HttpMetrics
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
 
 DRAIN_S = 5.0
@@ -39,7 +41,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def _run(arguments: argparse.Namespace, log: Log) -> None:
+async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
     settings = read_cluster_file(arguments.cluster_file)
     region = arguments.region or settings.node[0].region
     nodes = settings.region_nodes(region)
@@ -49,6 +51,7 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
     clock, entropy = SystemClock(), SystemEntropy()
     secret = read_secret(arguments.secret_file)
     registry = CollectorRegistry()
+    registry.register(EventsCollector(events))
     client = ClusterClient(
         cluster_id=settings.cluster_id,
         secret=secret,
@@ -60,11 +63,17 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         log=log,
     )
 
-    def unready_reasons() -> list[str]:
-        return [] if client.ready else ["most of the ring can't be reached"]
+    draining = asyncio.Event()
+
+    def checks() -> list[Check]:
+        trouble = "" if client.ready else "most of the ring can't be reached"
+        return [
+            Check("draining", Weight.UNREADY, "draining" if draining.is_set() else ""),
+            Check("quorum", Weight.UNREADY, trouble),
+        ]
 
     def status() -> dict[str, Any]:
-        reasons = unready_reasons()
+        reasons = troubles(checks(), Weight.UNREADY)
         return {"region": region, "ready": not reasons, "reasons": reasons}
 
     try:
@@ -82,16 +91,17 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         )
         operations = Operations(
             registry=registry,
-            unready_reasons=unready_reasons,
+            checks=checks,
             views={"status": status},
+            document_views={},
             actions={},
             jobs=Jobs(clock),
+            events=events,
         )
         admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signal_number, stop.set)
+        leaving = Leaving(settings.edge.drain_s, drain=draining.set, stop=stop.set)
+        leaving.heed_signals(asyncio.get_running_loop())
         tune_garbage_collector()
         log.info("docservice.started", port=data.port)
         await stop.wait()
@@ -105,10 +115,11 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
 def main() -> int:
     """Serve until told to stop; the exit code is 0, or 1 with a last line that says why."""
     arguments = _arguments(sys.argv[1:])
-    log = process_log(docservice=str(arguments.port))
+    events = EventRing(SystemEntropy().random_bytes(4).hex())
+    log = process_log(events.append, docservice=str(arguments.port))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(arguments, log))
+            runner.run(_run(arguments, log, events))
     except TopologyError as error:
         log.error("docservice.refused", detail=str(error))
         return 1

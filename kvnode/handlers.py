@@ -14,12 +14,14 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from cluster.ids import DOCUMENT_ID_BYTES, NodeId
+from cluster.ids import DOCUMENT_ID_BYTES, NodeId, partition_of
 from kvnode.agreement import Agreement, Proposal
+from kvnode.boots import boot_from_wire
 from kvnode.codec import decode, encode, verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
+from kvnode.inspection import inspect, to_wire
 from kvnode.record import FINGERPRINT_BYTES, Sighting
 from kvnode.replica import Replica
 from kvnode.results import Stored
@@ -58,6 +60,7 @@ class Handlers:
             Op.PROMISE: self._promise,
             Op.FLOOR: self._floor,
             Op.CHECKIN: self._check_in,
+            Op.INSPECT: self._inspect,
             Op.CREATE: partial(self._coordinate, self._create),
             Op.READ: partial(self._coordinate, self._read),
             Op.DELETE: partial(self._coordinate, self._delete),
@@ -162,8 +165,8 @@ class Handlers:
 
     def _exchange(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         (digest,) = fields
-        answer = self._gossip.answer(digest)
-        connection.reply(request_id, answer, 64 * sum(map(len, answer)))
+        answer = news, own, _ = self._gossip.answer(digest)
+        connection.reply(request_id, answer, 64 * (len(news) + len(own)))
 
     def _news(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         (news,) = fields
@@ -217,14 +220,20 @@ class Handlers:
         connection.reply(request_id, [], 0)
 
     def _check_in(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
-        peer, count, boot_id = fields
-        if not (isinstance(count, int) and isinstance(boot_id, bytes)):
-            raise TypeError("not a boot's count and id")
-        remembered = self._replica.boots.meet(NodeId(peer), count, boot_id)
-        floors, boots = self._replica.floors(), self._replica.boots.told()
-        size_bytes = 32 * (len(floors) + len(boots))
-        met = partial(connection.reply, request_id, [remembered, floors, boots], size_bytes)
+        peer, boot, known = fields
+        remembered = self._replica.boots.meet(
+            NodeId(peer), boot_from_wire(boot), list(map(boot_from_wire, known))
+        )
+        floors, told = self._replica.floors(), self._replica.boots.told()
+        size_bytes = 32 * (len(floors) + len(told))
+        met = partial(connection.reply, request_id, [remembered, floors, told], size_bytes)
         self._replica.when_durable(met, patient=False)
+
+    def _inspect(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        (document_id,) = fields
+        _check_id(document_id)
+        partition = partition_of(document_id, self._comparing.partitions)
+        connection.reply(request_id, to_wire(inspect(self._replica, document_id, partition)), 256)
 
     # From document services
 

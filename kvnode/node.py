@@ -14,9 +14,10 @@ from cluster.ids import NodeId
 from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
-from kvnode.boots import BOOT_ID_BYTES
+from kvnode.boots import BOOT_ID_BYTES, Boot
 from kvnode.coordinator import Coordinator
 from kvnode.handlers import Handlers
+from kvnode.health import CONNECT_GRACE_S, Weight, check, troubles
 from kvnode.hints import HintBook
 from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
@@ -37,9 +38,6 @@ from kvnode.storage.identity import Identity, boot, raise_boot_count, take_repla
 
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
-#: How long a node that starts waits for its peers before it calls itself ready without them: a
-#: cluster that has just come up must be able to serve a request that asks for all replicas.
-CONNECT_GRACE_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
@@ -101,6 +99,9 @@ class Node:
         self._engine = engine
         self._disk = disk
         self._stop = Stop()
+        self.draining = False
+        #: Every peer was connected once; from then on one that is not is down, and not late.
+        self.met_peers = False
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 
@@ -122,9 +123,10 @@ class Node:
 
     async def start(self) -> None:
         """Everything up to answering requests; returns when peers can reach this node."""
-        identity = await self._boot()
+        boot_id = self.entropy.random_bytes(BOOT_ID_BYTES)
+        identity = await self._boot(boot_id)
         self._disk.check()
-        self._assemble(identity)
+        self._assemble(identity, boot_id)
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
             await self.replica.rebuild_trees()
@@ -153,6 +155,11 @@ class Node:
         assert self._services is not None, "start first"
         await self._services
 
+    def start_draining(self) -> None:
+        """Say on ``/readyz`` that this node is about to stop; all is served until it does."""
+        self.draining = True
+        self.log.info("node.draining")
+
     def request_stop(self) -> None:
         """Make ``run`` return, once each service has finished its unit of work."""
         self._stop.set()
@@ -169,27 +176,15 @@ class Node:
         self.log.info("node.stopped")
 
     def unready_reasons(self) -> list[str]:
-        """Why requests would mostly fail now; empty when ready."""
-        reasons = []
-        copies = self.settings.replication.copies
-        share = self.placement.quorum_share(copies // 2 + 1)
-        if share <= 0.5:
-            reasons.append(f"only {share:.0%} of the partitions have a quorum of nodes up")
-        absent = [peer for peer in self.peers if not self.transport.connected(peer)]
-        if absent and self.up_s < CONNECT_GRACE_S:
-            reasons.append(f"{', '.join(absent)} may yet connect")
-        if joining := self.checkin.joining:
-            reasons.append(f"{len(joining)} partitions wait for a peer to confirm")
-        if fenced := self.background.rebuild.fenced():
-            reasons.append(f"{len(fenced)} partitions are fenced and being rebuilt")
-        return reasons
+        """Why requests would mostly fail now, or soon; empty when ready."""
+        return troubles(check(self), Weight.UNREADY)
 
-    async def _boot(self) -> Identity:
+    async def _boot(self, boot_id: bytes) -> Identity:
         durable = asyncio.get_running_loop().create_future()
         expected = Identity(
             self.settings.cluster_id, self.own.id, self.settings.replication.partitions
         )
-        identity = boot(self._engine, expected, partial(durable.set_result, None))
+        identity = boot(self._engine, expected, boot_id, partial(durable.set_result, None))
         await durable
         return identity
 
@@ -203,7 +198,7 @@ class Node:
         await self.replica.durable()
         self.log.warning("node.fenced", reason=f"its database is new: {replaced.reason}")
 
-    def _assemble(self, identity: Identity) -> None:
+    def _assemble(self, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
         nodes = settings.region_nodes(self.region)
         ring = self._ring
@@ -220,6 +215,7 @@ class Node:
             ),
             interval_s=settings.gossip.interval_s,
             ring_epoch=ring.epoch,
+            skew_told_s=settings.lifecycle.clock_skew_told_s,
             clock=self.clock,
             entropy=self.entropy,
             log=self.log,
@@ -255,11 +251,11 @@ class Node:
             entropy=self.entropy,
             copies=min(ring.copies, len(nodes)),
         )
-        self._assemble_background(ring, identity)
+        self._assemble_background(ring, identity, boot_id)
         self.gossip.attach(self.transport)
         self.handlers = Handlers(self.replica, self.coordinator, self.gossip)
 
-    def _assemble_background(self, ring: Ring, identity: Identity) -> None:
+    def _assemble_background(self, ring: Ring, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
         around = Surroundings(
             settings=settings,
@@ -281,9 +277,8 @@ class Node:
             self.replica,
             ring,
             self.own.node_id,
-            boot_count=identity.boot_counter,
-            boot_id=self.entropy.random_bytes(BOOT_ID_BYTES),
-            raise_boot_count=partial(raise_boot_count, self._engine, identity),
+            boot=Boot(identity.boot_counter, boot_id),
+            raise_boot_count=partial(raise_boot_count, self._engine, identity, boot_id),
             lease_s=LEASE_SHARE * settings.lifecycle.tombstone_retention_s,
             grace_s=CONNECT_GRACE_S,
             transport=self.transport,
@@ -316,6 +311,7 @@ class Node:
     def _on_peer_change(self, peer: NodeId, connected: bool, reason: str) -> None:
         if connected:
             self.log.info("peer.connected", peer=peer)
+            self.met_peers |= all(map(self.transport.connected, self.peers))
             self.checkin.peer_connected(peer)
             self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():

@@ -2,7 +2,7 @@
 
 Ports: each cluster takes a block of ten below the range from which the kernel takes ports for
 outgoing connections, and holds the block by listening on its first port, which no node uses.
-So runs that go on at the same time don't meet.
+So runs that go on at the same time don't meet. An edge has a block of its own, held likewise.
 """
 
 import json
@@ -20,13 +20,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from cluster import processes
+from cluster.edge import EDGE
+from cluster.settings import ClusterSettings
 from cluster.vardir import VarDirectory
 
 NODES_MAX: Final = 9
 _PORT_BASES: Final = [
     base + 10 * block for base in range(20_000, 29_001, 3_000) for block in range(80)
 ]
+_EDGE_BASES: Final = range(19_000, 19_900, 20)
+#: Of the block's first port: the claim, the edge's own statistics, and another balancer's ports.
+_EDGE_CLAIM, _EDGE_ADMIN, _OTHER_EDGE = 9, 5, 10
 _COMMAND_TIMEOUT_S: Final = 60.0
 _COMMAND_ENDS_WITHIN_S: Final = 15.0
 _REQUEST_TIMEOUT_S: Final = 10.0
@@ -54,21 +61,38 @@ class Answer(NamedTuple):
 class LocalCluster:
     """One region of ``nodes`` nodes, a1 and so on, in a VAR under ``directory``.
 
-    Nothing runs before ``up``; ``close`` ends whatever runs.
+    Nothing runs before ``up``; ``close`` ends whatever runs. With ``edge``, there is one before
+    the nodes if this machine has Envoy; without, a node that is stopped need not drain.
     """
 
-    def __init__(self, directory: Path, *, nodes: int = 3, config: str = "") -> None:
+    def __init__(
+        self, directory: Path, *, nodes: int = 3, config: str = "", edge: bool = False
+    ) -> None:
         assert 1 <= nodes <= NODES_MAX
         self.directory = directory
         self.var = VarDirectory(directory / "var")
         self.nodes = [f"a{number}" for number in range(1, nodes + 1)]
-        self.port_base, self._claim = _claim_ports()
+        self.port_base, claim = _claim_ports()
+        self._claims = [claim]
+        self.edge_port = 0
+        drain = "drain_s = 0\n"
+        if edge:
+            self.edge_port, claim = claim_edge_ports()
+            self._claims.append(claim)
+            drain = ""
+        ports = "".join(f"{key} = {port}\n" for key, port in edge_ports(self.edge_port).items())
         self._config = directory / "config.toml"
-        self._config.write_text(config, encoding="utf-8")
+        self._config.write_text(f"{config}\n[edge]\n{ports}{drain}", encoding="utf-8")
 
     def stele(self, *arguments: str, exit_code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run ``stele`` from the directory that holds VAR. ``exit_code`` None: any will do."""
         return self._run(self.command(*arguments), exit_code)
+
+    def start_command(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Begin to run ``stele``; for what is to be looked at while it is under way."""
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.directory, stdout=subprocess.DEVNULL
+        )
 
     def command(self, *arguments: str) -> list[str]:
         """The command line behind ``stele``."""
@@ -127,7 +151,7 @@ class LocalCluster:
         """Pids by node. Read off the process table, so that one without a pid file is found too."""
         directories = {
             os.fsencode(self.var.node_directory(node).resolve()): node for node in self.nodes
-        }
+        } | {os.fsencode(self.var.edge_file.resolve()): EDGE}
         pids = {}
         for entry in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):  # it has ended in the meantime
@@ -143,6 +167,18 @@ class LocalCluster:
     def ops_url(self, node: str) -> str:
         """The operations listener."""
         return f"http://127.0.0.1:{self.port_base + 2100 + int(node[1:])}"
+
+    @property
+    def edge_url(self) -> str:
+        """One URL for clients."""
+        return f"http://127.0.0.1:{self.edge_port}"
+
+    @property
+    def other_edge(self) -> ClusterSettings:
+        """The cluster's settings, with ports for a balancer that a test starts by itself."""
+        settings, port = self.var.settings(), self.edge_port + _OTHER_EDGE
+        replace = msgspec.structs.replace
+        return replace(settings, edge=replace(settings.edge, **edge_ports(port)))
 
     def status(self, node: str) -> dict[str, Any]:
         """What the node says of itself and of the others."""
@@ -178,7 +214,8 @@ class LocalCluster:
 
     def release_ports(self) -> None:
         """Let others have the block of ports, once the nodes are gone or hold it by themselves."""
-        self._claim.close()
+        for claim in self._claims:
+            claim.close()
 
     def _run(self, command: list[str], exit_code: int | None) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; one that is cut short has stopped what it had started."""
@@ -247,6 +284,24 @@ def _claim_ports() -> tuple[int, socket.socket]:
             return port_base, claim
         claim.close()
     raise ClusterError("every block of ports is taken")
+
+
+def edge_ports(port: int) -> dict[str, int]:
+    """The ports of an edge in the half of a block that begins with ``port``."""
+    return {"port": port, "admin_port": port + _EDGE_ADMIN}
+
+
+def claim_edge_ports() -> tuple[int, socket.socket]:
+    """The first port of a free block for edges, and the socket that holds it."""
+    for port in random.sample(_EDGE_BASES, len(_EDGE_BASES)):
+        claim = _listen(port + _EDGE_CLAIM)
+        if claim is None:
+            continue
+        mine = [port + offset for offset in range(2 * _OTHER_EDGE) if offset != _EDGE_CLAIM]
+        if all(_is_free(one) for one in mine):
+            return port, claim
+        claim.close()
+    raise ClusterError("every block of ports for edges is taken")
 
 
 def _listen(port: int) -> socket.socket | None:

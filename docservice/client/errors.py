@@ -222,6 +222,12 @@ class MethodNotImplemented(ProblemError):
     code = "not-implemented"
 
 
+class NodeLost(ProblemError):
+    """The node that served the request was lost; what became of it is not known."""
+
+    code = "node-lost"
+
+
 class Unavailable(ProblemError):
     """Too few replicas can take part."""
 
@@ -256,6 +262,12 @@ class ReadTimeout(ProblemError):
     """Too few replicas answered in time."""
 
     code = "read-timeout"
+
+
+class AnswerTimeout(ProblemError):
+    """No node answered within the time that the balancer in front waits."""
+
+    code = "no-answer"
 
 
 class HttpVersionNotSupported(ProblemError):

@@ -16,6 +16,7 @@ from cluster.settings import HttpSettings
 from docservice.documents import DocumentService, Quorums
 from docservice.http.bodies import BULK_BYTES_MAX, CREATE_BYTES_MAX, BodyReader
 from docservice.http.bulk import BulkRunner
+from docservice.http.events import DocumentEvents
 from docservice.http.exchange import ClientGone, Exchange
 from docservice.http.headers import (
     IDEMPOTENCY_KEY,
@@ -50,16 +51,18 @@ class DocumentApi:
         *,
         replies: ReplyWriter,
         tokens: Tokens,
+        events: DocumentEvents,
         http: HttpSettings,
         clock: Clock,
     ) -> None:
         self._service = service
         self._replies = replies
         self._tokens = tokens
+        self._events = events
         self._clock = clock
         self._timeout_ms_max = http.request_timeout_ms
         self._bodies = BodyReader()
-        self._bulk_runner = BulkRunner(service, replies)
+        self._bulk_runner = BulkRunner(service, replies, events)
         self._pages = Pages(replies)
         self._quorums_by_query: dict[str, Quorums] = {"": service.default_quorums}
 
@@ -112,7 +115,9 @@ class DocumentApi:
                 deadline_s=self._deadline_s(headers),
                 session=session,
             )
-            return self._replies.deleted(stored, session)
+            reply = self._replies.deleted(stored, session)
+            self._events.deleted(document_id, stored, headers, self._replies.request_id)
+            return reply
         require_json_accepted(headers)
         return await self._read(document_id, name, headers, quorums, session)
 
@@ -150,12 +155,14 @@ class DocumentApi:
             deadline_s=self._clock.monotonic_s() + timeout / 1000,
             session=session,
         )
-        return self._replies.created(
+        reply = self._replies.created(
             format_document_id(created.document_id),
             created,
             session,
             representation=wants_representation(headers),
         )
+        self._events.created(created, headers, self._replies.request_id)
+        return reply
 
     async def _bulk(self, exchange: Exchange, query: str, session: Session) -> Reply:
         headers = exchange.message.headers

@@ -269,6 +269,16 @@ _KINDS: Final = (
         "The request uses a method or a transfer coding that this server does not implement.",
     ),
     ProblemKind(
+        "node-lost",
+        502,
+        "The connection to the node was lost",
+        "The load balancer had sent the request to a node, and the connection broke before the "
+        "answer. Whether anything was written is not known. Repeat it: a create with the same "
+        "idempotency key, a delete just so.",
+        retryable=True,
+        outcome="unknown",
+    ),
+    ProblemKind(
         "unavailable",
         503,
         "Too few replicas can take part",
@@ -314,6 +324,16 @@ _KINDS: Final = (
         "Too few replicas answered in time",
         "Not enough replicas answered before the deadline to say what the document is.",
         retryable=True,
+    ),
+    ProblemKind(
+        "no-answer",
+        504,
+        "No node answered in time",
+        "The load balancer waited for longer than any node should take. Whether anything was "
+        "written is not known. Repeat it: a create with the same idempotency key, a delete just "
+        "so.",
+        retryable=True,
+        outcome="unknown",
     ),
     ProblemKind(
         "http-version-not-supported",

@@ -154,12 +154,16 @@ class ReplyWriter:
     def _session(self, session: Session) -> str:
         return f"Stele-Session: {self._token(session)}\r\n"
 
+    def request_id(self) -> str:
+        """The X-Request-Id of the answer that was formatted last."""
+        return f"{self._id_prefix}{self._id_count:x}"
+
     def _start(self, status: int) -> str:
         return f"{self._starts[status]}{self._next_id()}\r\n"
 
     def _next_id(self) -> str:
         self._id_count += 1
-        return f"{self._id_prefix}{self._id_count:x}"
+        return self.request_id()
 
 
 def _answers(fetched: Fetched) -> str:

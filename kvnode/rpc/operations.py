@@ -33,12 +33,15 @@ class Op(IntEnum):
     PROMISE = 25  # partition, after, floor, digest, newest_deleted_ms -> why not | nil
     FLOOR = 26  # partition, floor, newest_deleted_ms -> (nothing)
     # See kvnode.services.checkin.
-    CHECKIN = 27  # boot count, boot id -> count remembered | nil, [[partition, floor, newest_ms]]
+    CHECKIN = 27  # boot, [known] -> [remembered], [[partition, floor, newest_ms]], [[node, boot]]
 
     # From a document service to a coordinator.
     CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints
     READ = 33  # id, r, sloppy, seen | nil -> record | nil, answered, required, copies
     DELETE = 34  # id, record, w, sloppy -> record, acked, required, copies, hints
+
+    # For operators; see kvnode.inspection.
+    INSPECT = 48  # id -> owner, doubt | nil, record | nil, damaged, hints_for, quarantined | nil
 
 
 class FetchResult(IntEnum):

@@ -4,8 +4,9 @@ Rules
 -----
 1. What is held of a partition is believed while it has a lease (``kvnode.leases``): answers of its
    other owners, of this boot. Without one the partition is *joining*: it says "unknown" to reads.
-2. A peer that remembers a later boot knows that this disk is an old copy or an empty one: all of
-   the node's partitions are fenced, durably, and the boot count is raised above that one.
+2. A peer first tells which boots it remembers. If this disk does not know one, it is an old copy or
+   an empty one: all of the node's partitions are fenced, durably, and the boot count is raised
+   above it. Then, or if it knows them all, the node says so, and the peer confirms this boot.
 3. A peer also tells how far it has purged. A floor that was never promised here fences its
    partition: this node was given up for too long an absence, or its disk is an old copy. A peer's
    mere promise says nothing: somebody else may have refused, and this node would be fenced for it.
@@ -26,6 +27,7 @@ from typing import Final
 
 from cluster.ids import NodeId, PartitionId
 from cluster.ring import Ring
+from kvnode.boots import Boot, boot_from_wire
 from kvnode.leases import lease_end_s
 from kvnode.log import Log
 from kvnode.ports import Clock
@@ -45,7 +47,7 @@ class CheckIn:
     """A service (``kvnode.services.loop``): leases are renewed, and who did not answer asked again.
 
     Args:
-        boot_count: Of this boot.
+        boot: This one.
         raise_boot_count: Stores a higher count, in the batch that is being gathered.
         lease_s: See ``kvnode.leases``.
         grace_s: How long after this node's start peers may yet connect.
@@ -60,8 +62,7 @@ class CheckIn:
         ring: Ring,
         node: NodeId,
         *,
-        boot_count: int,
-        boot_id: bytes,
+        boot: Boot,
         raise_boot_count: Callable[[int], None],
         lease_s: float,
         grace_s: float,
@@ -72,8 +73,7 @@ class CheckIn:
         self._replica = replica
         self._ring = ring
         self._node = node
-        self._boot_count = boot_count
-        self._boot_id = boot_id
+        self._boot = boot
         self._raise_boot_count = raise_boot_count
         self._transport = transport
         self._clock = clock
@@ -120,9 +120,9 @@ class CheckIn:
             self._grant(partition)
         return Work.IDLE
 
-    def _send(self, peer: NodeId) -> None:
+    def _send(self, peer: NodeId, known: Sequence[Boot] = ()) -> None:
         now_s = self._clock.monotonic_s()
-        fields = [self._boot_count, self._boot_id]
+        fields = [self._boot, known]
         answered = partial(self._on_answer, peer, now_s)
         self._transport.request(peer, Op.CHECKIN, now_s + REQUEST_TIMEOUT_S, fields, 64, answered)
 
@@ -130,17 +130,20 @@ class CheckIn:
         if isinstance(outcome, Lost):
             return
         try:
-            remembered, floors, boots = outcome
+            told, floors, of_others = outcome
+            remembered = list(map(boot_from_wire, told))
             self._meet_floors(peer, floors)
-            for node, count, boot_id in boots:
+            for node, boot in of_others:
                 if node != self._node:
-                    self._replica.boots.meet(NodeId(node), count, boot_id)
+                    self._replica.boots.hear(NodeId(node), boot_from_wire(boot))
         except (TypeError, ValueError, IndexError) as error:
             self._log.warning("checkin.refused", peer=peer, reason=f"its answer is none: {error}")
             return
-        if isinstance(remembered, int):
-            self._disown(peer, remembered)
-            self._send(peer)
+        if remembered:
+            unknown = [boot for boot in remembered if not self._replica.boots.knows(boot)]
+            if unknown:
+                self._disown(peer, unknown)
+            self._send(peer, remembered)
             return
         self._unanswered.pop(peer, None)
         self._answered_s[peer] = sent_s
@@ -177,12 +180,14 @@ class CheckIn:
                 partitions=fenced,
             )
 
-    def _disown(self, peer: NodeId, remembered: int) -> None:
-        """This disk is not the one of the last boot; see rule 2."""
-        self._log.warning(
-            "node.fenced", peer=peer, reason="a peer remembers a later boot", boots=remembered
-        )
-        self._boot_count = max(self._boot_count, remembered) + 1
-        self._raise_boot_count(self._boot_count)
+    def _disown(self, peer: NodeId, unknown: Sequence[Boot]) -> None:
+        """This disk is not the one that the node left; see rule 2."""
+        number = max(boot.number for boot in unknown)
+        reason = "a peer remembers a boot that is not known here"
+        self._log.warning("node.fenced", peer=peer, reason=reason, boots=number)
+        for boot in unknown:
+            self._replica.boots.learn(boot)
+        self._boot = Boot(max(self._boot.number, number) + 1, self._boot.boot_id)
+        self._raise_boot_count(self._boot.number)
         for partition in self._ring.partitions_of(self._node):
             self._replica.set_fenced(partition, True)

@@ -1,7 +1,8 @@
 """Whose database this is. Checked at every start, so that a disk in the wrong place is noticed.
 
 The boot counter goes up, durably, before a node says anything to its peers; it is the node's
-incarnation in membership.
+incarnation in membership. Every boot has an id of its own as well, and its disk knows them all
+(``kvnode.boots``).
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ import msgspec
 
 from kvnode.errors import CannotStart
 from kvnode.ports import Engine
-from kvnode.storage.keys import IDENTITY_KEY, REPLACED_KEY
+from kvnode.storage.keys import IDENTITY_KEY, REPLACED_KEY, own_boot_key
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ def decode_identity(encoded: bytes | None) -> Identity:
     raise CannotStart(msg)
 
 
-def boot(engine: Engine, expected: Identity, done: Callable[[], None]) -> Identity:
+def boot(engine: Engine, expected: Identity, boot_id: bytes, done: Callable[[], None]) -> Identity:
     """Check the database against what the cluster file says, and count this boot.
 
     ``done`` is called when the count is durable; nothing may be served before.
@@ -86,7 +87,7 @@ def boot(engine: Engine, expected: Identity, done: Callable[[], None]) -> Identi
             msg = f"the database has {what} {found!r}, the cluster file says {wanted!r}"
             raise CannotStart(msg)
     booted = msgspec.structs.replace(stored, boot_counter=stored.boot_counter + 1)
-    engine.put(IDENTITY_KEY, booted.encode())
+    _put(engine, booted, boot_id)
     engine.barrier(done)
     return booted
 
@@ -103,6 +104,11 @@ def take_replaced(engine: Engine) -> Replaced | None:
     return decode_replaced(encoded)
 
 
-def raise_boot_count(engine: Engine, identity: Identity, count: int) -> None:
+def raise_boot_count(engine: Engine, identity: Identity, boot_id: bytes, count: int) -> None:
     """Store a higher count: peers remember a boot that this database does not know."""
-    engine.put(IDENTITY_KEY, msgspec.structs.replace(identity, boot_counter=count).encode())
+    _put(engine, msgspec.structs.replace(identity, boot_counter=count), boot_id)
+
+
+def _put(engine: Engine, identity: Identity, boot_id: bytes) -> None:
+    engine.put(IDENTITY_KEY, identity.encode())
+    engine.put(own_boot_key(identity.boot_counter, boot_id), b"")

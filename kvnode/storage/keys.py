@@ -10,7 +10,8 @@
     m slot(2)                              -> see ``kvnode.leaflog``   leaves that changed since
     t bucket                               -> digest(8)                a bucket of the hash trees
     f partition(2)                         -> a partition's purge floor (``kvnode.floors``)
-    b node                                 -> count(8) boot_id(8)      a peer's boot, seen last
+    b node                                 -> see ``kvnode.boots``     boots of a peer
+    o number(8) boot_id(8)                 -> nothing                  a boot of this node
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
     n                                      -> see ``kvnode.records``   sums of the records
@@ -41,6 +42,7 @@ ENDING_PREFIX: Final = b"e"
 FLOOR_PREFIX: Final = b"f"
 QUARANTINE_PREFIX: Final = b"q"
 BOOT_PREFIX: Final = b"b"
+OWN_BOOT_PREFIX: Final = b"o"
 _TAIL_VALUES: Final = 1 << 16
 
 
@@ -170,6 +172,11 @@ def boot_key(node: NodeId) -> bytes:
 def node_of_boot(key: bytes) -> NodeId:
     """The inverse of ``boot_key``."""
     return NodeId(key[len(BOOT_PREFIX) :].decode())
+
+
+def own_boot_key(number: int, boot_id: bytes) -> bytes:
+    """What is there if this disk knows of a boot of its own node."""
+    return OWN_BOOT_PREFIX + number.to_bytes(8, "big") + boot_id
 
 
 def _bucket_bytes(bucket: Bucket) -> bytes:

@@ -21,7 +21,7 @@ import aiohttp
 
 from cluster import processes
 from cluster.interrupts import Interrupts
-from cluster.ports import busy_port
+from cluster.ports import busy_port, of_nodes
 from cluster.report import data_url
 from cluster.topology import plan_cluster
 from cluster.vardir import VarDirectory
@@ -75,7 +75,7 @@ def local_cluster(scratch: Path, interrupts: Interrupts) -> Iterator[Cluster]:
             settings.replication.copies,
         )
     finally:
-        if var.nodes_with_pid_file():
+        if var.with_pid_file():
             _stele(["down"], var, None)
 
 
@@ -177,6 +177,6 @@ def _free_port_base() -> int:
         plan = plan_cluster(
             cluster_id="0" * 32, nodes=NODES, regions=1, port_base=base, config=None
         )
-        if busy_port(plan.node) is None:
+        if busy_port(of_nodes(plan.node)) is None:
             return base
     raise StageError(f"no ports are free from {_PORT_BASES.start} on.")

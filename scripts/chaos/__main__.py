@@ -72,8 +72,11 @@ def chaos(
     try:
         outcome = _play(options, directory)
     except ClusterError as error:
-        typer.echo(f"FAILED: {error}", err=True)
+        typer.echo(f"FAILED: {error}\n(its files are in {directory})", err=True)
         raise typer.Exit(1) from None
+    except Interrupted:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     where = report or _REPORTS / f"seed-{seed}"
     page = write_report(outcome, where, [*outcome.left_out, _NO_CLOCKS])
     if outcome.verdict.passed:

@@ -132,9 +132,11 @@ class Conductor:
         return [band.what for band in self.bands if band.ends_s is None]
 
     def stood_still(self, since_s: float, late_s: float) -> None:
-        """Whoever was asked meanwhile is not to blame."""
+        """The machine was too busy; whoever was asked then, or was catching up, is not to blame."""
         self.notes.append((since_s, f"clients and proxies stood still for {late_s:.1f} s"))
-        self.disturbed += [Disturbed(node, since_s, self._now_s()) for node in self._arena.nodes]
+        self.disturbed += [
+            Disturbed(node, since_s, self._now_s() + late_s) for node in self._arena.nodes
+        ]
 
     async def run(self) -> None:
         """Return when every fault was carried out and undone, or given up."""
@@ -183,13 +185,9 @@ class Conductor:
             if await self._alone():
                 await self._carry_out(fault)
             self._open = True
-            while not self._stopped.is_set() and await self._is_unsure(fault.nodes[0]):
+            # Until it was rebuilt the next strike would have to wait, and nothing else could begin.
+            while not self._stopped.is_set() and await self._arena.unready(list(fault.nodes)):
                 await self._pass(_POLL_S)
-
-    async def _is_unsure(self, node: str) -> bool:
-        """Whether a node has yet to be rebuilt, or can't be asked."""
-        lifecycle = await self._arena.view(node, "lifecycle")
-        return lifecycle is None or bool(lifecycle["fenced"])
 
     async def _alone(self) -> bool:
         """Let no fault begin, and wait until nothing is broken; False when it is all over."""

@@ -74,7 +74,7 @@ class Replicas:
         """Documents of which two owners would say different things, or one nothing."""
         found = await self.copies(documents, self.owners)
         now_ms = self._clock.wall_ms()
-        return [one for one, held in zip(documents, found, strict=True) if not _agree(held, now_ms)]
+        return [one for one, held in zip(documents, found, strict=True) if not agree(held, now_ms)]
 
     async def _fetch_all(self, document_id: DocumentId, nodes: Iterable[NodeId]) -> list[Copy]:
         return await asyncio.gather(*(self._fetch(node, document_id) for node in nodes))
@@ -90,8 +90,11 @@ class Replicas:
         return decode(document_id, found[1]) if found[1] is not None else None
 
 
-def _agree(held: list[Copy], now_ms: int) -> bool:
-    """Two owners of a document that has ended agree, whatever else they have of it."""
+def agree(held: Sequence[Copy], now_ms: int) -> bool:
+    """Whether all owners would say the same of a document, given what each has of it.
+
+    Once it has expired they do, and once it is deleted they do if all that have anything know it.
+    """
     if UNKNOWN in held:
         return False
     records = [record for record in held if isinstance(record, Record)]

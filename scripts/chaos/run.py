@@ -113,6 +113,7 @@ class Run:
         conductor = Conductor(
             arena, options.plan, replicas, destroyed, now_s=clients.now_s, seed=options.seed
         )
+        watching = asyncio.create_task(self._watch_itself(clients, conductor))
         try:
             await self._load(clients, conductor)
             load_ended_s = clients.now_s()
@@ -123,6 +124,7 @@ class Run:
             self._healed(looks[-1], load_ended_s)
             await self._read_back(clients, documents)
         finally:
+            watching.cancel()
             await replicas.close()
             clients.hang_up()
         ended_s = clients.now_s()
@@ -169,10 +171,7 @@ class Run:
         ]
         working = [asyncio.create_task(one.run()) for one in habits]
         striking = asyncio.create_task(conductor.run())
-        beside = [
-            asyncio.create_task(self._progress(clients, conductor)),
-            asyncio.create_task(self._watch_itself(clients, conductor)),
-        ]
+        teller = asyncio.create_task(self._progress(clients, conductor))
         try:
             async with asyncio.timeout(options.duration_s):
                 await self._stopping.wait()
@@ -182,8 +181,7 @@ class Run:
         for one in habits:
             one.stop()
         results = await asyncio.gather(striking, *working, return_exceptions=True)
-        for task in beside:
-            task.cancel()
+        teller.cancel()
         for error in results:
             if isinstance(error, BaseException):
                 raise error

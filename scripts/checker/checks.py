@@ -22,6 +22,7 @@ And once every fault is over and all replicas were repaired:
 
 I1   What was acknowledged or read, and never deleted, is on every owner's disk.
 I4   What was acknowledged or read as deleted is deleted there, or purged.
+I22  A disk that was wiped, or put back to an old copy, has been fenced (``invariants``).
 
 Replicas whose copy a fault destroyed (``atlas``) count no more, and nothing but I4 is promised of a
 document whose last copy it was.

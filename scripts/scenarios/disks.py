@@ -33,9 +33,9 @@ def directory_deleted(stage: Stage) -> None:
 def old_copy(stage: Stage) -> None:
     """A node is started on an old copy of its directory, with documents that were purged since.
 
-    Must be seen: its peers remember a later boot, so it is fenced before it answers, and rebuilt;
-    the purged documents are served by no node at any time, and end in quarantine; what was written
-    after the copy is on the node again.
+    Must be seen: its peers remember a boot that it does not know, so it is fenced before it
+    answers, and rebuilt; the purged documents are served by no node at any time, and end in
+    quarantine; what was written after the copy is on the node again.
     """
     stage.up(fast())
     kept = stage.create("a1", 20, "to be kept")

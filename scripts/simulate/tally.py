@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from scripts.simulate.case import Outcome
+from scripts.simulate.checkpoint import Progress
 
 #: A zero among the counters fails a run of at least so many seeds.
-MANY_SEEDS: Final = 200
+MANY_SEEDS: Final = 1000
 #: Failures that are told whole; of the others it is said that they are.
 TOLD_WHOLE: Final = 5
 
@@ -19,24 +20,48 @@ class Tally:
     Args:
         planned: How many cases there are.
         clock: Seconds that pass.
+        before: What was done before the run was broken off.
     """
 
-    def __init__(self, planned: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        planned: int,
+        clock: Callable[[], float] = time.monotonic,
+        before: Progress | None = None,
+    ) -> None:
+        before = before or Progress([], [], {}, 0.0, 0.0)
         self.planned = planned
-        self.done = 0
-        self.failures: list[Outcome] = []
-        self.met: Counter[str] = Counter()
-        self.simulated_s = 0.0
+        self.seeds_done = list(before.done)
+        self.failures = list(before.failures)
+        self.met = Counter(before.met)
+        self.simulated_s = before.simulated_s
+        self._before = before
         self._clock = clock
         self._began_s = clock()
 
     def add(self, outcome: Outcome) -> None:
         """One more is done."""
-        self.done += 1
+        self.seeds_done.append(outcome.case.seed)
         self.simulated_s += outcome.simulated_s
         self.met.update(outcome.met)
         if outcome.failure is not None:
             self.failures.append(outcome)
+
+    @property
+    def done(self) -> int:
+        """How many cases are."""
+        return len(self.seeds_done)
+
+    @property
+    def took_s(self) -> float:
+        """Without the time for which it was broken off."""
+        return self._before.took_s + self._clock() - self._began_s
+
+    def progress_made(self) -> Progress:
+        """All of it, to be kept."""
+        return Progress(
+            self.seeds_done, self.failures, dict(self.met), self.simulated_s, self.took_s
+        )
 
     @property
     def never_met(self) -> list[str]:
@@ -53,7 +78,7 @@ class Tally:
     @property
     def rate(self) -> float:
         """Seeds a second, so far."""
-        return self.done / max(self._clock() - self._began_s, 1e-9)
+        return self.done / max(self.took_s, 1e-9)
 
     def progress(self) -> str:
         """How far the run is, in one line."""
@@ -86,7 +111,7 @@ class Tally:
             f"{self.done} of {self.planned} seeds",
             f"{len(self.failures)} failed",
             f"{self.rate:.2f} seeds/s",
-            f"{duration(self.simulated_s)} simulated in {duration(self._clock() - self._began_s)}",
+            f"{duration(self.simulated_s)} simulated in {duration(self.took_s)}",
         ]
         if self.never_met:
             parts.append(f"never met: {', '.join(self.never_met)}")

@@ -12,13 +12,13 @@ MakeCluster = Callable[..., LocalCluster]
 
 @pytest.fixture
 def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
-    """``make_cluster(nodes=3, config=TOML)``; call ``up`` on the result."""
+    """``make_cluster(nodes=3, config=TOML, edge=False)``; call ``up`` on the result."""
     made: list[LocalCluster] = []
 
-    def make(*, nodes: int = 3, config: str = "") -> LocalCluster:
+    def make(*, nodes: int = 3, config: str = "", edge: bool = False) -> LocalCluster:
         directory = tmp_path / f"cluster{len(made)}"
         directory.mkdir()
-        made.append(LocalCluster(directory, nodes=nodes, config=config))
+        made.append(LocalCluster(directory, nodes=nodes, config=config, edge=edge))
         return made[-1]
 
     yield make

@@ -157,7 +157,7 @@ def test_a_node_that_ends_at_its_start_is_quoted_and_the_others_are_stopped(
 
     refused = cluster.up(exit_code=1)
 
-    assert "node a2 ended at its start: " in _one_sentence(refused)
+    assert "a2 ended at its start: " in _one_sentence(refused)
     assert "var/nodes/a2" in refused.stderr
     assert cluster.running() == {}
     assert not cluster.var.node_directory("a2").exists()

@@ -193,7 +193,8 @@ class Clients:
         operation.disturbed = not machine.process.running
         timeout_s = operation.deadline_s - operation.invoked_s
         deadline_s = machine.clock.monotonic_s() + timeout_s
-        task = self.loop.spawn(machine.process, call(machine.documents, deadline_s, seen))
+        process = machine.process
+        task = self.loop.spawn(process, call(machine.documents, deadline_s, seen))
         await asyncio.wait(
             [task, machine.gone],
             timeout=timeout_s + PATIENCE_S,
@@ -201,6 +202,8 @@ class Clients:
         )
         if task.done():
             return task.result()
+        if process.dead:
+            operation.disturbed = True  # also by an end that nobody caused: its disk failed
         task.add_done_callback(_nobody_listens)
         raise NoAnswer(f"{operation.via} did not answer")
 

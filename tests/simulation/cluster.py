@@ -149,6 +149,18 @@ class SimCluster(Clients):
             self.note(f"{name} is resumed")
             self.loop.resume(name)
 
+    async def stop(self, name: str, within_s: float = 60.0) -> None:
+        """Stop a node as an operator does; something else may strike it meanwhile."""
+        machine = self.nodes[name]
+        self._strike(name, "is stopped")
+        process = machine.process
+        stopping = self.loop.spawn(process, machine.serving.stop())
+        await self.until(lambda: stopping.done() or process.dead, within_s, f"{name} does not stop")
+        if not process.dead:
+            stopping.result()
+            self.loop.kill(name)
+            machine.ended()
+
     async def restart(self, *names: str) -> None:
         """Start dead machines again and wait until all that run see each other."""
         for name in names:

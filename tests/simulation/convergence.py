@@ -14,6 +14,7 @@ from kvnode.quarantine import State
 from kvnode.record import Create, Record
 from kvnode.storage.keys import RECORD_PREFIX, document_id_of, record_key
 from scripts.checker.checks import judge_converged
+from scripts.checker.evidence import Violation
 from tests.simulation.atlas import readable
 from tests.simulation.cluster import SimCluster
 from tests.simulation.invariants import describe
@@ -119,6 +120,8 @@ def _judge(cluster: SimCluster) -> None:
         return held
 
     watch.violations += judge_converged(cluster.history, stored, watch, cluster.loop.time())
+    for name in watch.undoubted:
+        watch.violations.append(Violation("I22", f"nobody doubts the disk of {name}"))
 
 
 def wrong_books(cluster: SimCluster) -> list[str]:

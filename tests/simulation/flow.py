@@ -3,8 +3,8 @@
 Rules
 -----
 1. What is sent arrives once, whole and in order, each part after the link's latency or later.
-2. WINDOW_BYTES bounds what was sent and has not been read. Beyond it the sender must wait, as
-   with TCP; so a reader that stops (paused, or slow) is felt by the writer.
+2. The network's window bounds what was sent and has not been read. Beyond it the sender must wait,
+   as with TCP; so a reader that stops (paused, or slow) is felt by the writer.
 3. What reaches a cut link or a machine without power is held and sent again once that is over:
    TCP retransmits. Two things end that: the sender's machine loses power, or its kernel resets
    the connection (as when the process dies). Then what was held is lost, and so is the reset.
@@ -44,11 +44,12 @@ class Flow:
         self._last_arrival_s = 0.0
         self._unread_bytes = 0
         self._held = False
+        self._breaks_off = False
 
     @property
     def room_bytes(self) -> int:
         """How much may be sent now."""
-        return WINDOW_BYTES - self._unread_bytes
+        return max(0, self._network.window_bytes - self._unread_bytes)
 
     def send(self, part: bytes | Signal) -> None:
         """Put a part on the way; bytes must fit in the window."""
@@ -60,6 +61,10 @@ class Flow:
         arrives_s = self._network.arrival_s(self._source, self._target)
         self._last_arrival_s = max(self._last_arrival_s, arrives_s)
         self._network.at(self._last_arrival_s, self._arrive)
+
+    def break_off(self) -> None:
+        """End the connection in the middle of the next bytes."""
+        self._breaks_off = True
 
     def was_read(self, byte_count: int) -> None:
         """The receiving process took bytes out of its kernel's buffer."""
@@ -75,9 +80,24 @@ class Flow:
             self._network.hold(self._source, self._target, self._arrive)
         elif self._travelling:
             part = self._travelling.popleft()
+            if isinstance(part, bytes):
+                part = self._network.carried(self._source, self._target, part)
+                if self._breaks_off:
+                    part = self._break_off_in(part)
             size = len(part) if isinstance(part, bytes) else part.name
             self._network.record(f"{self._source}>{self._target} {size}")
             self._receiver.arrived(part)
+
+    def _break_off_in(self, part: bytes) -> bytes | Signal:
+        """Both ends get a reset, the receiver after what arrives of the part."""
+        self._travelling.clear()
+        self._receiver.reset()
+        arriving = self._network.broken_off(part)
+        if not arriving:
+            return Signal.RESET
+        self._travelling.append(Signal.RESET)
+        self._network.at(self._last_arrival_s, self._arrive)
+        return arriving
 
     def _is_not_sent_again(self) -> bool:
         # The kernel of a killed process goes on sending what was written before a ``close``.

@@ -16,6 +16,7 @@ from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, level
+from tests.simulation.flow import WINDOW_BYTES
 from tests.simulation.loop import Order
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.plan import Plan
@@ -28,6 +29,7 @@ Trouble = Workload | Sessions | Nemesis | Strikes
 FAULTS_S: Final = 20.0
 LIFETIMES_S: Final = 40.0
 _SLOW_LINK_S: Final = (0.001, 0.08)
+_WINDOWS_BYTES: Final = (WINDOW_BYTES, WINDOW_BYTES, 2048, 256)
 
 
 def random_history(seed: int, plan: Plan | None = None) -> SimCluster:
@@ -36,6 +38,7 @@ def random_history(seed: int, plan: Plan | None = None) -> SimCluster:
     chance = Random(f"{seed}/configuration")
     settings, order = random_settings(chance), random_order(chance)
     nemeses, slow_links = chance.randint(1, 3), chance.randint(0, 4)
+    window_bytes = chance.choice(_WINDOWS_BYTES)
 
     async def scenario(cluster: SimCluster) -> None:
         names = list(cluster.machines)
@@ -43,6 +46,7 @@ def random_history(seed: int, plan: Plan | None = None) -> SimCluster:
             source, target = chance.sample(names, 2)
             cluster.loop.network.latency_s[source, target] = _SLOW_LINK_S
         loop = cluster.loop
+        loop.network.window_bytes = window_bytes
         troubles: list[Trouble] = [
             Workload(cluster, loop.stream("workload")),
             *_nemeses(cluster, plan, nemeses),
@@ -64,10 +68,11 @@ def random_lifetimes(seed: int, plan: Plan | None = None) -> SimCluster:
     plan = plan or Plan()
     chance = Random(f"{seed}/lifetimes")
     settings, order = short_lived(chance), random_order(chance)
-    nemeses = chance.randint(0, 2)
+    nemeses, window_bytes = chance.randint(0, 2), chance.choice(_WINDOWS_BYTES)
 
     async def scenario(cluster: SimCluster) -> None:
         loop = cluster.loop
+        loop.network.window_bytes = window_bytes
         troubles: list[Trouble] = [
             Workload(cluster, loop.stream("workload"), SHORT_LIVES),
             *_nemeses(cluster, plan, nemeses),

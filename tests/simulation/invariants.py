@@ -10,7 +10,9 @@ Rules
    damage; then the same batch says that its target is owed a comparison, if the holder is an owner.
 3. A vote never changes, or two bodies could both be elected (I9).
 4. A record is stored only by owners of its partition (I19).
-5. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
+5. A disk that was wiped or put back to an old copy is fenced once its node has found its peers
+   (I22).
+6. When a client hears of a write, as many distinct nodes have it on disk as it is told, and as
    many of them as replicas (I18). A hint that was too old the moment after it was acknowledged
    counts.
 
@@ -94,6 +96,8 @@ class DiskWatch:
         #: When documents with a time to live end.
         self.expires_ms: dict[bytes, int] = {}
         self.atlas = Atlas(disks, true_s)
+        #: Machines whose disk was replaced and that have not been fenced for it yet.
+        self.undoubted: dict[str, None] = {}
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
         #: When and where hints went for their age, by document and whether it is deleted there.
@@ -122,6 +126,7 @@ class DiskWatch:
                     self._hint_changed(disk, key, before, changes)
                 case b"f" if value is not None and decode_floor(value).fenced:
                     self.atlas.is_told(disk.name)
+                    self.undoubted.pop(disk.name, None)
                 case b"v" if before is not None and before != value:
                     self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
 
@@ -177,6 +182,10 @@ class DiskWatch:
             return False
         return record.tombstone.delete_at_ms // self._bucket_ms < decode_floor(encoded).bucket
 
+    def _purged_before(self, document_id: DocumentId, at_ms: int) -> bool:
+        """Whether a document had been purged when a clock said this."""
+        return at_ms > START_MS + 1000 * (self.purged_s[document_id] + BOUNDS.clock_error_s)
+
     def _excused(self, owner: str, document_id: DocumentId) -> bool:
         """Whether an owner was not asked about a purge, or has lost the answer with its disk."""
         return self.atlas.was_ever_away(owner) or self.atlas.was_struck(owner, document_id)
@@ -203,6 +212,10 @@ class DiskWatch:
             return
         if old is not None and self.below_floor(self._disks[target], document_id, old):
             return
+        if target in self.purged.get(document_id, ()) and not self._purged_before(
+            document_id, held_at_ms
+        ):
+            return  # the target has had it, deleted: its answer was long under way
         if too_old:
             if old is not None and not self._is_with_an_owner(document_id, old):
                 self._violated("I1", f"{what} for its age, and no owner has it", document_id)
@@ -248,6 +261,8 @@ class DiskWatch:
     def forget(self, machine: str) -> None:
         """A machine's disk is about to be wiped or replaced: what it had is gone."""
         self.atlas.destroys(machine)
+        if self._ring.partitions_of(NodeId(machine)):
+            self.undoubted[machine] = None
         for commits in self.commits.values():
             commits[:] = [commit for commit in commits if commit.machine != machine]
 

@@ -26,7 +26,7 @@ import asyncio
 import contextlib
 import gc
 import heapq
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextvars import Context
 from enum import Enum, auto
 from random import Random
@@ -218,6 +218,17 @@ class SimLoop(asyncio.BaseEventLoop):
         handle = SimHandle(self._now_s, callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    def _call_soon(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> SimHandle:
+        """What the base class has left of its own ways to ``call_soon``."""
+        return self.call_soon(callback, *args, context=context)
+
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        # Once the run is over, as for coroutines: see rule 9.
+        if self.is_running():
+            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]  # the base class's
 
     def _run_once(self) -> None:
         """Run one callback after the other until ``stop``: as one call, for there are many."""

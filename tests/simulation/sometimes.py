@@ -27,10 +27,13 @@ _ERRORS: Final = (
 _FAULTS: Final = {
     "process killed": " is killed",
     "power lost": " loses power",
+    "process stopped": " is stopped",
     "process paused": " is paused",
     "link cut": "cut ",
+    "link flapped": " flaps",
     "connection reset": "reset ",
     "disk slowed": "a slow disk",
+    "reader slowed": "reads slowly",
     "wall clock moved": "jumps",
 }
 _STRIKES: Final = {
@@ -38,6 +41,7 @@ _STRIKES: Final = {
     "disk put back to a copy": " is put back",
     "record damaged": " damaged",
     "disk filled": " fills up",
+    "disks swapped": " are swapped",
 }
 
 
@@ -46,9 +50,15 @@ def met_in_history(cluster: SimCluster) -> Counter[str]:
     answers = Counter(type(operation.answer) for operation in cluster.history)
     met = Counter({f"answered {error.__name__}": answers[error] for error in _ERRORS})
     met.update(_faults(cluster, _FAULTS))
+    network = cluster.loop.network
+    met["bytes changed on the wire"] = network.damaged_count
+    met["frame broken off"] = network.broken_off_count
+    met["window full"] = network.full_window_count
     met["acknowledged by hints"] = sum(operation.hints > 0 for operation in cluster.history)
     for machine in cluster.nodes.values():
         coordinator, replica = machine.serving.coordinator, machine.serving.replica
+        met["damaged frame refused"] += machine.serving.transport.protocol_errors
+        met["commit failed"] += machine.failed_commits
         met["hint delivered"] += replica.hints.delivered
         met["hint superseded"] += replica.hints.superseded
         met["hint over the cap"] += replica.hints.dropped["overflow"]
@@ -88,6 +98,7 @@ def met_in_lifetimes(cluster: SimCluster) -> Counter[str]:
         met["record healed"] += _logged(machine, "record.healed")
         met["node fenced"] += _logged(machine, "node.fenced")
         met["node rebuilt"] += _logged(machine, "node.rebuilt")
+        met["foreign disk refused"] += len(machine.refusals)
         met["late copy asked about"] += sum(quarantined.counts.values())
         met["orphan"] += quarantined.counts[State.ORPHAN]
         met["hint over its age"] += sum(

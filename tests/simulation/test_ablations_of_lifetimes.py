@@ -89,7 +89,7 @@ def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
 @ablation("I4|I1|I2|events", first_failing(_OLD_COPY))
 def later_boots_not_remembered(patch: pytest.MonkeyPatch) -> None:
     """Whoever says its name is believed."""
-    patch.setattr(Boots, "meet", lambda self, peer, count, boot_id: None)
+    patch.setattr(Boots, "meet", lambda self, peer, boot, known: [])
 
 
 @ablation("I4|I1|I2", first_failing(_OLD_COPY))

@@ -15,7 +15,6 @@ from kvnode.services import background, handoff
 from kvnode.services.budget import BURST_S
 from kvnode.storage.keys import DEBT_PREFIX, debt_of, hint_key, record_key
 from scripts.checker.evidence import Violation
-from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import hints, settle
 from tests.simulation.machine import NodeMachine
@@ -472,45 +471,6 @@ def test_a_holder_that_can_not_hand_on_stops_in_time_and_keeps_its_hints(
     simulate(scenario, seed)
 
 
-# Deaths at every step of a delivery -------------------------------------------------------------
-
-
-def delivery(seed: int, strike: str = "", name: str = "", step: int = 0) -> range:
-    """Let a node return to a hint, and strike at a step. Returns the steps of the delivery."""
-    steps = [0, 0]
-
-    async def scenario(cluster: SimCluster) -> None:
-        loop = cluster.loop
-        document_id = id_of_key(cluster.key_of("a1", "a2", "a3"))
-        cluster.kill("a3")
-        await cluster.noticed("a3")
-        await cluster.delete("a1", document_id, write=2)
-        target = cluster.nodes["a3"]
-        target.start()
-        if step:
-            loop.at_step(step, lambda: getattr(cluster, strike)(name))
-
-        def watch() -> None:
-            book_is_empty = not cluster.hints_of("a1", "a3", document_id)
-            if not steps[0] and _has_received(target, document_id):
-                steps[0] = loop.steps
-            if not steps[1] and book_is_empty:
-                steps[1] = loop.steps
-
-        loop.after_step = watch
-        await asyncio.sleep(3.0)
-        loop.after_step = None
-        for machine in (cluster.nodes["a1"], target):
-            if machine.process.dead:
-                machine.start()
-        await cluster.ready()
-        await settle(cluster)
-        assert target.stored(document_id) is not None
-
-    simulate(scenario, seed)
-    return range(steps[0] - 15, steps[1] + 10)
-
-
 def debts(cluster: SimCluster, holder: str) -> list[int]:
     """The partitions of a3 that a node's disk says are owed a comparison."""
     rows = [key for key in cluster.nodes[holder].disk.sorted_keys if key.startswith(DEBT_PREFIX)]
@@ -526,13 +486,3 @@ def partitions_of(cluster: SimCluster, documents: list[DocumentId]) -> list[int]
 
 def _has_received(target: NodeMachine, document_id: DocumentId) -> bool:
     return target.engine is not None and target.engine.latest(record_key(document_id)) is not None
-
-
-@pytest.mark.parametrize("strike", ["kill", "power_off"])
-@pytest.mark.parametrize("name", ["a1", "a3"], ids=["holder", "target"])
-def test_a_delivery_that_is_cut_short_at_any_step_is_made_up_for(strike: str, name: str) -> None:
-    """The holder or the target dies at each step of it, and the target has it in the end."""
-    steps = delivery(0)
-    assert len(steps) > 25
-    for step in steps:
-        delivery(0, strike, name, step)

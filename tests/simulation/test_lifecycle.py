@@ -240,6 +240,35 @@ def test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back(seed: int) -> Non
     simulate(scenario, seed, ending())
 
 
+@seeds(2)
+@pytest.mark.parametrize("wiped", [True, False], ids=["wiped", "old copy"])
+def test_a_disk_is_doubted_however_often_it_was_started_before_anybody_saw_it(
+    seed: int, wiped: bool
+) -> None:
+    """Started again and again, it catches up with the number of boots that others know (I22)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.kill("a3")
+        copy = dict(cluster.nodes["a3"].disk.values)
+        await cluster.restart("a3")
+        created = await cluster.create("a1", "written after the copy", write=3)
+        cluster.kill("a3")
+        empty = {IDENTITY_KEY: Identity(CLUSTER_ID, "a3", cluster.ring.partitions).encode()}
+        cluster.replace_disk("a3", empty if wiped else copy)
+        cluster.loop.network.partition(["a3"], ["a1", "a2"])
+        for _ in range(4):
+            cluster.nodes["a3"].start()
+            await asyncio.sleep(0.5)
+            cluster.kill("a3")
+        cluster.loop.network.heal_all()
+        cluster.nodes["a3"].start()
+        await rebuilt(cluster, "a3", [created.document_id])
+        assert cluster.nodes["a3"].events("node.fenced")
+        assert len(holders(cluster, created.document_id)) == 3
+
+    simulate(scenario, seed, ending())
+
+
 @seeds(3)
 def test_a_wiped_node_is_rebuilt_before_it_answers(seed: int) -> None:
     """Its empty disk says "unknown", never "absent", until it has everything."""

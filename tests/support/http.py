@@ -1,10 +1,10 @@
 """A data listener on loopback over an in-memory store, and a client that sends any bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 import pytest
@@ -201,6 +201,11 @@ class Served:
         self.port = listener.port
         #: Lines of the log.
         self.logged = logged.entries
+
+    @property
+    def faults(self) -> Sequence[MutableMapping[str, Any]]:
+        """Lines of the log that somebody must look into."""
+        return [line for line in self.logged if line["log_level"] == "error"]
 
     async def connect(self) -> Wire:
         """A new connection."""

@@ -16,6 +16,7 @@ from kvnode.codec import encode
 from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Unavailable
 from kvnode.handlers import Handlers
+from kvnode.inspection import Inspection, from_wire
 from kvnode.record import CONTENT_BYTES_MAX, Create, Record, Tombstone
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Connection
@@ -98,6 +99,7 @@ def serve(
             ),
             interval_s=1,
             ring_epoch=1,
+            skew_told_s=1,
             clock=clock,
             entropy=SystemEntropy(),
             log=structlog.get_logger(),
@@ -178,6 +180,15 @@ def test_replicas_merge_fetch_and_vote() -> None:
     assert serve(fetch(3)).sent == [[Op.REPLY, 3, FetchResult.ABSENT, None]]
     vote = [Op.VOTE, 4, 1000, ID, FINGERPRINT]
     assert serve(vote).sent == [[Op.REPLY, 4, FINGERPRINT, None]]
+
+
+def test_an_inspection_is_answered_at_once_with_what_is_durable() -> None:
+    """It changes nothing and waits for nothing."""
+    ((_, _, *fields), merged) = serve(merge(1, None, ID, ENCODED), [Op.INSPECT, 2, 1000, ID]).sent
+    assert from_wire(fields) == Inspection(
+        owner=True, doubt=None, record=None, damaged=False, hints_for=(), quarantined=None
+    )
+    assert merged == [Op.REPLY, 1, None]
 
 
 def test_hints_are_acknowledged_or_refused_one_by_one() -> None:

@@ -19,9 +19,10 @@ from kvnode.storage.identity import (
     decode_identity,
     decode_replaced,
 )
-from kvnode.storage.keys import IDENTITY_KEY
+from kvnode.storage.keys import IDENTITY_KEY, own_boot_key
 
 IDENTITY = Identity("0" * 32, "a1", 256, boot_counter=4)
+BOOT_ID = b"an id..."
 
 identities = st.builds(
     Identity, st.text(max_size=8), st.text(max_size=8), st.integers(1, 1 << 16), st.integers(0, 99)
@@ -29,11 +30,11 @@ identities = st.builds(
 
 
 class NotYetDurable:
-    """An engine of one key whose commits a test carries out."""
+    """An engine of an identity whose commits a test carries out."""
 
     def __init__(self, stored: bytes | None) -> None:
         self.stored = stored
-        self.gathered: bytes | None = None
+        self.gathered: dict[bytes, bytes] = {}
         self.barriers: list[Callable[[], None]] = []
 
     def get(self, key: bytes) -> bytes | None:
@@ -43,8 +44,7 @@ class NotYetDurable:
 
     def put(self, key: bytes, value: bytes) -> None:
         """See ``kvnode.ports.Engine``."""
-        assert key == IDENTITY_KEY
-        self.gathered = value
+        self.gathered[key] = value
 
     def barrier(self, done: Callable[[], None]) -> None:
         """See ``kvnode.ports.Engine``."""
@@ -53,7 +53,7 @@ class NotYetDurable:
 
 def booted(engine: NotYetDurable, expected: Identity, done: Callable[[], None]) -> Identity:
     """``boot`` on an engine that has only what a boot uses."""
-    return boot(cast("Engine", engine), expected, done)
+    return boot(cast("Engine", engine), expected, BOOT_ID, done)
 
 
 @given(identities)
@@ -110,7 +110,7 @@ def test_a_disk_of_another_cluster_node_or_layout_is_refused(
     expected = msgspec.structs.replace(IDENTITY, **{field: value})
     with pytest.raises(CannotStart, match=message):
         booted(engine, expected, lambda: None)
-    assert engine.gathered is None, "a refused boot is not counted on a stranger's disk"
+    assert not engine.gathered, "a refused boot is not counted on a stranger's disk"
 
 
 def test_each_boot_is_counted_durably_before_it_is_announced() -> None:
@@ -120,7 +120,7 @@ def test_each_boot_is_counted_durably_before_it_is_announced() -> None:
     expected = msgspec.structs.replace(IDENTITY, boot_counter=0)
     identity = booted(engine, expected, lambda: announced.append(True))
     assert identity.boot_counter == 5
-    assert engine.gathered == identity.encode()
+    assert engine.gathered == {IDENTITY_KEY: identity.encode(), own_boot_key(5, BOOT_ID): b""}
     assert announced == []
     for done in engine.barriers:
         done()

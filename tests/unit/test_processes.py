@@ -110,7 +110,7 @@ def test_a_process_that_ignores_the_request_to_stop_is_killed_and_named(
     var: VarDirectory, started: list[Sleeper]
 ) -> None:
     """The operator is told, because a node that had to be killed deserves a look."""
-    sleeper = _sleeper(var, started, _as_node(var), "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    sleeper = _sleeper(var, started, _as_node(var), "signal.signal(signal.SIGINT, signal.SIG_IGN)")
     found = processes.find_node(var, "a1")
     assert found
 

@@ -229,8 +229,14 @@ def test_a_bad_config_is_refused_with_the_key_and_what_is_allowed(
         ('id = "a2"', 'id = "a1"', "two nodes are called a1"),
         ("http_port = 8102", "http_port = 8101", "http_port of node a1 and http_port of node a2"),
         ("rpc_port = 9102", "rpc_port = 8103", "rpc_port of node a2 and http_port of node a3"),
-        ('host = "127.0.0.1"', 'host = "0.0.0.0"', 'write host = "127.0.0.1"'),
-        ('host = "127.0.0.1"', 'host = "example.org"', "loopback only"),
+        ('1\nhost = "127.0.0.1"', '1\nhost = "0.0.0.0"', 'a1 has host = "0.0.0.0"'),
+        ('1\nhost = "127.0.0.1"', '1\nhost = "example.org"', 'write host = "127.0.0.1"'),
+        ('host = "127.0.0.1"\n#', 'host = "0.0.0.0"\n#', 'edge.host = "0.0.0.0", but without TLS'),
+        ("port = 8080", "port = 8100", "node a1 and edge-a both have port 8101"),
+        ("port = 8080", "port = 10079", "edge-a and edge.admin_port both have port 10080"),
+        ("admin_port = 10080", "admin_port = 0", "edge.admin_port = 0 is no port"),
+        ("port = 8080", "port = 65535", "edge-a = 65536 is no port"),
+        ('id = "a2"', 'id = "edge"', 'a node is called "edge", as the load balancer is'),
         ('zone = "z1"', 'zone = ""', "zone of node number 1 must be 1 to 32 lower-case"),
         ('zone = "z1"\n', "", "node number 1 has no zone; add it"),
         ('id = "a2"\nregion = "a"', 'id = "a2"\nregion = "b"', "this version runs one region"),
@@ -372,3 +378,17 @@ def test_a_damaged_secret_is_refused(tmp_path: Path, content: bytes) -> None:
         read_secret(path)
     with pytest.raises(TopologyError, match="cannot be read"):
         read_secret(tmp_path / "none")
+
+
+@given(st.integers(1, 60_000))
+def test_a_planned_edge_has_its_ports_beside_those_of_the_nodes(port_base: int) -> None:
+    """One URL for clients at PORT_BASE + 80, statistics as far behind it as a node's."""
+    settings = _plan(port_base=port_base)
+
+    assert settings.edge.port == port_base + 80
+    assert settings.edge.admin_port == port_base + 2080
+
+
+def test_a_cluster_can_do_without_an_edge(tmp_path: Path) -> None:
+    """Port 0, which counts for planned and for edited files alike."""
+    assert _plan(config=_file(tmp_path, "[edge]\nport = 0")).edge.port == 0

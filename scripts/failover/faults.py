@@ -1,0 +1,56 @@
+"""What befalls a node while clients are at work, and what is made good again."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+from scripts.failover.balancers import Balancer
+from scripts.failover.clients import Seen, prepare, watch
+from scripts.local_cluster import LocalCluster
+
+FAULTS: Final = ("kill", "drain", "hang")
+_BEFORE_S: Final = 0.5
+#: A kill and a drain are felt at once or not at all; that a node hangs must be noticed first.
+_AFTER_S: Final = {"kill": 1.0, "drain": 0.3, "hang": 2.0}
+
+
+async def strike(
+    fault: str,
+    node: str,
+    cluster: LocalCluster,
+    balancers: Sequence[Balancer],
+    *,
+    per_second: int,
+) -> list[Seen]:
+    """Do ``fault`` to a node while clients use each balancer.
+
+    The node is back in rotation, and connected, on return.
+    """
+
+    async def meanwhile() -> None:
+        await asyncio.sleep(_BEFORE_S)
+        if fault == "kill":
+            await asyncio.to_thread(cluster.kill, node)
+        elif fault == "drain":
+            await asyncio.to_thread(cluster.stele, "stop", node)
+        else:
+            cluster.send_signal(node, signal.SIGSTOP)
+        await asyncio.sleep(_AFTER_S[fault])
+        if fault == "hang":
+            cluster.send_signal(node, signal.SIGCONT)
+
+    documents = await asyncio.gather(*(prepare(one.url) for one in balancers))
+    struck = asyncio.ensure_future(meanwhile())
+    seen = await asyncio.gather(
+        *(
+            watch(one.url, its, per_second=per_second, meanwhile=struck)
+            for one, its in zip(balancers, documents, strict=True)
+        )
+    )
+    if fault != "hang":
+        await asyncio.to_thread(cluster.start, node)
+    for one in balancers:
+        await asyncio.to_thread(one.wait_for, cluster.nodes)
+    await asyncio.to_thread(cluster.wait_connected)
+    return seen

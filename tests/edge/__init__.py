@@ -1,0 +1,1 @@
+"""The edge, with each program that can be it."""

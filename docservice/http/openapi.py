@@ -207,7 +207,7 @@ _HEADERS: Final[Mapping[str, _Object]] = {
     "Stele-Session": _header(
         "What the client has seen. Sent back with later requests, to any node, it keeps their "
         "answers from being older.",
-        "XgE=",
+        "XgF7KbHVyMYzqSgZfU8nVKX2",
     ),
     "Stele-Acks": _header(
         "Replicas that acknowledged / had to; copies kept; how many acknowledged with a hint.",

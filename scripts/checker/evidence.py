@@ -5,11 +5,13 @@ and their disks when all is over. Each says what it knows.
 """
 
 from collections.abc import Mapping
+from math import inf
 from typing import Protocol
 
 import msgspec
 
 from cluster.ids import DocumentId
+from kvnode.record import Create
 
 
 class Violation(AssertionError):
@@ -93,3 +95,21 @@ class Evidence(Protocol):
 
     def holders_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
         """The replicas known to have had a document on disk all the time."""
+
+
+def created_after(create: Create | None, purged_s: float, bounds: Bounds) -> bool:
+    """A key is free again once its document was purged, also for a create that was stuck."""
+    return (
+        create is not None
+        and create.created_at_ms > bounds.start_ms + (purged_s - bounds.clock_error_s) * 1000
+    )
+
+
+def expired_s(document_id: bytes | None, evidence: Evidence) -> tuple[float, float]:
+    """The true times at which the first and the last clock says that a document has expired."""
+    expires_ms = evidence.expires_ms.get(document_id or b"")
+    if expires_ms is None:
+        return inf, inf
+    bounds = evidence.bounds
+    expires_s = (expires_ms - bounds.start_ms) / 1000
+    return expires_s - bounds.clock_error_s, expires_s + bounds.clock_error_s

@@ -182,6 +182,7 @@ class NodeMachine(Machine):
             clock=self.clock,
             entropy=entropy,
             cluster_id=bytes.fromhex(self.settings.cluster_id),
+            region=self.own.region,
             replication=self.settings.replication,
             lifecycle=self.settings.lifecycle,
         )
@@ -256,6 +257,7 @@ class ServiceMachine(Machine):
             clock=self.clock,
             entropy=entropy,
             cluster_id=bytes.fromhex(self.settings.cluster_id),
+            region=region,
             replication=self.settings.replication,
             lifecycle=self.settings.lifecycle,
         )

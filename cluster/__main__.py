@@ -11,19 +11,27 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
+from rich.console import Console
 
 from cluster import balancer, launch, report
 from cluster import repair as repairs
 from cluster.answers import Unreachable
 from cluster.commands import config, documents, edge, live, views
 from cluster.commands.options import (
+    EXIT_DEGRADED,
     EXIT_UNREACHABLE,
     EXIT_USAGE,
+    NodeArgument,
     NodesArgument,
+    Output,
+    OutputOption,
     UsageError,
     VarOption,
+    complete_node,
     console,
+    print_json,
 )
 from cluster.interrupts import Interrupted
 from cluster.launch import Wanted
@@ -96,10 +104,13 @@ def restart(nodes: NodesArgument, var: VarOption = DEFAULT_ROOT) -> None:
 
 @app.command()
 def replace(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Such as a2; it must be stopped.")],
+    node: NodeArgument,
     var: VarOption = DEFAULT_ROOT,
 ) -> None:
-    """Start a node on an empty directory and rebuild it from its peers; the old one is kept."""
+    """Start a stopped node on an empty directory and rebuild it from its peers.
+
+    What it had is kept beside it.
+    """
     directory = VarDirectory(var)
     for one in launch.replace(directory, node, console()):
         follow = directory.command("stele status")
@@ -110,20 +121,28 @@ def replace(
 
 @app.command()
 def repair(
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE...]")] = None,
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE...]", autocompletion=complete_node)
+    ] = None,
     var: VarOption = DEFAULT_ROOT,
+    output: OutputOption = Output.TABLE,
     wait: Annotated[bool, typer.Option(help="Watch until all has been compared.")] = True,
 ) -> None:
     """Compare the copies of nodes (all, if none is named) with their peers' now, and level them."""
     directory = VarDirectory(var)
     chosen = launch.named(directory, nodes) if nodes else directory.settings().node
-    if not repairs.repair(chosen, console(), wait=wait):
-        raise typer.Exit(1)
+    in_words = output is Output.TABLE
+    screen = console() if in_words else Console(stderr=True)
+    repaired = repairs.repair(chosen, screen, wait=wait)
+    if not in_words:
+        print_json({"nodes": msgspec.to_builtins(repaired.jobs), "silent": repaired.silent})
+    if repaired.silent:
+        raise typer.Exit(EXIT_DEGRADED)
 
 
 @app.command()
 def trust(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Such as a2.")],
+    node: NodeArgument,
     var: VarOption = DEFAULT_ROOT,
     yes: Annotated[bool, typer.Option("--yes", help="I have read what this does.")] = False,
 ) -> None:

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.balancer import EdgeView
+from cluster.balancer import EdgeState, EdgeView
 from cluster.doctor import Finding, Severity
 from cluster.edge import EDGE
 from cluster.launch import say
@@ -41,19 +41,19 @@ def _url(host: str, port: int) -> str:
 
 
 def print_welcome(settings: ClusterSettings, edge: EdgeView | None, console: Console) -> None:
-    """The URLs, and commands to paste."""
-    if edge is not None:
-        say(console, f"one URL for clients: {edge.url}\n")
+    """The URLs, and commands to paste. An edge that was there once, and is not now, has none."""
+    one_url = edge.url if edge and edge.state is EdgeState.READY else ""
+    if one_url:
+        say(console, f"one URL for clients: {one_url}\n")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading in ("node", "zone", "documents", "operations"):
         table.add_column(heading, no_wrap=True)
     for node in settings.node:
         table.add_row(node.id, node.zone, data_url(node), _url(node.host, node.ops_port))
-    first = edge.url if edge else data_url(settings.node[0])
-    other = edge.url if edge else data_url(settings.node[-1])
+    first, other = one_url or data_url(settings.node[0]), one_url or data_url(settings.node[-1])
     console.print(table)
     say(console, f"\nThe API with a page to try it: {first}/docs\n")
-    where = "" if edge else ", from any node,"
+    where = "" if one_url else ", from any node,"
     say(console, f"Create a document, then read it{where} by the id in the answer:")
     say(
         console,

@@ -49,11 +49,12 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         msg = f"{arguments.cluster_file}: there is no region {region!r}; check --region."
         raise TopologyError(msg)
     clock, entropy = SystemClock(), SystemEntropy()
+    secret = read_secret(arguments.secret_file)
     registry = CollectorRegistry()
     registry.register(EventsCollector(events))
     client = ClusterClient(
         cluster_id=settings.cluster_id,
-        secret=read_secret(arguments.secret_file),
+        secret=secret,
         rings=rings_of(settings),
         region=region,
         zones={node.node_id: node.zone for node in nodes},
@@ -83,6 +84,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             host=arguments.host,
             port=arguments.port,
             region=region,
+            secret=secret,
             metrics=HttpMetrics(registry),
             clock=clock,
             entropy=entropy,

@@ -144,11 +144,12 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
     )
     engine = _open_engine(directory, identity, storage, disk, log)
     clock, entropy = SystemClock(), SystemEntropy()
+    secret = read_secret(arguments.secret_file)
     node = Node(
         settings,
         own,
         rings_of(settings),
-        read_secret(arguments.secret_file),
+        secret,
         engine=engine,
         disk=disk,
         clock=clock,
@@ -166,6 +167,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             host=own.host,
             port=own.http_port,
             region=own.region,
+            secret=secret,
             metrics=HttpMetrics(registry),
             clock=clock,
             entropy=entropy,

@@ -28,7 +28,7 @@ from kvnode.merging import UNWATCHED, MergeSender, Sender
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.reading import Read
-from kvnode.record import Record
+from kvnode.record import Record, Sighting
 from kvnode.replica import Replica
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Lost, OnOutcome
@@ -107,21 +107,48 @@ class Coordinator:
         return self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
 
     async def read(
-        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+        self,
+        document_id: bytes,
+        *,
+        read_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+        seen: Sighting | None = None,
     ) -> Fetched:
         """See ``docservice.store.DocumentStore``."""
-        fetched = await self.read_here(
-            document_id, read_quorum=read_quorum, sloppy=sloppy, deadline_s=deadline_s
-        )
-        if fetched.record is None and self._elsewhere is not None:
-            regions = self._elsewhere.in_question(document_id)
+        elsewhere = self._elsewhere
+        try:
+            fetched = await self.read_here(
+                document_id,
+                read_quorum=read_quorum,
+                sloppy=sloppy,
+                deadline_s=deadline_s,
+                seen=seen,
+            )
+        except Unavailable:
+            if elsewhere is None or seen is None:
+                raise
+            # Nobody here has what the caller was shown: it may have been shown it elsewhere.
+            regions = elsewhere.regions
+            found = await elsewhere.read(regions, document_id, read_quorum, deadline_s)
+            if found is None or not seen.is_in(found.record):
+                raise
+            return found
+        if fetched.record is None and elsewhere is not None:
+            regions = elsewhere.in_question(document_id)
             if regions:
-                found = await self._elsewhere.read(regions, document_id, read_quorum, deadline_s)
+                found = await elsewhere.read(regions, document_id, read_quorum, deadline_s)
                 return found or fetched
         return fetched
 
     async def read_here(
-        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+        self,
+        document_id: bytes,
+        *,
+        read_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+        seen: Sighting | None = None,
     ) -> Fetched:
         """As ``read``, of this region's owners only."""
         partition = partition_of(document_id, self._partitions)
@@ -134,10 +161,16 @@ class Coordinator:
             except CorruptRecord:
                 damaged = True
             else:
-                if local is not None and (read_quorum == 1 or local[0].tombstone is not None):
+                if (
+                    local is not None
+                    and (read_quorum == 1 or local[0].tombstone is not None)
+                    and (seen is None or seen.is_in(local[0]))
+                ):
                     return Fetched(local[0], 1, read_quorum, self.copies)
         targets = self._placement.read_plan(partition, sloppy=sloppy)
-        read = Read(self, document_id, targets, required=read_quorum, deadline_s=deadline_s)
+        read = Read(
+            self, document_id, targets, required=read_quorum, seen=seen, deadline_s=deadline_s
+        )
         if owned and not damaged:
             read.take_local(targets[0], *(local or (None, None)))
         read.start()

@@ -10,7 +10,8 @@ Rules
 3. Each region that is in question is asked, all at once. One that can't be asked makes the answer
    "unavailable": repeating it will help.
 4. An id from an idempotency key has no time, and nobody else is asked. Whoever creates under a key
-   and reads in another region must wait for the watermark.
+   and reads in another region must bring a session token, or wait for the watermark: what a token
+   shows and nobody here has is asked for elsewhere.
 """
 
 import asyncio
@@ -46,7 +47,8 @@ class Elsewhere:
         clock: Clock,
         slack_ms: int,
     ) -> None:
-        self._nodes = {region: rings.nodes_of(region) for region in rings.other_regions(node)}
+        self.regions = rings.other_regions(node)
+        self._nodes = {region: rings.nodes_of(region) for region in self.regions}
         self._watermarks = watermarks
         self._transport = transport
         self._clock = clock
@@ -95,6 +97,6 @@ class Elsewhere:
         nodes = self._nodes[region]
         node = next(filter(self._transport.connected, nodes), nodes[0])
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        fields = [document_id, required, False]
+        fields = [document_id, required, False, None]
         self._transport.request(node, Op.READ_HERE, deadline_s, fields, 64, settle(outcome))
         return outcome

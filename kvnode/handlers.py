@@ -23,7 +23,7 @@ from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
 from kvnode.inspection import inspect, to_wire
-from kvnode.record import FINGERPRINT_BYTES
+from kvnode.record import FINGERPRINT_BYTES, Sighting
 from kvnode.regionhandlers import RegionHandlers
 from kvnode.replica import Replica
 from kvnode.results import Fetched, Stored
@@ -307,9 +307,13 @@ class Handlers:
     async def _read(
         self, read: Callable[..., Awaitable[Fetched]], fields: Fields, deadline_s: float
     ) -> tuple[Fields, int]:
-        document_id, required, sloppy = fields
+        document_id, required, sloppy, sighting = fields
         fetched = await read(
-            document_id, read_quorum=_count(required), sloppy=bool(sloppy), deadline_s=deadline_s
+            document_id,
+            read_quorum=_count(required),
+            sloppy=bool(sloppy),
+            deadline_s=deadline_s,
+            seen=_seen(sighting),
         )
         record = fetched.record
         encoded = encode(document_id, record) if record is not None else None
@@ -351,6 +355,17 @@ def _count(required: object) -> int:
     if not isinstance(required, int):
         raise TypeError("a quorum is not a count")
     return required
+
+
+def _seen(sighting: object) -> Sighting | None:
+    if sighting is None:
+        return None
+    if not isinstance(sighting, list):
+        raise TypeError("what was seen is not a list")
+    created_at_ms, checksum_head = sighting
+    if not (isinstance(created_at_ms, int) and isinstance(checksum_head, bytes)):
+        raise TypeError("what was seen is not a time and bytes")
+    return Sighting(created_at_ms, checksum_head)
 
 
 def _fail(connection: Connection, request_id: int, error: StoreError) -> None:

@@ -209,8 +209,10 @@ def _show(
         ]
         print_json({"nodes": values}, one_line=True)
         return
-    columns = ("requests/s", "creates/s", "reads/s", "deletes/s", "errors/s", "p50", "p99")
-    table = report.new_table("node", right=(*columns, "documents", "hints"))
+    # Narrow enough for a terminal of 80 columns.
+    columns = ("requests", "creates", "reads", "deletes", "errors", "p50", "p99")
+    table = report.new_table("node", right=(*columns, "docs", "hints"))
+    table.caption, table.caption_justify = "requests to errors: per second", "left"
     for node in nodes:
         if node.id not in measured:
             table.add_row(node.id, *["-"] * (len(columns) + 2))

@@ -9,6 +9,9 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from cluster.topology import TopologyError
+from cluster.vardir import DEFAULT_ROOT, VarDirectory, VarError
+
 #: Wide enough for every table where no terminal says how wide it is.
 _WIDTH_WITHOUT_TERMINAL: Final = 120
 
@@ -29,8 +32,27 @@ VarOption = Annotated[
     typer.Option("--var", envvar="STELE_VAR", help="Directory of the cluster.", metavar="DIR"),
 ]
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="For people or programs.")]
+
+
+def complete_node(context: typer.Context, incomplete: str) -> list[str]:
+    """For shells: the nodes of the cluster that is named so far, if there is one."""
+    try:
+        nodes = VarDirectory(context.params.get("var") or DEFAULT_ROOT).settings().node
+    except (TopologyError, VarError):
+        return []
+    return [node.id for node in nodes if node.id.startswith(incomplete)]
+
+
 NodesArgument = Annotated[
-    list[str], typer.Argument(metavar="NODE...", help="Such as a2; edge is the load balancer.")
+    list[str],
+    typer.Argument(
+        metavar="NODE...",
+        help="Such as a2; edge is the load balancer.",
+        autocompletion=complete_node,
+    ),
+]
+NodeArgument = Annotated[
+    str, typer.Argument(metavar="NODE", help="Such as a2.", autocompletion=complete_node)
 ]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A document's id.")]
 

@@ -5,7 +5,9 @@ Rules
 1. Operations run side by side, so that what they write can share a group commit. Their effects are
    in no order among themselves; their results are in the order of the request.
 2. Each succeeds or fails alone. There is no transaction.
-3. A bounded number is under way. A create takes no task: one is started after the other, and the
+3. They share the request's session: what it knew counts for each of them, and it knows in the end
+   what came of those that were answered last.
+4. A bounded number is under way. A create takes no task: one is started after the other, and the
    answers are awaited in order; a task for each would cost more than the create.
 """
 
@@ -22,6 +24,7 @@ from docservice.http.events import DocumentEvents
 from docservice.http.headers import Headers
 from docservice.http.problems import RequestRefused
 from docservice.http.replies import ReplyWriter
+from docservice.session import Session
 from kvnode.results import Stored
 
 #: Operations of one request that are under way at once.
@@ -48,6 +51,7 @@ class BulkRunner:
         *,
         quorums: Quorums,
         deadline_s: float,
+        session: Session,
         headers: Headers,
     ) -> bytes:
         """A ``BulkResponse``: one result an operation, in order; a refusal is its own result.
@@ -72,7 +76,7 @@ class BulkRunner:
             for operation in operations:
                 if len(under_way) == CONCURRENT_MAX:
                     await finish_oldest()
-                under_way.append(self._start(operation, quorums, deadline_s, headers))
+                under_way.append(self._start(operation, quorums, deadline_s, session, headers))
             while under_way:
                 await finish_oldest()
         finally:  # nobody waits any more for what a cancellation left here
@@ -88,6 +92,7 @@ class BulkRunner:
         operation: Operation | RequestRefused,
         quorums: Quorums,
         deadline_s: float,
+        session: Session,
         headers: Headers,
     ) -> _UnderWay:
         """Start one operation; one that can't be started has its answer already."""
@@ -105,15 +110,21 @@ class BulkRunner:
                         idempotency_key=operation.idempotency_key or None,
                         quorums=quorums,
                         deadline_s=deadline_s,
+                        session=session,
                     )
-                    answer, result_of = creation.answer, partial(self._created, creation, headers)
+                    answer = creation.answer
+                    result_of = partial(self._created, creation, headers)
                 case GetOperation():
                     document_id = _parse_id(operation.id)
-                    answer = service.read(document_id, quorums=quorums, deadline_s=deadline_s)
+                    answer = service.read(
+                        document_id, quorums=quorums, deadline_s=deadline_s, session=session
+                    )
                     result_of = partial(self._got, operation.id)
                 case DeleteOperation():
                     document_id = _parse_id(operation.id)
-                    answer = service.delete(document_id, quorums=quorums, deadline_s=deadline_s)
+                    answer = service.delete(
+                        document_id, quorums=quorums, deadline_s=deadline_s, session=session
+                    )
                     result_of = partial(self._deleted, document_id, headers)
         except Exception as error:  # noqa: BLE001 - one operation fails alone; see answer
             return _failed(error), _fails

@@ -12,6 +12,7 @@ from docservice.http.events import DocumentEvents
 from docservice.http.metrics import RequestMetrics
 from docservice.http.replies import ReplyWriter
 from docservice.http.shared import Shared
+from docservice.session import Tokens
 from kvnode.log import Log, process_log
 from kvnode.ports import Clock, Entropy
 
@@ -92,6 +93,7 @@ async def start_data_listener(
     host: str,
     port: int,
     region: str,
+    secret: bytes,
     http: HttpSettings,
     metrics: RequestMetrics,
     clock: Clock,
@@ -100,16 +102,18 @@ async def start_data_listener(
 ) -> DataListener:
     """Serve the document API on ``host:port``; port 0 picks a free one.
 
-    ``log`` hears of documents' lives and of every exception that nobody raised on purpose; without
-    one, standard error.
+    ``secret`` is the cluster's; session tokens are signed with it. ``log`` hears of documents'
+    lives and of every exception that nobody raised on purpose; without one, standard error.
 
     Raises:
         OSError: the address can't be bound.
     """
-    log = log or process_log()
-    replies = ReplyWriter(region=region, entropy=entropy, log=log)
+    log, tokens = log or process_log(), Tokens(secret)
+    replies = ReplyWriter(region=region, tokens=tokens, entropy=entropy, log=log)
     events = DocumentEvents(log, clock)
-    api = DocumentApi(service, replies=replies, events=events, http=http, clock=clock)
+    api = DocumentApi(
+        service, replies=replies, events=events, tokens=tokens, http=http, clock=clock
+    )
     shared = Shared(http=http, clock=clock, metrics=metrics, replies=replies, answer=api.answer)
     listener = DataListener(shared, clock)
     await listener.start(host, port)

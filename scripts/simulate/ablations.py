@@ -16,7 +16,12 @@ import pytest
 import typer
 
 from scripts.simulate.pool import ROOT
-from tests.simulation.histories import random_history, random_lifetimes, random_regions
+from tests.simulation.histories import (
+    random_history,
+    random_lifetimes,
+    random_regions,
+    random_sessions,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.ablations import Ablation
@@ -25,9 +30,8 @@ PAGE: Final = ROOT / "docs" / "ablations.md"
 SEEDS: Final = range(51)
 _SHOWN: Final = 100
 _NOTHING: Final = "**nothing**"
-_HISTORIES: Final = {
-    play.__name__: play for play in (random_history, random_lifetimes, random_regions)
-}
+_PLAYS: Final = (random_history, random_lifetimes, random_regions, random_sessions)
+_HISTORIES: Final = {play.__name__: play for play in _PLAYS}
 _CAUGHT: Final = (AssertionError, pytest.fail.Exception)
 _HEAD: Final = """# Ablations
 
@@ -115,11 +119,17 @@ class _Writer:
             test_ablations,
             test_ablations_of_lifetimes,
             test_ablations_of_regions,
+            test_ablations_of_sessions,
         )
 
         rows = []
-        themes = (test_ablations, test_ablations_of_lifetimes, test_ablations_of_regions)
-        for ablation in [one for theme in themes for one in theme.ABLATIONS]:
+        themes = (
+            test_ablations,
+            test_ablations_of_lifetimes,
+            test_ablations_of_sessions,
+            test_ablations_of_regions,
+        )
+        for ablation in [ablation for theme in themes for ablation in theme.ABLATIONS]:
             rows.append(row(ablation))
             typer.echo(rows[-1])
         PAGE.write_text(_HEAD + "\n".join(rows) + "\n", encoding="utf-8")

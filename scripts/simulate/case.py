@@ -16,9 +16,19 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tests.simulation.cluster import SimCluster
-from tests.simulation.histories import random_history, random_lifetimes, random_regions
+from tests.simulation.histories import (
+    random_history,
+    random_lifetimes,
+    random_regions,
+    random_sessions,
+)
 from tests.simulation.plan import Plan
-from tests.simulation.sometimes import met_in_history, met_in_lifetimes, met_in_regions
+from tests.simulation.sometimes import (
+    met_in_history,
+    met_in_lifetimes,
+    met_in_regions,
+    met_in_sessions,
+)
 
 REPLAY: Final = "python -m scripts.simulate --replay"
 
@@ -34,6 +44,7 @@ KINDS: Final = {
     "histories": Kind(random_history, met_in_history),
     "lifetimes": Kind(random_lifetimes, met_in_lifetimes),
     "regions": Kind(random_regions, met_in_regions),
+    "sessions": Kind(random_sessions, met_in_sessions),
 }
 
 

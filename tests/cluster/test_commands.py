@@ -3,7 +3,12 @@
 import io
 import json
 import os
+import pty
+import select
+import subprocess
 import sys
+import termios
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -91,6 +96,15 @@ def test_a_document_is_put_read_and_removed_and_its_owners_say_so(cluster: Local
     assert table.count("owner  deleted, ") == 3
 
 
+def test_a_repair_tells_programs_what_became_of_it(cluster: LocalCluster) -> None:
+    """Its progress is beside, on standard error."""
+    out, said = stele(cluster, "repair", "a1", "-o", "json")
+    repaired = json.loads(out)
+    assert repaired["silent"] == []
+    assert (repaired["nodes"]["a1"]["state"], repaired["nodes"]["a1"]["done"]) == ("done", 512)
+    assert "a1 compared 512 copies" in said
+
+
 def test_a_key_makes_one_document_however_often_it_is_put(cluster: LocalCluster) -> None:
     """What the command tells its user to repeat is safe to repeat."""
     first = put(cluster, "one", "--key", "k1")
@@ -131,9 +145,46 @@ def test_events_of_all_nodes_come_by_time_and_a_copied_log_goes_on(cluster: Loca
     assert times == sorted(times)
     assert {event["node"] for event in told} == {"a1", "a2", "a3"}
     (created,) = [event for event in told if event.get("document") == document]
-    assert json.loads(log.read_text().splitlines()[-1]) == created
+    assert log.read_text().startswith("{")
+    assert created in [json.loads(line) for line in log.read_text().splitlines()]
     table, _ = events(cluster, "--since", "1h")
     assert f"a1   document.created     document={document}" in table
+
+
+@pytest.mark.parametrize(
+    ("command", "shows", "ends"),
+    [
+        ("top", b"deletes", b"q"),
+        ("status --watch", b"3 of 3 nodes are ready", b"\x03"),
+        ("events", b"node.started", b"\x03"),
+    ],
+)
+def test_what_goes_on_in_a_terminal_ends_at_a_key_and_leaves_the_terminal_as_it_was(
+    cluster: LocalCluster, command: str, shows: bytes, ends: bytes
+) -> None:
+    """With exit code 0, whatever was being waited for; a terminal without echo is of no use."""
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    with subprocess.Popen(
+        ["setsid", "--ctty", *cluster.command(*command.split())],
+        cwd=cluster.directory,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        shown, deadline_s = b"", time.monotonic() + 20
+        while shows not in shown and time.monotonic() < deadline_s:
+            if select.select([ours], [], [], 0.1)[0]:
+                shown += os.read(ours, 65_536)
+        os.write(ours, ends)
+        try:
+            assert process.wait(20) == 0, shown.decode()
+        finally:
+            process.kill()
+    assert shows in shown, shown.decode()
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_node_that_is_down_is_seen_by_every_command(cluster: LocalCluster) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from cluster.edge import KEY_HEADER, READY_PATH
-from cluster.settings import ClusterSettings, EdgeSettings, NodeSettings
+from cluster.settings import ClusterSettings, EdgeSettings, HttpSettings, NodeSettings
 from scripts.local_cluster import claim_edge_ports, edge_ports
 
 #: What becomes of a request. serves: success, with the node's name. refuses: 503. breaks: it is
@@ -135,6 +135,7 @@ def fake_cluster(*names: str) -> Iterator[tuple[ClusterSettings, dict[str, FakeN
         settings = ClusterSettings(
             cluster_id="0" * 32,
             edge=msgspec.convert(edge_ports(port), EdgeSettings),
+            http=HttpSettings(request_timeout_ms=500),
             node=tuple(node.settings for node in nodes.values()),
         )
         yield settings, nodes

@@ -8,7 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.edge import FAILURES_MAX, PROBLEM_TYPE, READY_PATH, SILENCE_S, listeners
+from cluster.edge import (
+    FAILURES_MAX,
+    PROBLEM_TYPE,
+    READY_PATH,
+    SILENCE_S,
+    listeners,
+    patience_s,
+)
 from cluster.haproxy import TRY_S
 from docservice.http.problems import CATALOGUE, Problem
 from scripts.failover.balancers import ENVOY, Balancer, balancing
@@ -116,6 +123,7 @@ def test_one_node_keeps_a_region_to_itself_and_none_hands_it_to_the_next(
 
     _out(balancer, nodes, "a1", "a2")
     assert _answering(balancer, ("POST", {})) == {"b1", "b2"}
+    assert call("GET", balancer.url + READY_PATH).status == 200
 
     nodes["a1"].ready = True
     balancer.wait_for(["a1", "b1", "b2"])
@@ -174,6 +182,21 @@ def test_a_node_that_says_nothing_is_not_waited_for(balancer: Balancer, nodes: N
         assert _send(balancer, ("POST", KEY)).json["node"] == "a2"
 
     assert time.monotonic() - sent_s < waits_s + LENIENCE_S
+
+
+def test_a_create_without_a_key_is_waited_for_and_then_its_outcome_is_unknown(
+    balancer: Balancer, nodes: Nodes
+) -> None:
+    """The node's own deadline comes first; only a node that hangs lets the edge's pass."""
+    _behave(nodes, "hangs", "a1", "a2")
+
+    sent_s = time.monotonic()
+    answer = _send(balancer, ("POST", {}))
+
+    waited_s = time.monotonic() - sent_s
+    assert (answer.status, _problem(answer).outcome, _sent(nodes)) == (504, "unknown", 1)
+    patient_s = patience_s(balancer.settings)
+    assert patient_s - 0.1 < waited_s < patient_s + LENIENCE_S
 
 
 def test_answers_never_count_against_a_node(balancer: Balancer, nodes: Nodes) -> None:

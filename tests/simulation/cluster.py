@@ -174,17 +174,18 @@ class SimCluster(Clients):
             self.note(f"{name} is resumed")
             self.loop.resume(name)
 
-    async def stop(self, name: str, within_s: float = 60.0) -> None:
-        """Stop a node as an operator does; something else may strike it meanwhile."""
+    def request_stop(self, name: str) -> None:
+        """SIGTERM: the process ends by itself, once its node has finished what is under way."""
         machine = self.nodes[name]
-        self._strike(name, "is stopped")
         process = machine.process
-        stopping = self.loop.spawn(process, machine.serving.stop())
-        await self.until(lambda: stopping.done() or process.dead, within_s, f"{name} does not stop")
-        if not process.dead:
+        self._strike(name, "is asked to stop")
+
+        def stopped(stopping: "asyncio.Task[None]") -> None:
             stopping.result()
-            self.loop.kill(name)
-            machine.ended()
+            if not process.dead:
+                machine.exit()
+
+        self.loop.spawn(process, machine.serving.stop()).add_done_callback(stopped)
 
     async def restart(self, *names: str) -> None:
         """Start dead machines again and wait until all that run see each other."""

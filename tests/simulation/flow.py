@@ -14,6 +14,8 @@ from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from tests.simulation.processes import ProcessState
 
 if TYPE_CHECKING:
@@ -31,6 +33,18 @@ class Signal(Enum):
     RESET = auto()  # the connection is gone
 
 
+class Sent(msgspec.Struct):
+    """Something that was put on the wire; nobody looks at it unless the run fails."""
+
+    at_s: float
+    flow: "Flow"
+    part: bytes | Signal
+    #: None: it is under way, or never came.
+    arrived_s: float | None = None
+    #: Whether it came as it was sent.
+    sound: bool = True
+
+
 class Flow:
     """From ``sender`` to ``receiver``."""
 
@@ -39,8 +53,10 @@ class Flow:
     ) -> None:
         self._network = network
         self._sender, self._receiver = sender, receiver
-        self._source, self._target = sender.process.name, receiver.process.name
-        self._travelling: deque[bytes | Signal] = deque()
+        self.source, self.target = sender.process.name, receiver.process.name
+        #: The other direction.
+        self.back: Flow
+        self._travelling: deque[Sent] = deque()
         self._last_arrival_s = 0.0
         self._unread_bytes = 0
         self._held = False
@@ -56,9 +72,9 @@ class Flow:
         if isinstance(part, bytes):
             assert 0 < len(part) <= self.room_bytes
             self._unread_bytes += len(part)
-        self._travelling.append(part)
+        self._put_on_the_wire(part)
         # What overtakes an earlier part on the wire waits for it in the receiver's kernel.
-        arrives_s = self._network.arrival_s(self._source, self._target)
+        arrives_s = self._network.arrival_s(self.source, self.target)
         self._last_arrival_s = max(self._last_arrival_s, arrives_s)
         self._network.at(self._last_arrival_s, self._arrive)
 
@@ -72,20 +88,22 @@ class Flow:
         self._sender.window_opened()
 
     def _arrive(self) -> None:
-        blocked = self._network.blocked(self._source, self._target)
+        blocked = self._network.blocked(self.source, self.target)
         if (blocked or self._held) and self._is_not_sent_again():
             self._travelling.clear()
         self._held = blocked and len(self._travelling) > 0
         if self._held:
-            self._network.hold(self._source, self._target, self._arrive)
+            self._network.hold(self.source, self.target, self._arrive)
         elif self._travelling:
-            part = self._travelling.popleft()
+            sent = self._travelling.popleft()
+            part = sent.part
             if isinstance(part, bytes):
-                part = self._network.carried(self._source, self._target, part)
+                part = self._network.carried(self.source, self.target, part)
                 if self._breaks_off:
                     part = self._break_off_in(part)
+            sent.arrived_s, sent.sound = self._network.now_s, part is sent.part
             size = len(part) if isinstance(part, bytes) else part.name
-            self._network.record(f"{self._source}>{self._target} {size}")
+            self._network.record(f"{self.source}>{self.target} {size}")
             self._receiver.arrived(part)
 
     def _break_off_in(self, part: bytes) -> bytes | Signal:
@@ -95,11 +113,18 @@ class Flow:
         arriving = self._network.broken_off(part)
         if not arriving:
             return Signal.RESET
-        self._travelling.append(Signal.RESET)
+        self._put_on_the_wire(Signal.RESET)
         self._network.at(self._last_arrival_s, self._arrive)
         return arriving
+
+    def _put_on_the_wire(self, part: bytes | Signal) -> None:
+        sent = Sent(self._network.now_s, self, part)
+        self._travelling.append(sent)
+        self._network.sent.append(sent)
 
     def _is_not_sent_again(self) -> bool:
         # The kernel of a killed process goes on sending what was written before a ``close``.
         powerless = self._sender.process.state is ProcessState.POWERED_OFF
-        return powerless or (len(self._travelling) > 0 and self._travelling[-1] is Signal.RESET)
+        return powerless or (
+            len(self._travelling) > 0 and self._travelling[-1].part is Signal.RESET
+        )

@@ -19,7 +19,7 @@ from cluster.settings import (
     RegionSettings,
 )
 from kvnode.rpc.connection import SILENCE_S
-from scripts.checker.workload import SHORT_LIVES, Workload
+from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, level
 from tests.simulation.flow import WINDOW_BYTES
@@ -27,9 +27,10 @@ from tests.simulation.loop import Order
 from tests.simulation.nemesis import Nemesis, RegionNemesis
 from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
+from tests.simulation.sessions import Sessions
 from tests.simulation.strikes import Strikes
 
-Trouble = Workload | Nemesis | Strikes
+Trouble = Workload | Sessions | Nemesis | Strikes
 
 FAULTS_S: Final = 20.0
 LIFETIMES_S: Final = 40.0
@@ -133,6 +134,39 @@ def far_apart(chance: Random) -> ClusterSettings:
         nodes, partitions=settings.replication.partitions, regions=regions, between=between
     )
     return msgspec.structs.replace(settings, node=apart.node, regions=apart.regions)
+
+
+def random_sessions(seed: int, plan: Plan | None = None) -> SimCluster:
+    """Run and judge the history of a seed in which clients bring session tokens along.
+
+    In every second one documents end and disks are lost; where none is, every session gets an
+    answer in the end of all that it knows.
+    """
+    plan = plan or Plan()
+    chance = Random(f"{seed}/sessions")
+    ending = chance.random() < 0.5
+    settings = short_lived(chance) if ending else random_settings(chance)
+    order, nemeses = random_order(chance), chance.randint(1, 3)
+
+    async def scenario(cluster: SimCluster) -> None:
+        loop = cluster.loop
+        sessions = Sessions(cluster, loop.stream("sessions"))
+        mix = SHORT_LIVES if ending else MIX
+        troubles: list[Trouble] = [
+            sessions,
+            Workload(cluster, loop.stream("workload"), mix),
+            *_nemeses(cluster, plan, nemeses),
+        ]
+        if ending:
+            troubles.append(Strikes(cluster, loop.stream("strikes"), plan.line("s")))
+        await _live(cluster, troubles, FAULTS_S)
+        await cluster.calm()
+        if not ending:
+            await converge(cluster)
+            await sessions.reads_all()
+        await works(cluster)
+
+    return simulate(scenario, seed, settings, order=order)
 
 
 def _nemeses(cluster: SimCluster, plan: Plan, count: int) -> list[Nemesis]:

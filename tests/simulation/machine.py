@@ -177,7 +177,7 @@ class NodeMachine(Machine):
             await node.start()
         except CannotStart as error:
             self.refusals.append(str(error))
-            self._exit()
+            self.exit()
             return
         self._show_absences(node)
         self.node = node
@@ -186,6 +186,7 @@ class NodeMachine(Machine):
             clock=self.clock,
             entropy=entropy,
             cluster_id=bytes.fromhex(self.settings.cluster_id),
+            region=self.own.region,
             replication=self.settings.replication,
             lifecycle=self.settings.lifecycle,
         )
@@ -194,9 +195,10 @@ class NodeMachine(Machine):
     def _engine_failed(self, _: BaseException) -> None:
         """What is durable is not known any more: only a start can find out."""
         self.failed_commits += 1
-        self._exit()
+        self.exit()
 
-    def _exit(self) -> None:
+    def exit(self) -> None:
+        """Let the process end, as it does by itself."""
         self.loop.kill(self.name)
         self.ended()
 
@@ -259,6 +261,7 @@ class ServiceMachine(Machine):
             clock=self.clock,
             entropy=entropy,
             cluster_id=bytes.fromhex(self.settings.cluster_id),
+            region=self.region,
             replication=self.settings.replication,
             lifecycle=self.settings.lifecycle,
         )

@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from tests.simulation.cluster import SimCluster
-from tests.simulation.machine import COMMIT_LATENCY_S, WALL_AHEAD_S, NodeMachine
+from tests.simulation.machine import COMMIT_LATENCY_S, WALL_AHEAD_S, Machine, NodeMachine
 from tests.simulation.plan import Line
 from tests.simulation.processes import ProcessState
 
@@ -86,16 +86,22 @@ class Nemesis:
 
     async def _stop_politely(self) -> None:
         machine = self._any_node()
-        if self._happens and machine.process.running and machine.documents is not None:
-            await self._cluster.stop(machine.name)
-        await self._revive(machine.name)
+        process = machine.process
+        if self._happens and process.running and machine.documents is not None:
+            self._cluster.request_stop(machine.name)
+            await self._last()
+            if not process.dead:  # whoever asked it has no more patience
+                self._cluster.kill(machine.name)
+        else:
+            await self._last()
+        self._start_again(machine)
 
     async def _revive(self, name: str) -> None:
         await self._last()
-        self._bring_back(name)
+        self._start_again(self._cluster.machines[name])
 
-    def _bring_back(self, name: str) -> None:
-        machine = self._cluster.machines[name]
+    def _start_again(self, machine: Machine) -> None:
+        name = machine.name
         if self._happens and machine.process.dead and name not in self._cluster.in_repair:
             self._cluster.note(f"{name} starts")
             machine.start()
@@ -271,7 +277,7 @@ class RegionNemesis(Nemesis):
             self._cluster.power_off(*running)
         await self._last()
         for name in mine:
-            self._bring_back(name)
+            self._start_again(self._cluster.machines[name])
 
     def _split(self) -> tuple[list[str], list[str]]:
         """The machines of one region, and all others."""

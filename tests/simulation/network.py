@@ -25,7 +25,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
-from tests.simulation.flow import WINDOW_BYTES
+from tests.simulation.flow import WINDOW_BYTES, Sent
 from tests.simulation.processes import Process, ProcessState, current_process
 from tests.simulation.server import Address, ProtocolFactory, SimServer
 from tests.simulation.transport import SimTransport
@@ -60,6 +60,8 @@ class SimNetwork:
         self.record = record
         #: Seconds (least, most) of links that differ from LINK_LATENCY_S.
         self.latency_s: dict[Link, tuple[float, float]] = {}
+        #: All that was ever put on the wire, to be told if the run fails (``ladder``).
+        self.sent: list[Sent] = []
         #: What TCP takes in for a reader, on every connection.
         self.window_bytes = WINDOW_BYTES
         #: Links that change a byte of what travels, of one part in so many.
@@ -210,6 +212,11 @@ class SimNetwork:
         return self._next_port - 1
 
     # For flows and transports -------------------------------------------------------------
+
+    @property
+    def now_s(self) -> float:
+        """Virtual time."""
+        return self._loop.time()
 
     def blocked(self, source: str, target: str) -> bool:
         """Whether nothing gets through, for now."""

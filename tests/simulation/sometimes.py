@@ -6,10 +6,10 @@ A count of zero over many seeds says that the checks of that path check nothing 
 from collections import Counter
 from typing import Final
 
-from docservice.documents import DocumentDeleted, DocumentNotFound
+from docservice.documents import DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused, ReadTimeout, Unavailable, WriteTimeout
 from kvnode.quarantine import State
-from scripts.checker.history import NoAnswer
+from scripts.checker.history import NoAnswer, Operation
 from tests.simulation.cluster import SimCluster
 from tests.simulation.machine import NodeMachine
 
@@ -27,7 +27,7 @@ _ERRORS: Final = (
 _FAULTS: Final = {
     "process killed": " is killed",
     "power lost": " loses power",
-    "process stopped": " is stopped",
+    "process stopped": " is asked to stop",
     "process paused": " is paused",
     "link cut": "cut ",
     "link flapped": " flaps",
@@ -71,6 +71,22 @@ def met_in_history(cluster: SimCluster) -> Counter[str]:
     return met
 
 
+def met_in_sessions(cluster: SimCluster) -> Counter[str]:
+    """The same, and how often a token decided."""
+    met = met_in_history(cluster)
+    of_sessions = [op for op in cluster.history if op.session is not None]
+    met["session answered without a read"] = sum(
+        isinstance(op.answer, DocumentDeleted) and op.answer.required is None for op in of_sessions
+    )
+    met["session read again"] = sum(
+        isinstance(op.answer, Found) and op.document_id in _known(op) for op in of_sessions
+    )
+    met["session refused an older answer"] = sum(
+        isinstance(op.answer, Unavailable) and op.document_id in _known(op) for op in of_sessions
+    )
+    return met
+
+
 def met_in_lifetimes(cluster: SimCluster) -> Counter[str]:
     """The same, and what only histories with ends and lost disks can meet."""
     met = met_in_history(cluster)
@@ -105,6 +121,10 @@ def met_in_regions(cluster: SimCluster) -> Counter[str]:
         met["region's debt paid"] += outbox.repaid_count
         met["watermark known"] += any(map(machine.serving.watermarks.of, outbox.regions))
     return met
+
+
+def _known(operation: Operation) -> list[bytes | None]:
+    return [before.document_id for before in operation.heard_before]
 
 
 def _faults(cluster: SimCluster, words: dict[str, str]) -> Counter[str]:

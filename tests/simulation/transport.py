@@ -73,6 +73,7 @@ class SimTransport(transports._FlowControlMixin):
         self._peer, peer._peer = peer, self
         self._outgoing = peer._incoming = Flow(self._network, self, peer)
         self._incoming = peer._outgoing = Flow(self._network, peer, self)
+        self._outgoing.back, self._incoming.back = self._incoming, self._outgoing
 
     def start(self, protocol: asyncio.BaseProtocol) -> None:
         """Give the connection to its protocol. Runs in the process."""

@@ -29,6 +29,7 @@ PATIENCE_S = 10.0
 #: 2026-01-01T00:00:00Z.
 NOW_MS = 1_767_225_600_000
 REGION = "north"
+SECRET = bytes(range(32))
 CLUSTER_ID = bytes(range(16))
 RETENTION_S = 3600.0
 WITHOUT_BODY = (204, 304)
@@ -251,6 +252,7 @@ async def serving(
         clock=clock,
         entropy=entropy,
         cluster_id=CLUSTER_ID,
+        region=REGION,
         replication=replication,
         lifecycle=LifecycleSettings(tombstone_retention_s=RETENTION_S),
     )
@@ -260,6 +262,7 @@ async def serving(
         host="127.0.0.1",
         port=0,
         region=REGION,
+        secret=SECRET,
         http=http or HttpSettings(),
         metrics=metrics,
         clock=clock,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from cluster.balancer import EdgeState, EdgeView
 from cluster.doctor import Checkup, Finding, Severity, diagnose
 from cluster.operations import (
     Comparison,
@@ -260,3 +261,38 @@ def test_databases_that_were_put_aside_are_not_forgotten(tmp_path: Path) -> None
         (Severity.NOTE, "a1"),
         (Severity.NOTE, "a2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "rotation", "severity", "what"),
+    [
+        (EdgeState.READY, ["a1", "a2", "a3"], None, ""),
+        (EdgeState.DOWN, [], Severity.CRITICAL, "is down"),
+        (EdgeState.SILENT, [], Severity.CRITICAL, "runs but does not answer"),
+        (EdgeState.NOT_READY, [], Severity.CRITICAL, "sends nothing to a1, a2, a3, though ready"),
+        (EdgeState.READY, ["a1", "a3"], Severity.WARNING, "sends nothing to a2, though ready"),
+    ],
+)
+def test_an_edge_that_keeps_clients_from_nodes_is_found(
+    state: EdgeState, rotation: list[str], severity: Severity | None, what: str
+) -> None:
+    """The nodes alone would look sound, while clients get nothing."""
+    advice = f"{what}; `stele start edge` starts it"
+    view = EdgeView("http://127.0.0.1:8080", state, None, rotation, advice)
+
+    found = diagnose(VarDirectory(Path("var")), SETTINGS, list(sound().values()), view)
+
+    assert [(one.about, one.severity, one.what) for one in found] == (
+        [("edge", severity, what)] if severity else []
+    )
+
+
+def test_a_node_that_is_not_ready_is_rightly_sent_nothing() -> None:
+    """It is found by itself; the edge does what it should."""
+    checkups = sound()
+    down(checkups)
+    view = EdgeView("http://127.0.0.1:8080", EdgeState.READY, None, ["a1", "a3"], "")
+
+    found = diagnose(VarDirectory(Path("var")), SETTINGS, list(checkups.values()), view)
+
+    assert "edge" not in [one.about for one in found]

@@ -155,7 +155,9 @@ _operations = st.sampled_from([*(int(op) for op in Op if op > Op.REFUSED), 5, 99
 
 @given(_operations, _fields)
 @example(int(Op.READ), [])
-@example(int(Op.READ), [ID, inf, True])
+@example(int(Op.READ), [ID, inf, True, None])
+@example(int(Op.READ), [ID, 1, True, [inf, b""]])
+@example(int(Op.READ), [ID, 1, True, [1]])
 @example(int(Op.CREATE), [ID, ENCODED, True, "2", True])
 @settings(max_examples=300, deadline=None)
 def test_any_fields_are_answered_or_end_the_connection(operation: int, fields: list[Any]) -> None:
@@ -247,7 +249,7 @@ def test_the_answer_to_the_greatest_merge_fits_in_a_frame() -> None:
 def test_a_client_gets_what_the_coordinator_says() -> None:
     """The record as it is now, and honestly what happened."""
     create = [Op.CREATE, 1, 1000, ID, ENCODED, True, 2, False]
-    read = [Op.READ, 2, 1000, ID, 1, True]
+    read = [Op.READ, 2, 1000, ID, 1, True, None]
     delete = [Op.DELETE, 3, 1000, ID, TOMBSTONE, 1, True]
     assert serve(create, read, delete).sent == [
         [Op.REPLY, 1, ENCODED, 2, 2, 3, 1],
@@ -258,7 +260,7 @@ def test_a_client_gets_what_the_coordinator_says() -> None:
 
 def test_a_client_gets_the_coordinators_error_with_its_counts() -> None:
     """As values: code, detail, acknowledged, required."""
-    read = [Op.READ, 1, 1000, ID, 1, True]
+    read = [Op.READ, 1, 1000, ID, 1, True, [5, b"abc"]]
     (failed,) = serve(read, error=Unavailable("why", acked=1, required=2)).sent
     assert failed == [Op.FAILED, 1, "unavailable", "why", 1, 2]
     (failed,) = serve(read, error=KeyReused("other")).sent

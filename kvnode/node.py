@@ -322,6 +322,7 @@ class Node:
     def _on_peer_change(self, peer: NodeId, connected: bool, reason: str) -> None:
         if connected:
             self.log.info("peer.connected", peer=peer)
+            self.gossip.peer_connected(peer)
             self.checkin.peer_connected(peer)
             self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():

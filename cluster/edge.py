@@ -44,8 +44,8 @@ RETRIES_ALLOWED_MIN: Final = 64
 #: Connections of a node that fail in a row before it is left out, and for how long.
 FAILURES_MAX: Final = 5
 LEFT_OUT_S: Final = 3.0
-#: Of the nodes. When all are slow, leaving out most would make it worse.
-LEFT_OUT_PERCENT_MAX: Final = 33
+#: Of all nodes. When all are slow, leaving out most would make it worse.
+LEFT_OUT_PERCENT_MAX: Final = 50
 #: The edge gives up this much later than a node.
 PATIENCE_S: Final = 1.0
 

@@ -176,6 +176,16 @@ def _retries(on: str) -> Value:
                 },
             )
         ],
+        # Two nodes of a region that fail may be all of it: the last attempt goes to another.
+        "retry_priority": _named(
+            "envoy.retry_priorities.previous_priorities",
+            {
+                "@type": _type(
+                    "extensions.retry.priority.previous_priorities.v3", "PreviousPrioritiesConfig"
+                ),
+                "update_frequency": edge.RETRIES_MAX,
+            },
+        ),
         "host_selection_retry_max_attempts": _PICKS_MAX,
     }
 

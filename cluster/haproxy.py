@@ -2,7 +2,7 @@
 
 What it means stands in ``cluster.edge``. HAProxy can't send a request to a second node while it
 waits for the first, so a request that may be repeated is given up after ``TRY_S`` and sent anew.
-A node that is left out because its connections fail is back when the next check succeeds.
+A node to which no connection can be made is out at once, and back when the next check succeeds.
 """
 
 import json
@@ -15,6 +15,7 @@ from cluster.settings import ClusterSettings, NodeSettings
 #: Shorter than a node's deadline, or a node that hangs would use up all of it.
 TRY_S: Final = 2.0
 _WEIGHT_MAX: Final = 256
+#: Holds the largest create with its headers.
 _REQUEST_BYTES_MAX: Final = 32 * 1024
 _OUTCOME: Final = "txn.outcome"
 _CREATE: Final = "{ method POST }"
@@ -36,7 +37,8 @@ _HEAD: Final = """\
 def haproxy_configuration(settings: ClusterSettings) -> str:
     """The text of haproxy.cfg for the edge of a cluster."""
     sections = [
-        _global(settings),
+        # How many connections it takes, HAProxy sees by how many files it may open.
+        ("global", [f"tune.bufsize {_REQUEST_BYTES_MAX}"]),
         _defaults(settings),
         *(_frontend(settings, listener) for listener in edge.listeners(settings)),
         _statistics(settings),
@@ -48,14 +50,6 @@ def haproxy_configuration(settings: ClusterSettings) -> str:
 
 
 Section = tuple[str, list[str]]
-
-
-def _global(settings: ClusterSettings) -> Section:
-    return "global", [
-        f"maxconn {edge.clients_max(settings)}",
-        "# Holds the largest create with its headers, see http-buffer-request.",
-        f"tune.bufsize {_REQUEST_BYTES_MAX}",
-    ]
 
 
 def _defaults(settings: ClusterSettings) -> Section:
@@ -86,7 +80,7 @@ def _defaults(settings: ClusterSettings) -> Section:
             (
                 f"default-server check inter {_ms(edge.CHECK_INTERVAL_S)}",
                 f"fastinter {_ms(edge.CHECK_INTERVAL_S / 2)} fall {edge.CHECKS_UNANSWERED_MAX}",
-                f"rise 1 observe layer4 error-limit {edge.FAILURES_MAX} on-error mark-down",
+                "rise 1 observe layer4 error-limit 1 on-error mark-down",
             )
         ),
         *(_reply(problem) for problem in _PROBLEMS),
@@ -123,7 +117,8 @@ def _statistics(settings: ClusterSettings) -> Section:
 
 def _backend(settings: ClusterSettings, region: str) -> Section:
     return f"backend {edge.cluster_of(region)}", [
-        "balance leastconn",
+        "# Not leastconn: a node that breaks its connections would always have the fewest.",
+        "balance roundrobin",
         "option allbackups",
         f"http-request disable-l7-retry if {_CREATE} !{_KEYED}",
         f"http-request set-timeout server {_ms(TRY_S)} if !{_CREATE} or {_KEYED}",

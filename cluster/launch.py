@@ -65,7 +65,7 @@ def up(var: VarDirectory, wanted: Wanted, console: Console) -> ClusterSettings:
             _refuse_another_plan(var, settings, wanted)
         else:
             settings = _create(var, wanted, console, interrupts)
-        names = [*_edge_names(settings, console), *(node.id for node in settings.node)]
+        names = [*edge_names(settings, console), *(node.id for node in settings.node)]
         with _starting(var, names, console, interrupts) as starting:
             late = startup.wait_until_ready(starting, READY_WITHIN_S, console, interrupts)
             if late:
@@ -158,6 +158,16 @@ def named(var: VarDirectory, names: Sequence[str]) -> list[NodeSettings]:
     return [nodes[name] for name in dict.fromkeys(names)]
 
 
+def edge_names(settings: ClusterSettings, console: Console) -> list[str]:
+    """The edge, if this machine and the cluster file have one."""
+    if not settings.edge.port:
+        return []
+    if balancer.find_envoy() is None:
+        say(console, f"no {EDGE}: {_NO_ENVOY}; clients use the nodes' own URLs")
+        return []
+    return [EDGE]
+
+
 def say(console: Console, text: str) -> None:
     """One line, as it is: no markup, and no breaks that a reader or a script would stumble over."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -209,16 +219,6 @@ def _refuse_another_plan(var: VarDirectory, settings: ClusterSettings, wanted: W
             f"{here} has other settings than {wanted.config}, which counts only when a cluster is "
             f"created; edit {var.cluster_file}, or create another cluster with VAR=DIR."
         )
-
-
-def _edge_names(settings: ClusterSettings, console: Console) -> list[str]:
-    """The edge, if this machine and the cluster file have one."""
-    if not settings.edge.port:
-        return []
-    if balancer.find_envoy() is None:
-        say(console, f"no {EDGE}: {_NO_ENVOY}; clients use the nodes' own URLs")
-        return []
-    return [EDGE]
 
 
 @contextmanager

@@ -65,6 +65,8 @@ class NodeStatus(msgspec.Struct):
     hints: dict[str, HintsHeld]
     storage: StorageState
     documents_estimate: int | None = None
+    #: What is wrong and does not make it unready.
+    warnings: list[str] = []
 
 
 class HintsKept(msgspec.Struct):
@@ -74,6 +76,8 @@ class HintsKept(msgspec.Struct):
     bytes: int
     #: Age of the oldest.
     oldest_s: float
+    #: Until delivery is tried again; 0: now.
+    left_alone_s: float = 0.0
 
 
 class HintsView(msgspec.Struct):
@@ -130,6 +134,85 @@ class QuarantineView(msgspec.Struct):
     orphans: int
 
 
+class NodeShare(msgspec.Struct):
+    """A node's part of the ring."""
+
+    id: str
+    zone: str
+    weight: float
+    #: Partitions of which it keeps a copy.
+    owned: int
+
+
+class RingView(msgspec.Struct):
+    """Answer of ``GET /admin/ring``."""
+
+    region: str
+    epoch: int
+    digest: str
+    partitions: int
+    copies: int
+    nodes: list[NodeShare]
+    #: Partitions of which some owner is not up.
+    under_replicated: int
+    #: Share of the partitions of which a majority of the owners is up.
+    quorum_share: float
+    #: By partition, in preference order.
+    owners: list[list[str]]
+
+
+class MemberView(msgspec.Struct):
+    """Of ``MembersView``: one node as another one sees it."""
+
+    id: str
+    state: str
+    connected: bool
+    #: How far its clock is ahead, give or take the error; None while nothing is known.
+    clock_ahead_s: float | None = None
+    clock_error_s: float | None = None
+
+
+class MembersView(msgspec.Struct):
+    """Answer of ``GET /admin/members``."""
+
+    members: list[MemberView]
+
+
+class RecordView(msgspec.Struct):
+    """A record on a replica, without its content."""
+
+    state: str
+    created_at_ms: int | None
+    expires_at_ms: int | None
+    checksum: str | None
+    size_bytes: int | None
+    deleted_at_ms: int | None
+    delete_at_ms: int | None
+
+
+class ReplicaView(msgspec.Struct):
+    """What one node holds of a document, or why that is not known."""
+
+    node: str
+    answered: bool
+    reason: str = ""
+    owner: bool = False
+    doubt: str | None = None
+    record: RecordView | None = None
+    damaged: bool = False
+    hints_for: list[str] = []
+    quarantined: str | None = None
+
+
+class OwnersView(msgspec.Struct):
+    """Answer of ``GET /admin/owners/ID``."""
+
+    id: str
+    partition: int
+    owners: list[str]
+    replicas: list[ReplicaView]
+
+
 class JobView(msgspec.Struct):
     """Answer of ``POST /admin/NAME`` and ``GET /admin/jobs/ID``."""
 
@@ -173,6 +256,21 @@ def quarantine(node: NodeSettings, timeout_s: float) -> QuarantineView:
     return _ask(node, "/admin/quarantine", timeout_s, QuarantineView)
 
 
+def ring(node: NodeSettings, timeout_s: float) -> RingView:
+    """Who owns what. Raises NoAnswer."""
+    return _ask(node, "/admin/ring", timeout_s, RingView)
+
+
+def members(node: NodeSettings, timeout_s: float) -> MembersView:
+    """What the node thinks of the others. Raises NoAnswer."""
+    return _ask(node, "/admin/members", timeout_s, MembersView)
+
+
+def owners(node: NodeSettings, timeout_s: float, document_id: str) -> OwnersView:
+    """What every node holds of a document. Raises NoAnswer."""
+    return _ask(node, f"/admin/owners/{document_id}", timeout_s, OwnersView)
+
+
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:
     """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer."""
     return _ask(node, f"/admin/{action}", timeout_s, JobView, method="POST")
@@ -183,6 +281,14 @@ def job(node: NodeSettings, job_id: str, timeout_s: float) -> JobView:
     return _ask(node, f"/admin/jobs/{job_id}", timeout_s, JobView)
 
 
+def metrics(node: NodeSettings, timeout_s: float) -> str:
+    """All of its metrics, in Prometheus' text format. Raises NoAnswer."""
+    try:
+        return _fetch(node, "GET", "/metrics", timeout_s).decode()
+    except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
+        raise NoAnswer(f"/metrics on port {node.ops_port}: {error}") from error
+
+
 def _ask(
     node: NodeSettings,
     path: str,
@@ -191,12 +297,16 @@ def _ask(
     *,
     method: str = "GET",
 ) -> _Answer:
+    try:
+        return msgspec.json.decode(_fetch(node, method, path, timeout_s), type=answer)
+    except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise NoAnswer(f"{path} on port {node.ops_port}: {error}") from error
+
+
+def _fetch(node: NodeSettings, method: str, path: str, timeout_s: float) -> bytes:
     connection = http.client.HTTPConnection(node.host, node.ops_port, timeout=timeout_s)
     try:
         connection.request(method, path)
-        body = connection.getresponse().read(_ANSWER_BYTES_MAX)
-        return msgspec.json.decode(body, type=answer)
-    except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise NoAnswer(f"{path} on port {node.ops_port}: {error}") from error
+        return connection.getresponse().read(_ANSWER_BYTES_MAX)
     finally:
         connection.close()

@@ -2,52 +2,65 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cluster import operations
+from cluster.answers import unreachable
 from cluster.interrupts import Interrupted, Interrupts
 from cluster.launch import say
 from cluster.operations import JobView, NoAnswer
 from cluster.settings import NodeSettings
-from cluster.startup import LaunchError
 
 _TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
 
 
-def repair(nodes: Sequence[NodeSettings], console: Console, *, wait: bool) -> bool:
-    """Have nodes compare all that they share with their peers; whether all of it was done.
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What became of a repair."""
+
+    #: By node that began, the last that is known.
+    jobs: dict[str, JobView]
+    #: Nodes that did not answer, or were lost on the way.
+    silent: list[str]
+
+
+def repair(nodes: Sequence[NodeSettings], console: Console, *, wait: bool) -> Repaired:
+    """Have nodes compare all that they share with their peers, and tell how it goes.
 
     Raises:
-        LaunchError: none of them answers.
+        Unreachable: none of them answers.
     """
     jobs: dict[str, JobView] = {}
+    silent: list[str] = []
     for node in nodes:
         try:
             jobs[node.id] = operations.begin(node, "repair", _TIMEOUT_S)
         except NoAnswer as error:
             say(console, f"{node.id} does not answer ({error})")
+            silent.append(node.id)
     if not jobs:
-        raise LaunchError("no node answers, so there is nothing to repair with.")
+        raise unreachable(nodes)
     asked = [node for node in nodes if node.id in jobs]
     if not wait:
         for node in asked:
             say(console, f"{node.id} begins: {jobs[node.id].total} comparisons of partitions")
-        return len(jobs) == len(nodes)
+        return Repaired(jobs, silent)
     with Interrupts() as interrupts:
-        lost = _watch(asked, jobs, console, interrupts)
+        silent += _watch(asked, jobs, console, interrupts)
     for node in asked:
         done = jobs[node.id]
-        if node.id not in lost:
+        if node.id not in silent:
             say(
                 console,
                 f"{node.id} compared {done.done} copies of partitions with its peers'; "
                 f"sent {done.pushed:,} documents, fetched {done.pulled:,}",
             )
-    return not lost and len(jobs) == len(nodes)
+    return Repaired(jobs, silent)
 
 
 def _watch(
@@ -93,10 +106,10 @@ def trust(node: NodeSettings, console: Console) -> None:
     """Have a node serve what it holds, although it may have missed deletions.
 
     Raises:
-        LaunchError: it does not answer.
+        Unreachable: it does not answer.
     """
     try:
         done = operations.begin(node, "trust", _TIMEOUT_S)
     except NoAnswer as error:
-        raise LaunchError(f"{node.id} does not answer ({error}).") from error
+        raise unreachable([node]) from error
     say(console, f"{node.id} serves {done.total} partitions again; its peers rebuild from it")

@@ -1,6 +1,5 @@
 """What a person reads about a cluster: the table of its nodes, the words after a start."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
@@ -10,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.balancer import EdgeView
+from cluster.balancer import EdgeState, EdgeView
 from cluster.doctor import Finding, Severity
 from cluster.edge import EDGE
 from cluster.launch import say
@@ -42,19 +41,19 @@ def _url(host: str, port: int) -> str:
 
 
 def print_welcome(settings: ClusterSettings, edge: EdgeView | None, console: Console) -> None:
-    """The URLs, and commands to paste."""
-    if edge is not None:
-        say(console, f"one URL for clients: {edge.url}\n")
+    """The URLs, and commands to paste. An edge that was there once, and is not now, has none."""
+    one_url = edge.url if edge and edge.state is EdgeState.READY else ""
+    if one_url:
+        say(console, f"one URL for clients: {one_url}\n")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading in ("node", "zone", "documents", "operations"):
         table.add_column(heading, no_wrap=True)
     for node in settings.node:
         table.add_row(node.id, node.zone, data_url(node), _url(node.host, node.ops_port))
-    first = edge.url if edge else data_url(settings.node[0])
-    other = edge.url if edge else data_url(settings.node[-1])
+    first, other = one_url or data_url(settings.node[0]), one_url or data_url(settings.node[-1])
     console.print(table)
     say(console, f"\nThe API with a page to try it: {first}/docs\n")
-    where = "" if edge else ", from any node,"
+    where = "" if one_url else ", from any node,"
     say(console, f"Create a document, then read it{where} by the id in the answer:")
     say(
         console,
@@ -62,6 +61,16 @@ def print_welcome(settings: ClusterSettings, edge: EdgeView | None, console: Con
         """-d '{"content": "Hello, Stele"}'""",
     )
     say(console, f"  curl -i {other}/documents/ID")
+
+
+def new_table(*left: str, right: Sequence[str] = ()) -> Table:
+    """An empty table in the style of all; columns of words, then columns of numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for heading in left:
+        table.add_column(heading, no_wrap=True)
+    for heading in right:
+        table.add_column(heading, no_wrap=True, justify="right")
+    return table
 
 
 def print_status(
@@ -72,11 +81,8 @@ def print_status(
     console: Console,
 ) -> None:
     """A table, and below it what needs attention."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for heading in ("node", "zone", "state", "documents at", "pid"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("up", "docs", "ring", "hints", "disk free"):
-        table.add_column(heading, no_wrap=True, justify="right")
+    numbers = ("pid", "up", "docs", "ring", "hints", "disk free")
+    table = new_table("node", "zone", "state", "documents at", right=numbers)
     table.add_column("members")
     for view in views:
         table.add_row(
@@ -85,7 +91,7 @@ def print_status(
             f"[{_COLOURS[view.state]}]{view.state.value}",
             data_url(view.node),
             str(view.process.pid) if view.process else "-",
-            _duration(view.process.age_s()) if view.process else "-",
+            duration(view.process.age_s()) if view.process else "-",
             *_own_words(view),
         )
     console.print(table)
@@ -102,9 +108,9 @@ def print_status(
         say(console, f"{EDGE} {edge.url} {does}")
 
 
-def status_json(
+def status_value(
     var: VarDirectory, views: Sequence[NodeView], edge: EdgeView | None, state: ClusterState
-) -> str:
+) -> dict[str, object]:
     """The same for programs."""
     nodes = [
         {
@@ -127,8 +133,7 @@ def status_json(
         "rotation": edge.rotation,
         "advice": edge.advice,
     }
-    shown = {"var": str(var.root), "state": state.name.lower(), "edge": words, "nodes": nodes}
-    return json.dumps(shown, indent=2)
+    return {"var": str(var.root), "state": state.name.lower(), "edge": words, "nodes": nodes}
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
@@ -145,10 +150,10 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
     say(console, verdict if not findings else f"\n{verdict}")
 
 
-def findings_json(findings: Sequence[Finding]) -> str:
+def findings_value(findings: Sequence[Finding]) -> dict[str, object]:
     """The same for programs."""
     found = [{**asdict(finding), "severity": finding.severity.value} for finding in findings]
-    return json.dumps({"findings": found}, indent=2)
+    return {"findings": found}
 
 
 def _own_words(view: NodeView) -> tuple[str, ...]:
@@ -161,12 +166,13 @@ def _own_words(view: NodeView) -> tuple[str, ...]:
         "?" if documents is None else f"{documents:,}",
         f"{ring.owned / ring.partitions:.0%}",
         f"{hints_held(status):,}",
-        _size(status.storage.disk_free_bytes),
+        size(status.storage.disk_free_bytes),
         ", ".join(doubted(view)) or f"{len(status.members)} alive",
     )
 
 
-def _size(size_bytes: int) -> str:
+def size(size_bytes: int) -> str:
+    """``12 MiB``."""
     size = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
@@ -175,7 +181,7 @@ def _size(size_bytes: int) -> str:
     return f"{size:.1f} TiB"
 
 
-def _duration(elapsed_s: float) -> str:
+def duration(elapsed_s: float) -> str:
     """``3h 20m``."""
     for unit_s, unit, part_s, part in (
         (86_400, "d", 3_600, "h"),

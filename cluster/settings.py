@@ -77,6 +77,11 @@ class LifecycleSettings(_Table, frozen=True, kw_only=True):
     #: Assumed bound on how far two nodes' clocks differ.
     clock_skew_max_s: Annotated[float, Meta(ge=0)] = 5.0
 
+    @property
+    def clock_skew_told_s(self) -> float:
+        """From here on operators hear that clocks differ: in time to do something about it."""
+        return self.clock_skew_max_s / 2
+
 
 class AntiEntropySettings(_Table, frozen=True, kw_only=True):
     """``[antientropy]``: comparing replicas in the background."""

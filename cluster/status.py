@@ -61,10 +61,15 @@ def look(var: VarDirectory, nodes: Sequence[NodeSettings]) -> list[NodeView]:
 
 
 def judge(views: Sequence[NodeView], edge: EdgeView | None) -> ClusterState:
-    """OK only when every node is ready and thinks every other one alive, and so is the edge."""
+    """OK only when every node is ready, warns of nothing, and thinks every other one alive.
+
+    And the edge is ready, if there is to be one.
+    """
     if not any(view.status for view in views):
         return ClusterState.UNREACHABLE
-    sound = all(view.state is NodeState.READY and not doubted(view) for view in views)
+    sound = all(
+        view.state is NodeState.READY and not view.advice and not doubted(view) for view in views
+    )
     sound = sound and (edge is None or edge.state is EdgeState.READY)
     return ClusterState.OK if sound else ClusterState.DEGRADED
 
@@ -95,8 +100,6 @@ def _look(var: VarDirectory, node: NodeSettings) -> NodeView:
             advice = f"ended by itself or was killed; {start}"
         return NodeView(node, NodeState.DOWN, None, None, advice)
     if status.ready:
-        low = status.storage.disk_low
-        advice = "is low on disk: it refuses creates until space is freed" if low else ""
-        return NodeView(node, NodeState.READY, process, status, advice)
+        return NodeView(node, NodeState.READY, process, status, ", ".join(status.warnings))
     reasons = ", ".join(status.reasons) or "it gives no reason"
     return NodeView(node, NodeState.NOT_READY, process, status, f"is not ready: {reasons}")

@@ -43,6 +43,11 @@ def read_cluster_file(path: Path) -> ClusterSettings:
     return _checked(_read_toml(path), str(path))
 
 
+def has_settings_only(path: Path) -> bool:
+    """Whether a file is a CONFIG, without a cluster's id and nodes. Raises TopologyError."""
+    return not {"cluster_id", "node"} & _read_toml(path).keys()
+
+
 def plan_cluster(
     *, cluster_id: str, nodes: int, regions: int, port_base: int, config: Path | None
 ) -> ClusterSettings:

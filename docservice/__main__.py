@@ -19,10 +19,12 @@ from cluster.topology import TopologyError, read_cluster_file
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.client import ClusterClient
+from kvnode.eventring import EventRing
+from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Jobs
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import HttpMetrics
+from kvnode.metrics import EventsCollector, HttpMetrics
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
 
 DRAIN_S = 5.0
@@ -39,7 +41,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def _run(arguments: argparse.Namespace, log: Log) -> None:
+async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
     settings = read_cluster_file(arguments.cluster_file)
     region = arguments.region or settings.node[0].region
     nodes = settings.region_nodes(region)
@@ -47,10 +49,12 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         msg = f"{arguments.cluster_file}: there is no region {region!r}; check --region."
         raise TopologyError(msg)
     clock, entropy = SystemClock(), SystemEntropy()
+    secret = read_secret(arguments.secret_file)
     registry = CollectorRegistry()
+    registry.register(EventsCollector(events))
     client = ClusterClient(
         cluster_id=settings.cluster_id,
-        secret=read_secret(arguments.secret_file),
+        secret=secret,
         ring=ring_of(settings, region),
         zones={node.node_id: node.zone for node in nodes},
         addresses={node.node_id: (node.host, node.rpc_port) for node in nodes},
@@ -61,12 +65,15 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
 
     draining = asyncio.Event()
 
-    def unready_reasons() -> list[str]:
-        reasons = ["draining"] if draining.is_set() else []
-        return reasons if client.ready else [*reasons, "most of the ring can't be reached"]
+    def checks() -> list[Check]:
+        trouble = "" if client.ready else "most of the ring can't be reached"
+        return [
+            Check("draining", Weight.UNREADY, "draining" if draining.is_set() else ""),
+            Check("quorum", Weight.UNREADY, trouble),
+        ]
 
     def status() -> dict[str, Any]:
-        reasons = unready_reasons()
+        reasons = troubles(checks(), Weight.UNREADY)
         return {"region": region, "ready": not reasons, "reasons": reasons}
 
     try:
@@ -76,6 +83,7 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
             host=arguments.host,
             port=arguments.port,
             region=region,
+            secret=secret,
             metrics=HttpMetrics(registry),
             clock=clock,
             entropy=entropy,
@@ -83,10 +91,12 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         )
         operations = Operations(
             registry=registry,
-            unready_reasons=unready_reasons,
+            checks=checks,
             views={"status": status},
+            document_views={},
             actions={},
             jobs=Jobs(clock),
+            events=events,
         )
         admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
         stop = asyncio.Event()
@@ -105,10 +115,11 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
 def main() -> int:
     """Serve until told to stop; the exit code is 0, or 1 with a last line that says why."""
     arguments = _arguments(sys.argv[1:])
-    log = process_log(docservice=str(arguments.port))
+    events = EventRing(SystemEntropy().random_bytes(4).hex())
+    log = process_log(events.append, docservice=str(arguments.port))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(arguments, log))
+            runner.run(_run(arguments, log, events))
     except TopologyError as error:
         log.error("docservice.refused", detail=str(error))
         return 1

@@ -13,6 +13,9 @@ Rules
    same body gets the first answer again, another body gets KeyReused.
 5. Deleting is blind and idempotent: it writes a tombstone, also for an id nobody has seen, for its
    create may still be on the way.
+6. A call with a session answers nothing older than the session has seen, and adds to it what it
+   answers. A deletion that the session has seen is an answer by itself; for a document, one replica
+   is read, and the others only when that one has less.
 """
 
 import hashlib
@@ -30,8 +33,9 @@ from cluster.ids import (
     uuid8_of_key,
 )
 from cluster.settings import LifecycleSettings, Quorum, ReplicationSettings, resolve_quorum
+from docservice.session import Known, Session, gone, region_tag, shown
 from docservice.store import DocumentStore
-from kvnode.errors import StoreError
+from kvnode.errors import KeyDeleted, StoreError, Unavailable
 from kvnode.idempotency import first_create
 from kvnode.ports import Clock, Entropy
 from kvnode.record import (
@@ -78,9 +82,15 @@ class DocumentDeleted(StoreError):
 
     code = "deleted"
 
-    def __init__(self, *, acked: int, required: int) -> None:
+    def __init__(self, *, acked: int | None = None, required: int | None = None) -> None:
         super().__init__("it was deleted, or its time to live has passed")
         self.acked, self.required = acked, required
+
+
+class SessionUnreachable(Unavailable):
+    """All owners answered, and none has (yet) what the client's session has seen."""
+
+    code = "session-unreachable"
 
 
 class ContentTooLarge(StoreError):
@@ -134,6 +144,7 @@ class Creation(msgspec.Struct, frozen=True, gc=False):
     document_id: DocumentId
     create: Create
     answer: Awaitable[Stored]
+    session: Session
 
 
 class DocumentService:
@@ -146,6 +157,7 @@ class DocumentService:
         clock: Clock,
         entropy: Entropy,
         cluster_id: bytes,
+        region: str,
         replication: ReplicationSettings,
         lifecycle: LifecycleSettings,
     ) -> None:
@@ -155,6 +167,8 @@ class DocumentService:
         self._cluster_id = cluster_id
         self._replication = replication
         self._retention_ms = int(lifecycle.tombstone_retention_s * 1000)
+        self._clock_skew_ms = int(lifecycle.clock_skew_max_s * 1000)
+        self._region = region_tag(region)
         #: What a request that asks for nothing gets.
         self.default_quorums = self.quorums(Consistency())
 
@@ -184,6 +198,7 @@ class DocumentService:
         idempotency_key: str | None,
         quorums: Quorums,
         deadline_s: float,
+        session: Session,
     ) -> Created:
         """Store a new document: ``begin_create``, and what came of it."""
         creation = self.begin_create(
@@ -192,6 +207,7 @@ class DocumentService:
             idempotency_key=idempotency_key,
             quorums=quorums,
             deadline_s=deadline_s,
+            session=session,
         )
         return self.finish_create(creation, await creation.answer)
 
@@ -203,6 +219,7 @@ class DocumentService:
         idempotency_key: str | None,
         quorums: Quorums,
         deadline_s: float,
+        session: Session,
     ) -> "Creation":
         """Start to store a new document; the caller awaits ``Creation.answer``.
 
@@ -214,6 +231,7 @@ class DocumentService:
             idempotency_key: 1..255 printable ASCII characters; repeats meet the first create.
             quorums: From ``quorums``.
             deadline_s: A reading of ``Clock.monotonic_s``.
+            session: What the client has seen; is told what became of this.
 
         Raises:
             ContentTooLarge: before anything is written.
@@ -231,6 +249,9 @@ class DocumentService:
             document_id, fingerprint = self._mint(now_ms), _UNKEYED
         else:
             document_id = uuid8_of_key(self._cluster_id, TENANT, idempotency_key)
+            known = session.known(document_id)
+            if known is not None and known.deleted and not self._is_over(known):
+                raise KeyDeleted("the key's document was deleted")
             fingerprint = _fingerprint(checksum, ttl_s)
         create = Create(encoded, now_ms, expires_at_ms, checksum, fingerprint)
         answer = self._store.create(
@@ -241,7 +262,9 @@ class DocumentService:
             sloppy=quorums.sloppy,
             deadline_s=deadline_s,
         )
-        return Creation(document_id, create, answer)
+        if idempotency_key is not None:
+            answer = self._noting_deleted(answer, document_id, session)
+        return Creation(document_id, create, answer, session)
 
     def finish_create(self, creation: "Creation", stored: Stored) -> Created:
         """What became of a create whose answer has come.
@@ -249,33 +272,56 @@ class DocumentService:
         Raises:
             KeyReused, KeyDeleted: see their docstrings (only with a key).
         """
-        create = creation.create
-        if create.fingerprint == _UNKEYED:
-            return Created(creation.document_id, create, stored, replayed=False)
-        first = first_create(stored.record, create.fingerprint, self._clock.wall_ms())
-        replayed = first.created_at_ms != create.created_at_ms
-        return Created(creation.document_id, first, stored, replayed)
+        create, document_id, session = creation.create, creation.document_id, creation.session
+        replayed = False
+        if create.fingerprint != _UNKEYED:
+            try:
+                first = first_create(stored.record, create.fingerprint, self._clock.wall_ms())
+            except KeyDeleted:
+                session.note(document_id, self._gone(stored.record))
+                raise
+            replayed = first.created_at_ms != create.created_at_ms
+            create = first
+        session.note(document_id, self._shown(create))
+        return Created(document_id, create, stored, replayed)
 
-    async def read(self, document_id: DocumentId, *, quorums: Quorums, deadline_s: float) -> Found:
+    async def read(
+        self, document_id: DocumentId, *, quorums: Quorums, deadline_s: float, session: Session
+    ) -> Found:
         """The document, if it is ACTIVE now.
 
         Raises:
             DocumentNotFound: absent, said by a majority of its owners.
             DocumentDeleted: a tombstone is known, or its time to live has passed.
+            SessionUnreachable: the owners have less than the session has seen.
             ReadTimeout: too few answers in time; and what else every store call may raise.
         """
+        known = session.known(document_id)
+        if known is not None and known.deleted and not self._is_over(known):
+            raise DocumentDeleted
         fetched = await self._store.read(
-            document_id, read_quorum=quorums.read, sloppy=quorums.sloppy, deadline_s=deadline_s
+            document_id,
+            read_quorum=quorums.read,
+            sloppy=quorums.sloppy,
+            deadline_s=deadline_s,
+            seen=known.sighting if known is not None else None,
         )
-        record = fetched.record
+        record, acked, required = fetched.record, fetched.answered, fetched.required
+        if known is not None and known.is_beyond(record) and not self._is_over(known):
+            # All owners have less, and no purge can have taken it: it is on its way to them.
+            raise SessionUnreachable("no owner has it yet", acked=acked, required=acked)
         if record is None:
-            raise DocumentNotFound(acked=fetched.answered, required=fetched.required)
-        if record.create is None or record.status(self._clock.wall_ms()) is not Status.ACTIVE:
-            raise DocumentDeleted(acked=fetched.answered, required=fetched.required)
-        return Found(record.create, fetched)
+            raise DocumentNotFound(acked=acked, required=required)
+        create = record.create
+        forbidden = known is not None and create is not None and known.forbids(create)
+        if create is None or forbidden or record.status(self._clock.wall_ms()) is not Status.ACTIVE:
+            session.note(document_id, self._gone(record))
+            raise DocumentDeleted(acked=acked, required=required)
+        session.note(document_id, self._shown(create))
+        return Found(create, fetched)
 
     async def delete(
-        self, document_id: DocumentId, *, quorums: Quorums, deadline_s: float
+        self, document_id: DocumentId, *, quorums: Quorums, deadline_s: float, session: Session
     ) -> Stored:
         """Write a tombstone, whether or not the document is known.
 
@@ -284,13 +330,45 @@ class DocumentService:
                 every store call may raise.
         """
         now_ms = self._clock.wall_ms()
-        return await self._store.delete(
+        stored = await self._store.delete(
             document_id,
             Record(tombstone=Tombstone(now_ms, now_ms + self._retention_ms)),
             write_quorum=quorums.write,
             sloppy=quorums.sloppy,
             deadline_s=deadline_s,
         )
+        session.note(document_id, self._gone(stored.record))
+        return stored
+
+    async def _noting_deleted(
+        self, answer: Awaitable[Stored], document_id: DocumentId, session: Session
+    ) -> Stored:
+        try:
+            return await answer
+        except KeyDeleted:
+            session.note(document_id, self._gone(None))
+            raise
+
+    def _shown(self, create: Create) -> Known:
+        return shown(
+            create,
+            region=self._region,
+            now_ms=self._clock.wall_ms(),
+            retention_ms=self._retention_ms,
+            clock_skew_ms=self._clock_skew_ms,
+        )
+
+    def _gone(self, record: Record | None) -> Known:
+        return gone(
+            record,
+            region=self._region,
+            now_ms=self._clock.wall_ms(),
+            clock_skew_ms=self._clock_skew_ms,
+        )
+
+    def _is_over(self, known: Known) -> bool:
+        """Whether the document may have been purged by now, by anybody's clock."""
+        return self._clock.wall_ms() > known.until_ms + self._clock_skew_ms
 
     def _mint(self, now_ms: int) -> DocumentId:
         random = self._entropy.random_bytes(UUID7_RANDOM_BYTES)

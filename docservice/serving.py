@@ -16,6 +16,7 @@ async def serve_documents(
     host: str,
     port: int,
     region: str,
+    secret: bytes,
     metrics: RequestMetrics,
     clock: Clock,
     entropy: Entropy,
@@ -31,6 +32,7 @@ async def serve_documents(
         clock=clock,
         entropy=entropy,
         cluster_id=bytes.fromhex(settings.cluster_id),
+        region=region,
         replication=settings.replication,
         lifecycle=settings.lifecycle,
     )
@@ -39,6 +41,7 @@ async def serve_documents(
         host=host,
         port=port,
         region=region,
+        secret=secret,
         http=settings.http,
         metrics=metrics,
         log=log,

@@ -7,7 +7,7 @@ in a separate document service. Another distributed engine would be a third.
 from collections.abc import Awaitable
 from typing import Protocol
 
-from kvnode.record import Record
+from kvnode.record import Record, Sighting
 from kvnode.results import Fetched, Stored
 
 
@@ -48,11 +48,18 @@ class DocumentStore(Protocol):
         """
 
     async def read(
-        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+        self,
+        document_id: bytes,
+        *,
+        read_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+        seen: Sighting | None = None,
     ) -> Fetched:
         """The join of at least ``read_quorum`` replicas' answers.
 
         ``Fetched.record`` is None only when a majority of the owners say that they have nothing.
+        With ``seen``, what does not show it is returned only when it is the word of all owners.
 
         Raises:
             ReadTimeout: too few replicas answered in time.

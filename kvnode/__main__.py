@@ -20,10 +20,13 @@ from cluster.topology import TopologyError, read_cluster_file
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.errors import CannotStart, DamagedBlock
+from kvnode.eventring import EventRing
+from kvnode.health import check
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import HttpMetrics, NodeCollector
+from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
 from kvnode.node import Node
+from kvnode.ringviews import members, owners, ring
 from kvnode.status import hints, lifecycle, quarantine, status
 from kvnode.storage.commit import Changes
 from kvnode.storage.database import create_database, is_damage, text_of
@@ -130,7 +133,7 @@ async def _start(node: Node, directory: Path, log: Log) -> None:
         raise CannotStart(msg) from error
 
 
-async def _run(arguments: argparse.Namespace, log: Log) -> None:
+async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
     settings = read_cluster_file(arguments.cluster_file)
     own = _own_settings(settings, arguments.node)
     directory, storage = arguments.directory, settings.storage
@@ -140,11 +143,12 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
     )
     engine = _open_engine(directory, identity, storage, disk, log)
     clock, entropy = SystemClock(), SystemEntropy()
+    secret = read_secret(arguments.secret_file)
     node = Node(
         settings,
         own,
         ring_of(settings, own.region),
-        read_secret(arguments.secret_file),
+        secret,
         engine=engine,
         disk=disk,
         clock=clock,
@@ -155,12 +159,14 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
     try:
         await _start(node, directory, log)
         registry.register(NodeCollector(node))
+        registry.register(EventsCollector(events))
         data = await serve_documents(
             node.coordinator,
             settings,
             host=own.host,
             port=own.http_port,
             region=own.region,
+            secret=secret,
             metrics=HttpMetrics(registry),
             clock=clock,
             entropy=entropy,
@@ -168,18 +174,22 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
         )
         operations = Operations(
             registry=registry,
-            unready_reasons=node.unready_reasons,
+            checks=partial(check, node),
             views={
                 "status": partial(status, node),
+                "ring": partial(ring, node),
+                "members": partial(members, node),
                 "hints": partial(hints, node),
                 "lifecycle": partial(lifecycle, node),
                 "quarantine": partial(quarantine, node),
             },
+            document_views={"owners": partial(owners, node)},
             actions={
                 "repair": node.background.antientropy.repair_now,
                 "trust": partial(node.background.rebuild.trust, node.jobs),
             },
             jobs=node.jobs,
+            events=events,
         )
         admin = await start_admin_listener(own.host, own.ops_port, operations)
         leaving = Leaving(settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop)
@@ -195,13 +205,14 @@ async def _run(arguments: argparse.Namespace, log: Log) -> None:
 def main() -> int:
     """Run one command; the exit code is 0, or 1 with a last line that says why."""
     arguments = _arguments(sys.argv[1:])
-    log = process_log(node=arguments.node)
+    events = EventRing(SystemEntropy().random_bytes(4).hex())
+    log = process_log(events.append, node=arguments.node)
     try:
         if arguments.command == "init":
             _init(arguments)
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_run(arguments, log))
+                runner.run(_run(arguments, log, events))
     except (CannotStart, TopologyError) as error:
         log.error("node.refused", detail=str(error))
         return 1

@@ -1,6 +1,6 @@
 """The operations listener: is this process alive, is it of use, what does it see. Loopback only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -9,27 +9,44 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from cluster.ids import DocumentId, parse_document_id
+from kvnode.eventring import EventRing
+from kvnode.eventstream import EventStreams
+from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
+
+#: What is shown of one document.
+DocumentView = Callable[[DocumentId], Awaitable[dict[str, Any]]]
 
 
 class Operations(msgspec.Struct):
     """What one process offers its operators."""
 
     registry: CollectorRegistry
-    #: Why requests would mostly fail now; empty when ready.
-    unready_reasons: Callable[[], list[str]]
+    #: What can be wrong with this process, and what is.
+    checks: Callable[[], list[Check]]
     #: What ``GET /admin/NAME`` shows, by name.
     views: Mapping[str, Callable[[], dict[str, Any]]]
+    #: What ``GET /admin/NAME/ID`` shows of a document, by name.
+    document_views: Mapping[str, DocumentView]
     #: What ``POST /admin/NAME`` begins, by name; answered with 202 and the job.
     actions: Mapping[str, Callable[[], Job]]
     #: What ``/admin/jobs`` shows, and ``DELETE /admin/jobs/ID`` calls off.
     jobs: Jobs
+    #: What ``/admin/events`` tells.
+    events: EventRing
 
 
 async def start_admin_listener(host: str, port: int, operations: Operations) -> web.AppRunner:
     """Listen; ``cleanup`` of the answer stops it. Raises OSError: the port is taken."""
     pages = _Pages(operations)
+    streams = EventStreams(operations.events)
+
+    async def end_streams(_: web.Application) -> None:
+        streams.stop()
+
     app = web.Application()
+    app.on_shutdown.append(end_streams)
     app.router.add_get("/livez", pages.livez)
     app.router.add_get("/readyz", pages.readyz)
     app.router.add_get("/version", pages.version)
@@ -37,7 +54,9 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     app.router.add_get("/admin/jobs", pages.jobs)
     app.router.add_get("/admin/jobs/{id}", pages.job)
     app.router.add_delete("/admin/jobs/{id}", pages.cancel)
+    app.router.add_get("/admin/events", streams.serve)
     app.router.add_get("/admin/{name}", pages.view)
+    app.router.add_get("/admin/{name}/{id}", pages.document_view)
     app.router.add_post("/admin/{name}", pages.action)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
@@ -52,9 +71,14 @@ class _Pages:
     async def livez(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def readyz(self, _: web.Request) -> web.Response:
-        reasons = self._operations.unready_reasons()
-        body = {"ready": not reasons, "reasons": reasons}
+    async def readyz(self, request: web.Request) -> web.Response:
+        checks = self._operations.checks()
+        reasons = troubles(checks, Weight.UNREADY)
+        body: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
+        if "verbose" in request.query:
+            body["checks"] = [
+                {"ok": not check.trouble, **msgspec.to_builtins(check)} for check in checks
+            ]
         return web.json_response(body, status=503 if reasons else 200)
 
     async def version(self, _: web.Request) -> web.Response:
@@ -67,8 +91,20 @@ class _Pages:
     async def view(self, request: web.Request) -> web.Response:
         show = self._operations.views.get(request.match_info["name"])
         if show is None:
-            raise web.HTTPNotFound(text=f"there is {', '.join(self._operations.views)}, jobs\n")
+            there_is = [*self._operations.views, "jobs", "events"]
+            there_is += [f"{name}/ID" for name in self._operations.document_views]
+            raise web.HTTPNotFound(text=f"there is {', '.join(there_is)}\n")
         return web.json_response({"version": version("stele"), **show()})
+
+    async def document_view(self, request: web.Request) -> web.Response:
+        show = self._operations.document_views.get(request.match_info["name"])
+        if show is None:
+            there_is = ", ".join(self._operations.document_views) or "nothing"
+            raise web.HTTPNotFound(text=f"of a document there is {there_is}\n")
+        document_id = parse_document_id(request.match_info["id"])
+        if document_id is None:
+            raise web.HTTPBadRequest(text="an id is a UUID in lower case with hyphens\n")
+        return web.json_response(await show(document_id))
 
     async def action(self, request: web.Request) -> web.Response:
         begin = self._operations.actions.get(request.match_info["name"])

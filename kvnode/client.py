@@ -25,7 +25,7 @@ from kvnode.errors import (
 from kvnode.log import Log
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
-from kvnode.record import Record
+from kvnode.record import Record, Sighting
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Connection, Lost, Outcome, settle
 from kvnode.rpc.frames import Message, ProtocolError
@@ -106,10 +106,17 @@ class ClusterClient:
         )
 
     async def read(
-        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+        self,
+        document_id: bytes,
+        *,
+        read_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+        seen: Sighting | None = None,
     ) -> Fetched:
         """See ``docservice.store.DocumentStore``."""
-        fields = [document_id, read_quorum, sloppy]
+        sighting = [seen.created_at_ms, seen.checksum_head] if seen is not None else None
+        fields = [document_id, read_quorum, sloppy, sighting]
         encoded, answered, required, copies = await self._call(
             Op.READ, document_id, fields, 0, deadline_s
         )

@@ -46,7 +46,7 @@ class Comparing:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._records = replica.records
-        self._partitions = replica.records.forest.partitions
+        self.partitions = replica.records.forest.partitions
 
     def root(self, partition: int, first_expiring: int) -> int:
         """Of all records of a partition that count now."""
@@ -78,7 +78,7 @@ class Comparing:
 
     def check_partition(self, partition: object) -> None:
         """Raise ValueError for what is none."""
-        if not (isinstance(partition, int) and 0 <= partition < self._partitions):
+        if not (isinstance(partition, int) and 0 <= partition < self.partitions):
             raise ValueError("no such partition")
 
     def children(self, spans: Iterable[Span]) -> list[bytes]:

@@ -27,7 +27,7 @@ from kvnode.merging import UNWATCHED, MergeSender, Sender
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.reading import Read
-from kvnode.record import Record
+from kvnode.record import Record, Sighting
 from kvnode.replica import Replica
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Lost, OnOutcome
@@ -104,7 +104,13 @@ class Coordinator:
         return self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
 
     async def read(
-        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+        self,
+        document_id: bytes,
+        *,
+        read_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+        seen: Sighting | None = None,
     ) -> Fetched:
         """See ``docservice.store.DocumentStore``."""
         partition = partition_of(document_id, self._partitions)
@@ -117,10 +123,16 @@ class Coordinator:
             except CorruptRecord:
                 damaged = True
             else:
-                if local is not None and (read_quorum == 1 or local[0].tombstone is not None):
+                if (
+                    local is not None
+                    and (read_quorum == 1 or local[0].tombstone is not None)
+                    and (seen is None or seen.is_in(local[0]))
+                ):
                     return Fetched(local[0], 1, read_quorum, self.copies)
         targets = self._placement.read_plan(partition, sloppy=sloppy)
-        read = Read(self, document_id, targets, required=read_quorum, deadline_s=deadline_s)
+        read = Read(
+            self, document_id, targets, required=read_quorum, seen=seen, deadline_s=deadline_s
+        )
         if owned and not damaged:
             read.take_local(targets[0], *(local or (None, None)))
         read.start()

@@ -14,14 +14,15 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from cluster.ids import DOCUMENT_ID_BYTES, NodeId
+from cluster.ids import DOCUMENT_ID_BYTES, NodeId, partition_of
 from kvnode.agreement import Agreement, Proposal
 from kvnode.boots import boot_from_wire
 from kvnode.codec import decode, encode, verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
-from kvnode.record import FINGERPRINT_BYTES
+from kvnode.inspection import inspect, to_wire
+from kvnode.record import FINGERPRINT_BYTES, Sighting
 from kvnode.replica import Replica
 from kvnode.results import Stored
 from kvnode.rpc.connection import Connection
@@ -59,6 +60,7 @@ class Handlers:
             Op.PROMISE: self._promise,
             Op.FLOOR: self._floor,
             Op.CHECKIN: self._check_in,
+            Op.INSPECT: self._inspect,
             Op.CREATE: partial(self._coordinate, self._create),
             Op.READ: partial(self._coordinate, self._read),
             Op.DELETE: partial(self._coordinate, self._delete),
@@ -163,8 +165,8 @@ class Handlers:
 
     def _exchange(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         (digest,) = fields
-        answer = self._gossip.answer(digest)
-        connection.reply(request_id, answer, 64 * sum(map(len, answer)))
+        answer = news, own, _ = self._gossip.answer(digest)
+        connection.reply(request_id, answer, 64 * (len(news) + len(own)))
 
     def _news(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         (news,) = fields
@@ -227,6 +229,12 @@ class Handlers:
         met = partial(connection.reply, request_id, [remembered, floors, told], size_bytes)
         self._replica.when_durable(met, patient=False)
 
+    def _inspect(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        (document_id,) = fields
+        _check_id(document_id)
+        partition = partition_of(document_id, self._comparing.partitions)
+        connection.reply(request_id, to_wire(inspect(self._replica, document_id, partition)), 256)
+
     # From document services
 
     def _coordinate(
@@ -261,9 +269,13 @@ class Handlers:
         return _stored_fields(document_id, stored)
 
     async def _read(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
-        document_id, required, sloppy = fields
+        document_id, required, sloppy, sighting = fields
         fetched = await self._coordinator.read(
-            document_id, read_quorum=_count(required), sloppy=bool(sloppy), deadline_s=deadline_s
+            document_id,
+            read_quorum=_count(required),
+            sloppy=bool(sloppy),
+            deadline_s=deadline_s,
+            seen=_seen(sighting),
         )
         record = fetched.record
         encoded = encode(document_id, record) if record is not None else None
@@ -310,6 +322,17 @@ def _count(required: object) -> int:
     if not isinstance(required, int):
         raise TypeError("a quorum is not a count")
     return required
+
+
+def _seen(sighting: object) -> Sighting | None:
+    if sighting is None:
+        return None
+    if not isinstance(sighting, list):
+        raise TypeError("what was seen is not a list")
+    created_at_ms, checksum_head = sighting
+    if not (isinstance(created_at_ms, int) and isinstance(checksum_head, bytes)):
+        raise TypeError("what was seen is not a time and bytes")
+    return Sighting(created_at_ms, checksum_head)
 
 
 def _fail(connection: Connection, request_id: int, error: StoreError) -> None:

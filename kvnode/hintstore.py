@@ -117,6 +117,17 @@ class HintStore:
                 joined = record if joined is None else merge(joined, record)
         return encode(document_id, joined) if joined is not None else None
 
+    def targets_with(self, document_id: bytes) -> list[NodeId]:
+        """For whom a durable hint for a document is held; one that can't be read counts."""
+
+        def is_held(target: NodeId) -> bool:
+            try:
+                return self._engine.get(hint_key(target, document_id)) is not None
+            except CorruptRecord:
+                return True
+
+        return [target for target, _ in self.book.targets() if is_held(target)]
+
     def holds_in(self, partition: int) -> bool:
         """Whether a durable hint for a document of a partition is held, for anybody."""
         start, stop = partition_range(partition, self._partitions)

@@ -71,7 +71,11 @@ class Lifecycle:
 
     def first_kept(self) -> int:
         """First bucket that is not over yet for whoever removes: a clock's error is waited for."""
-        return first_open(self._clock.wall_ms() - self.skew_ms, self.bucket_ms)
+        return first_open(self.surely_past_ms(), self.bucket_ms)
+
+    def surely_past_ms(self) -> int:
+        """A time that every node's clock has passed."""
+        return self._clock.wall_ms() - self.skew_ms
 
     def floor(self, partition: int) -> Floor:
         """How far a partition has been purged."""

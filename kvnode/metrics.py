@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from kvnode.eventring import EventRing
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -41,6 +42,22 @@ class HttpMetrics:
             observe = self._durations.labels(method, route, str(status)).observe
             self._observe[labels] = observe
         observe(seconds)
+
+
+class EventsCollector(Collector):
+    """Reads the counts of a process's events."""
+
+    def __init__(self, events: EventRing) -> None:
+        self._events = events
+
+    def collect(self) -> Iterable[Metric]:
+        """See ``prometheus_client.registry.Collector``."""
+        yield _counter("stele_events", "Lines of the log since the start.", self._events.newest)
+        yield _counter(
+            "stele_event_readers_dropped",
+            "Readers of /admin/events that did not keep up.",
+            self._events.dropped_readers,
+        )
 
 
 class NodeCollector(Collector):
@@ -100,6 +117,14 @@ class NodeCollector(Collector):
             node.background.budget.pace,
         )
         yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
+        skews = GaugeMetricFamily(
+            "stele_clock_skew_seconds",
+            "How far a peer's clock is ahead of this node's; behind, if negative.",
+            labels=("peer",),
+        )
+        for peer, skew in node.gossip.skews.all():
+            skews.add_metric((peer,), skew.ahead_s)
+        yield skews
 
 
 def _records(node: "Node") -> Iterable[Metric]:
@@ -157,12 +182,12 @@ def _lifecycle(node: "Node") -> Iterable[Metric]:
     yield _counter("stele_purged", "Deleted documents removed.", background.sweep.purged_count)
     yield _counter(
         "stele_purge_verified",
-        "Purged ids that every owner was asked for in vain.",
+        "Removed ids that every owner was asked for in vain.",
         background.verify.verified_count,
     )
     yield _counter(
         "stele_purge_contradicted",
-        "Purged ids that an owner still serves.",
+        "Removed ids that an owner still serves.",
         background.verify.contradicted_count,
     )
     yield _counter(

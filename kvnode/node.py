@@ -17,6 +17,7 @@ from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.boots import BOOT_ID_BYTES, Boot
 from kvnode.coordinator import Coordinator
 from kvnode.handlers import Handlers
+from kvnode.health import CONNECT_GRACE_S, Weight, check, troubles
 from kvnode.hints import HintBook
 from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
@@ -37,9 +38,6 @@ from kvnode.storage.identity import Identity, boot, raise_boot_count, take_repla
 
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
-#: How long a node that starts waits for its peers before it calls itself ready without them: a
-#: cluster that has just come up must be able to serve a request that asks for all replicas.
-CONNECT_GRACE_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
@@ -101,7 +99,9 @@ class Node:
         self._engine = engine
         self._disk = disk
         self._stop = Stop()
-        self._draining = False
+        self.draining = False
+        #: Every peer was connected once; from then on one that is not is down, and not late.
+        self.met_peers = False
         self._services: asyncio.Task[None] | None = None
         self._started_s = -inf
 
@@ -157,7 +157,7 @@ class Node:
 
     def start_draining(self) -> None:
         """Say on ``/readyz`` that this node is about to stop; all is served until it does."""
-        self._draining = True
+        self.draining = True
         self.log.info("node.draining")
 
     def request_stop(self) -> None:
@@ -177,19 +177,7 @@ class Node:
 
     def unready_reasons(self) -> list[str]:
         """Why requests would mostly fail now, or soon; empty when ready."""
-        reasons = ["draining"] if self._draining else []
-        copies = self.settings.replication.copies
-        share = self.placement.quorum_share(copies // 2 + 1)
-        if share <= 0.5:
-            reasons.append(f"only {share:.0%} of the partitions have a quorum of nodes up")
-        absent = [peer for peer in self.peers if not self.transport.connected(peer)]
-        if absent and self.up_s < CONNECT_GRACE_S:
-            reasons.append(f"{', '.join(absent)} may yet connect")
-        if joining := self.checkin.joining:
-            reasons.append(f"{len(joining)} partitions wait for a peer to confirm")
-        if fenced := self.background.rebuild.fenced():
-            reasons.append(f"{len(fenced)} partitions are fenced and being rebuilt")
-        return reasons
+        return troubles(check(self), Weight.UNREADY)
 
     async def _boot(self, boot_id: bytes) -> Identity:
         durable = asyncio.get_running_loop().create_future()
@@ -227,6 +215,7 @@ class Node:
             ),
             interval_s=settings.gossip.interval_s,
             ring_epoch=ring.epoch,
+            skew_told_s=settings.lifecycle.clock_skew_told_s,
             clock=self.clock,
             entropy=self.entropy,
             log=self.log,
@@ -322,6 +311,7 @@ class Node:
     def _on_peer_change(self, peer: NodeId, connected: bool, reason: str) -> None:
         if connected:
             self.log.info("peer.connected", peer=peer)
+            self.met_peers |= all(map(self.transport.connected, self.peers))
             self.gossip.peer_connected(peer)
             self.checkin.peer_connected(peer)
             self.background.handoff.peer_returned(peer)

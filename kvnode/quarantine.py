@@ -10,7 +10,7 @@ Rules
 
 import struct
 from enum import IntEnum
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -74,6 +74,14 @@ class Quarantine:
             )
             for key, value in found
         ]
+
+    def state_of(self, document_id: bytes) -> Literal["asked", "orphan"] | None:
+        """Of the durable copy of a document, if there is one that can be read."""
+        key = quarantine_key(document_id)
+        found, _ = self._engine.salvage(key, key + b"\x00", 1)
+        if not found:
+            return None
+        return "orphan" if State(found[0][1][_HEAD.size - 1]) is State.ORPHAN else "asked"
 
     def condemn(self, suspect: Suspect) -> None:
         """No owner knows its document."""

@@ -9,6 +9,8 @@ Rules
 4. With R > 1 the answer waits until R of those that answered have the join on disk: a later quorum
    would miss what this one has shown otherwise. As a rule they have. A tombstone is final, wherever
    it is, and waits for nobody.
+5. A caller that has seen the document before gets what it has seen, or more. While the join is
+   less, the read goes on to every replica; it ends with less only by the word of all owners.
 
 Source of rule 4: Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing systems",
 JACM 1995: a reader writes back what it read.
@@ -24,7 +26,7 @@ from kvnode.codec import decode, encode, header_of
 from kvnode.errors import CorruptRecord, ReadTimeout, Unavailable
 from kvnode.merging import UNWATCHED
 from kvnode.quorum import ReadTally, Verdict
-from kvnode.record import Record, merge
+from kvnode.record import Record, Sighting, merge
 from kvnode.results import Fetched
 from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import FetchResult, Op
@@ -52,7 +54,9 @@ class Read:
         "_holders",
         "_joined",
         "_outstanding",
+        "_owners_heard",
         "_seen",
+        "_seen_before",
         "_tally",
         "_targets",
         "_timed_out",
@@ -68,6 +72,7 @@ class Read:
         targets: tuple[Target, ...],
         *,
         required: int,
+        seen: Sighting | None,
         deadline_s: float,
     ) -> None:
         self._coordinator = coordinator
@@ -82,6 +87,8 @@ class Read:
         self._header: bytes | None = None
         #: What each owner that answered holds; None: nothing.
         self._seen: list[tuple[NodeId, Record | None]] = []
+        self._owners_heard = 0
+        self._seen_before = seen
         #: Stand-ins' answers: they count, and nobody repairs them.
         self._held_for_others: list[Record] = []
         #: Rule 4: what is being repaired, how many have it, and answers that are still to come.
@@ -118,7 +125,7 @@ class Read:
         if self._being_repaired is not None or self.answer.done():
             self._repair_when_complete()
             return
-        verdict = self._tally.verdict
+        verdict = self._verdict()
         if verdict is Verdict.PENDING:
             wanted = self._wanted()
             while self._outstanding < wanted and self._asked_count < len(self._targets):
@@ -138,6 +145,20 @@ class Read:
             self._repair_seen(self._joined)
             self._await_repair(self._joined)  # when only stand-ins have less, nobody is repaired
         self._repair_when_complete()
+
+    def _verdict(self) -> Verdict:
+        """That of the tally; but with less than was seen before, all owners must be heard."""
+        verdict = self._tally.verdict
+        if verdict is not Verdict.REACHED or not self._is_behind():
+            return verdict
+        if self._owners_heard >= self._coordinator.copies:
+            return verdict
+        more = self._outstanding or self._asked_count < len(self._targets)
+        return Verdict.PENDING if more else Verdict.LOST
+
+    def _is_behind(self) -> bool:
+        """Whether the caller has seen more than what was found up to now."""
+        return self._seen_before is not None and not self._seen_before.is_in(self._joined)
 
     def _unwatch(self) -> None:
         if self._hedge_number:
@@ -197,7 +218,8 @@ class Read:
     def _wanted(self) -> int:
         """How many replies to wait for at once: what R lacks, or all after a miss."""
         tally = self._tally
-        if tally.absent and not tally.found:
+        answered = tally.found + tally.absent
+        if answered and (not tally.found or self._is_behind()):
             return len(self._targets)
         return tally.required - tally.found - tally.absent
 
@@ -253,6 +275,7 @@ class Read:
     def _take(self, target: Target, record: Record | None, encoded: bytes | None) -> None:
         if target.hint_for is None:
             self._seen.append((target.node, record))
+            self._owners_heard += 1
         elif record is not None:
             self._held_for_others.append(record)
         if record is None:
@@ -280,7 +303,10 @@ class Read:
         tally = self._tally
         answered = tally.found + tally.absent
         required = tally.required if tally.found else tally.absent_required
-        if tally.found:
+        if self._is_behind():
+            required = self._coordinator.copies
+            detail = f"{answered} of {required} replicas answered, none with what was seen before"
+        elif tally.found:
             detail = f"{answered} of {required} required replicas answered"
         else:
             detail = f"{tally.absent} replicas have nothing, {required} must say so for a 'no'"

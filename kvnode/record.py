@@ -14,7 +14,7 @@ Source: Shapiro et al., "Conflict-free Replicated Data Types", SSS 2011, section
 """
 
 from enum import Enum
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -74,6 +74,27 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         if expires_at_ms != NEVER_MS and expires_at_ms <= now_ms:
             return Status.DELETED
         return Status.ACTIVE
+
+
+class Sighting(msgspec.Struct, frozen=True, gc=False):
+    """A create that somebody was shown: enough of it to tell what is older."""
+
+    HEAD_BYTES: ClassVar[int] = 3
+
+    created_at_ms: int
+    #: The first bytes of its checksum: only bodies that one key got in one millisecond need them.
+    checksum_head: bytes
+
+    def is_in(self, record: Record | None) -> bool:
+        """Whether a record is this one, or above it in the lattice."""
+        if record is None:
+            return False
+        if record.tombstone is not None or record.create is None:
+            return True
+        create = record.create
+        if create.created_at_ms != self.created_at_ms:
+            return create.created_at_ms < self.created_at_ms
+        return create.checksum[: self.HEAD_BYTES] <= self.checksum_head
 
 
 def merge(a: Record, b: Record) -> Record:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.ids import format_document_id
 from kvnode.ending import Family
+from kvnode.health import Weight, check, troubles
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ def status(node: "Node") -> dict[str, Any]:
     """``/admin/status``."""
     membership = node.gossip.membership
     zones = {one.node_id: one.zone for one in node.settings.region_nodes(node.region)}
-    reasons = node.unready_reasons()
+    checks = check(node)
+    reasons = troubles(checks, Weight.UNREADY)
     return {
         "node": node.own.id,
         "region": node.region,
@@ -24,6 +26,8 @@ def status(node: "Node") -> dict[str, Any]:
         "incarnation": membership.own().incarnation,
         "ready": not reasons,
         "reasons": reasons,
+        #: What is wrong and does not make it unready.
+        "warnings": troubles(checks, Weight.WARNING),
         "ring": {
             "epoch": node.placement.ring.epoch,
             "partitions": node.placement.ring.partitions,

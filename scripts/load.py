@@ -1,4 +1,4 @@
-"""Load documents from files: ``python -m scripts.load FILE...``, or ``make load FILE=...``.
+"""Load documents from files: what ``stele load`` and ``make load FILE=...`` do.
 
 Everything is created through the bulk API with idempotency keys, then everything is read back and
 compared. The run keeps no state of its own, the cluster is the state: a run that was interrupted
@@ -7,8 +7,7 @@ is resumed by running it again, and what is there already is recognised by its k
 Creates ask for a strict quorum. Two of those always share a node, so whichever node a repetition
 meets, also one that was down and has yet to catch up, the answer knows of the first create.
 
-Exit codes: 0 when every document that the files hold is stored and was read back, though texts
-that can't be documents were left out (they are listed; with --strict they count); 1 otherwise.
+Texts that can't be documents are left out and listed.
 """
 
 import asyncio
@@ -17,17 +16,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import aiohttp
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cluster.launch import say
-from cluster.report import data_url
-from cluster.topology import TopologyError
-from cluster.vardir import DEFAULT_ROOT, VarDirectory, VarError
 from scripts.bulk import (
     BATCH_OPERATIONS,
     BulkClient,
@@ -204,27 +199,14 @@ def _summarise(load: Load, elapsed_s: float, console: Console) -> None:
 
 
 def load_files(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files or directories.")],
-    url: Annotated[
-        list[str] | None,
-        typer.Option(help="A node; may be repeated. All nodes of the cluster otherwise."),
-    ] = None,
-    var: Annotated[
-        Path, typer.Option(envvar="STELE_VAR", metavar="DIR", help="Where the cluster is.")
-    ] = DEFAULT_ROOT,
-    patience_s: Annotated[float, typer.Option(help="Give up after this without progress.")] = 60.0,
-    consistency: Annotated[
-        str, typer.Option(help="Copies on disk before a document counts as created.")
-    ] = "quorum",
-    strict: Annotated[bool, typer.Option("--strict", help="Refused texts are failures.")] = False,
-) -> None:
-    """Load JSON lines and fortune files into a cluster, and read everything back.
+    files: Sequence[Path], urls: Sequence[str], *, patience_s: float, consistency: str
+) -> Load:
+    """Load files through the nodes at these URLs, and show how far it is and what came of it.
 
-    JSON lines are {"content": "...", "idempotency_key": "...", "ttl_seconds": 60}, the last two
-    optional; a fortune file holds texts separated by lines of %. Safe to repeat.
+    Raises:
+        BulkError, SourceError: it can't go on.
     """
     console = Console(width=None if sys.stdout.isatty() else 120)
-    urls = url or [data_url(node) for node in VarDirectory(var).settings().node]
     load = Load(find_files(files), consistency)
     started_s = time.monotonic()
     try:
@@ -237,20 +219,4 @@ def load_files(
             "again continues."
         ) from None
     _summarise(load, time.monotonic() - started_s, console)
-    if not load.documents or load.lost or (strict and load.refused):
-        raise typer.Exit(1)
-
-
-def main() -> None:
-    """Entry point."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(load_files)
-    try:
-        app()
-    except (BulkError, SourceError, TopologyError, VarError) as error:
-        typer.echo(f"load: {error}", err=True)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return load

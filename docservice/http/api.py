@@ -16,6 +16,7 @@ from cluster.settings import HttpSettings
 from docservice.documents import DocumentService, Quorums
 from docservice.http.bodies import BULK_BYTES_MAX, CREATE_BYTES_MAX, BodyReader
 from docservice.http.bulk import BulkRunner
+from docservice.http.events import DocumentEvents
 from docservice.http.exchange import ClientGone, Exchange
 from docservice.http.headers import (
     IDEMPOTENCY_KEY,
@@ -24,6 +25,7 @@ from docservice.http.headers import (
     matches_etag,
     require_json_accepted,
     require_json_body,
+    session_of,
     timeout_ms,
     wants_representation,
 )
@@ -32,6 +34,7 @@ from docservice.http.pages import Pages
 from docservice.http.problems import RequestRefused
 from docservice.http.query import parse_query
 from docservice.http.replies import Reply, ReplyWriter
+from docservice.session import Session, Tokens
 from kvnode.ports import Clock
 
 _DOCUMENT_PREFIX: Final = "/documents/"
@@ -43,14 +46,23 @@ class DocumentApi:
     """Answers the requests of one listener."""
 
     def __init__(
-        self, service: DocumentService, *, replies: ReplyWriter, http: HttpSettings, clock: Clock
+        self,
+        service: DocumentService,
+        *,
+        replies: ReplyWriter,
+        tokens: Tokens,
+        events: DocumentEvents,
+        http: HttpSettings,
+        clock: Clock,
     ) -> None:
         self._service = service
         self._replies = replies
+        self._tokens = tokens
+        self._events = events
         self._clock = clock
         self._timeout_ms_max = http.request_timeout_ms
         self._bodies = BodyReader()
-        self._bulk_runner = BulkRunner(service, replies)
+        self._bulk_runner = BulkRunner(service, replies, events)
         self._pages = Pages(replies)
         self._quorums_by_query: dict[str, Quorums] = {"": service.default_quorums}
 
@@ -64,30 +76,31 @@ class DocumentApi:
         target, _, query = message.path.partition("?")
         if not target.startswith("/"):
             target = _path_of_absolute_form(target)
-        route = UNMATCHED
+        route, session = UNMATCHED, None
         try:
             if target.startswith(_DOCUMENT_PREFIX):
                 name = target[len(_DOCUMENT_PREFIX) :]
-                if name == "_bulk":
-                    route = BULK
-                    reply = await self._bulk(exchange, query)
+                route = BULK if name == "_bulk" else DOCUMENT
+                session = session_of(message.headers, self._tokens)
+                if route == BULK:
+                    reply = await self._bulk(exchange, query, session)
                 else:
-                    route = DOCUMENT
-                    reply = await self._document(exchange, name, query)
+                    reply = await self._document(exchange, name, query, session)
             elif target == DOCUMENTS:
                 route = DOCUMENTS
-                reply = await self._create(exchange, query)
+                session = session_of(message.headers, self._tokens)
+                reply = await self._create(exchange, query, session)
             else:
                 route = self._pages.route(target)
                 reply = self._pages.answer(message.method, target, message.headers)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the last resort; logged where it is formatted
-            reply = self._replies.refused(error, message.headers)
+            reply = self._replies.refused(error, message.headers, session)
         reply.route = route
         return reply
 
-    async def _document(self, exchange: Exchange, name: str, query: str) -> Reply:
+    async def _document(self, exchange: Exchange, name: str, query: str, session: Session) -> Reply:
         method, headers = exchange.message.method, exchange.message.headers
         if method not in {"GET", "HEAD", "DELETE"}:
             raise _method_not_allowed("GET, HEAD, DELETE")
@@ -97,24 +110,34 @@ class DocumentApi:
         quorums = self._quorums(query)
         if method == "DELETE":
             stored = await self._service.delete(
-                document_id, quorums=quorums, deadline_s=self._deadline_s(headers)
+                document_id,
+                quorums=quorums,
+                deadline_s=self._deadline_s(headers),
+                session=session,
             )
-            return self._replies.deleted(stored)
+            reply = self._replies.deleted(stored, session)
+            self._events.deleted(document_id, stored, headers, self._replies.request_id)
+            return reply
         require_json_accepted(headers)
-        return await self._read(document_id, name, headers, quorums)
+        return await self._read(document_id, name, headers, quorums, session)
 
     async def _read(
-        self, document_id: DocumentId, id_text: str, headers: Headers, quorums: Quorums
+        self,
+        document_id: DocumentId,
+        id_text: str,
+        headers: Headers,
+        quorums: Quorums,
+        session: Session,
     ) -> Reply:
         found = await self._service.read(
-            document_id, quorums=quorums, deadline_s=self._deadline_s(headers)
+            document_id, quorums=quorums, deadline_s=self._deadline_s(headers), session=session
         )
         etag = f'"{found.create.checksum.hex()}"'
         if matches_etag(headers, etag):
-            return self._replies.not_modified(etag, found)
-        return self._replies.document(id_text, etag, found)
+            return self._replies.not_modified(etag, found, session)
+        return self._replies.document(id_text, etag, found, session)
 
-    async def _create(self, exchange: Exchange, query: str) -> Reply:
+    async def _create(self, exchange: Exchange, query: str, session: Session) -> Reply:
         headers = exchange.message.headers
         if exchange.message.method != "POST":
             raise _method_not_allowed("POST")
@@ -130,14 +153,18 @@ class DocumentApi:
             idempotency_key=key,
             quorums=quorums,
             deadline_s=self._clock.monotonic_s() + timeout / 1000,
+            session=session,
         )
-        return self._replies.created(
+        reply = self._replies.created(
             format_document_id(created.document_id),
             created,
+            session,
             representation=wants_representation(headers),
         )
+        self._events.created(created, headers, self._replies.request_id)
+        return reply
 
-    async def _bulk(self, exchange: Exchange, query: str) -> Reply:
+    async def _bulk(self, exchange: Exchange, query: str, session: Session) -> Reply:
         headers = exchange.message.headers
         if exchange.message.method != "POST":
             raise _method_not_allowed("POST")
@@ -152,9 +179,9 @@ class DocumentApi:
         operations = self._bodies.bulk(await exchange.read_body(BULK_BYTES_MAX))
         deadline_s = self._clock.monotonic_s() + timeout / 1000
         body = await self._bulk_runner.run(
-            operations, quorums=quorums, deadline_s=deadline_s, headers=headers
+            operations, quorums=quorums, deadline_s=deadline_s, session=session, headers=headers
         )
-        return self._replies.ok(body, "application/json")
+        return self._replies.bulk(body, session)
 
     def _deadline_s(self, headers: Headers) -> float:
         return self._clock.monotonic_s() + timeout_ms(headers, self._timeout_ms_max) / 1000

@@ -5,7 +5,9 @@ Rules
 1. Operations run side by side, so that what they write can share a group commit. Their effects are
    in no order among themselves; their results are in the order of the request.
 2. Each succeeds or fails alone. There is no transaction.
-3. A bounded number is under way. A create takes no task: one is started after the other, and the
+3. They share the request's session: what it knew counts for each of them, and it knows in the end
+   what came of those that were answered last.
+4. A bounded number is under way. A create takes no task: one is started after the other, and the
    answers are awaited in order; a task for each would cost more than the create.
 """
 
@@ -18,9 +20,11 @@ from typing import Any, Final
 from cluster.ids import DocumentId, format_document_id, parse_document_id
 from docservice.documents import Creation, DocumentService, Found, Quorums
 from docservice.http.bodies import CreateOperation, DeleteOperation, GetOperation, Operation
+from docservice.http.events import DocumentEvents
 from docservice.http.headers import Headers
 from docservice.http.problems import RequestRefused
 from docservice.http.replies import ReplyWriter
+from docservice.session import Session
 from kvnode.results import Stored
 
 #: Operations of one request that are under way at once.
@@ -33,9 +37,12 @@ _UnderWay = tuple["asyncio.Future[Any]", Callable[[Any], bytes]]
 class BulkRunner:
     """Carries out bulk requests."""
 
-    def __init__(self, service: DocumentService, replies: ReplyWriter) -> None:
+    def __init__(
+        self, service: DocumentService, replies: ReplyWriter, events: DocumentEvents
+    ) -> None:
         self._service = service
         self._replies = replies
+        self._events = events
         self._representation = replies.representation
 
     async def run(
@@ -44,6 +51,7 @@ class BulkRunner:
         *,
         quorums: Quorums,
         deadline_s: float,
+        session: Session,
         headers: Headers,
     ) -> bytes:
         """A ``BulkResponse``: one result an operation, in order; a refusal is its own result.
@@ -68,7 +76,7 @@ class BulkRunner:
             for operation in operations:
                 if len(under_way) == CONCURRENT_MAX:
                     await finish_oldest()
-                under_way.append(self._start(operation, quorums, deadline_s))
+                under_way.append(self._start(operation, quorums, deadline_s, session, headers))
             while under_way:
                 await finish_oldest()
         finally:  # nobody waits any more for what a cancellation left here
@@ -80,14 +88,19 @@ class BulkRunner:
         )
 
     def _start(
-        self, operation: Operation | RequestRefused, quorums: Quorums, deadline_s: float
+        self,
+        operation: Operation | RequestRefused,
+        quorums: Quorums,
+        deadline_s: float,
+        session: Session,
+        headers: Headers,
     ) -> _UnderWay:
         """Start one operation; one that can't be started has its answer already."""
         service = self._service
         answer: Awaitable[Any]
         result_of: Callable[[Any], bytes]
         if isinstance(operation, RequestRefused):
-            return _failed(operation), _deleted
+            return _failed(operation), _fails
         try:
             match operation:
                 case CreateOperation():
@@ -97,23 +110,34 @@ class BulkRunner:
                         idempotency_key=operation.idempotency_key or None,
                         quorums=quorums,
                         deadline_s=deadline_s,
+                        session=session,
                     )
-                    answer, result_of = creation.answer, partial(self._created, creation)
+                    answer = creation.answer
+                    result_of = partial(self._created, creation, headers)
                 case GetOperation():
                     document_id = _parse_id(operation.id)
-                    answer = service.read(document_id, quorums=quorums, deadline_s=deadline_s)
+                    answer = service.read(
+                        document_id, quorums=quorums, deadline_s=deadline_s, session=session
+                    )
                     result_of = partial(self._got, operation.id)
                 case DeleteOperation():
                     document_id = _parse_id(operation.id)
-                    answer = service.delete(document_id, quorums=quorums, deadline_s=deadline_s)
-                    result_of = _deleted
+                    answer = service.delete(
+                        document_id, quorums=quorums, deadline_s=deadline_s, session=session
+                    )
+                    result_of = partial(self._deleted, document_id, headers)
         except Exception as error:  # noqa: BLE001 - one operation fails alone; see answer
-            return _failed(error), _deleted
+            return _failed(error), _fails
         return asyncio.ensure_future(answer), result_of
 
-    def _created(self, creation: Creation, stored: Stored) -> bytes:
+    def _created(self, creation: Creation, headers: Headers, stored: Stored) -> bytes:
         created = self._service.finish_create(creation, stored)
+        self._events.created(created, headers, None)
         return self._representation.bulk_created(format_document_id(created.document_id), created)
+
+    def _deleted(self, document_id: DocumentId, headers: Headers, stored: Stored) -> bytes:
+        self._events.deleted(document_id, stored, headers, None)
+        return b'{"status":204}'
 
     def _got(self, id_text: str, found: Found) -> bytes:
         return self._representation.bulk_got(id_text, found.create)
@@ -125,8 +149,9 @@ def _failed(error: Exception) -> "asyncio.Future[Any]":
     return answer
 
 
-def _deleted(_: Stored) -> bytes:
-    return b'{"status":204}'
+def _fails(_: object) -> bytes:
+    """What makes the result of an answer that never comes."""
+    raise AssertionError("the answer was an exception")
 
 
 def _parse_id(text: str) -> DocumentId:

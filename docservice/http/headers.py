@@ -17,11 +17,13 @@ from aiohttp import hdrs
 from multidict import CIMultiDictProxy, istr
 
 from docservice.http.problems import RequestRefused
+from docservice.session import InvalidToken, Session, Tokens
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 TIMEOUT_MS: Final = istr("Stele-Timeout-Ms")
 PREFER: Final = istr("Prefer")
 TRACEPARENT: Final = istr("traceparent")
+SESSION: Final = istr("Stele-Session")
 
 KEY_LENGTH_MAX: Final = 255
 _JSON: Final = "application/json"
@@ -85,6 +87,20 @@ def timeout_ms(headers: Headers, ms_max: int) -> int:
             "invalid-header", "Stele-Timeout-Ms is not a whole number of at least 1"
         )
     return min(int(value), ms_max)
+
+
+def session_of(headers: Headers, tokens: Tokens) -> Session:
+    """What the client has seen; several tokens are joined, a client without one has seen nothing.
+
+    Raises:
+        RequestRefused: a token is none of this cluster's.
+    """
+    if SESSION not in headers:
+        return Session()
+    try:
+        return tokens.read(",".join(headers.getall(SESSION)))
+    except InvalidToken:
+        raise RequestRefused("invalid-session") from None
 
 
 def require_json_body(headers: Headers) -> None:

@@ -22,6 +22,7 @@ _Object = dict[str, Any]
 #: Problems that any call can end in, by code.
 _ANY_CALL: Final = (
     "malformed-request",
+    "invalid-session",
     "invalid-query",
     "invalid-consistency",
     "invalid-header",
@@ -37,7 +38,15 @@ _ANY_CALL: Final = (
     "too-many-connections",
 )
 _ANY_BODY: Final = ("malformed-json", "body-too-large", "unsupported-media-type")
-_ANY_READ: Final = ("invalid-id", "not-acceptable", "not-found", "deleted", "read-timeout")
+_ANY_READ: Final = (
+    "invalid-id",
+    "not-acceptable",
+    "not-found",
+    "deleted",
+    "read-timeout",
+    "session-unreachable",
+)
+_EVERY_ANSWER: Final = ("Stele-Session", "Stele-Acks", "Stele-Region")
 _ANY_WRITE: Final = ("write-timeout",)
 
 
@@ -84,7 +93,7 @@ def _create() -> _Object:
             "201": {
                 "description": "Created; or, for a repeated key, the answer of the first time.",
                 "headers": _headers(
-                    "Location", "ETag", "Idempotency-Replayed", "Stele-Acks", "Stele-Region"
+                    "Location", "ETag", "Idempotency-Replayed", *_EVERY_ANSWER
                 ),
                 "content": {
                     _JSON: {"schema": {"anyOf": [_schema(CreatedDocument), _schema(Document)]}}
@@ -99,7 +108,7 @@ def _create() -> _Object:
 
 
 def _read(operation_id: str, summary: str) -> _Object:
-    headers = _headers("ETag", "Cache-Control", "Stele-Acks", "Stele-Region")
+    headers = _headers("ETag", "Cache-Control", *_EVERY_ANSWER)
     return {
         "operationId": operation_id,
         "summary": summary,
@@ -125,7 +134,7 @@ def _delete() -> _Object:
         "responses": {
             "204": {
                 "description": "Deleted.",
-                "headers": _headers("Stele-Acks", "Stele-Region"),
+                "headers": _headers(*_EVERY_ANSWER),
             },
             **_problems(*_ANY_CALL, *_ANY_WRITE, "invalid-id"),
         },
@@ -143,6 +152,7 @@ def _bulk() -> _Object:
         "responses": {
             "200": {
                 "description": "One result an operation.",
+                "headers": _headers("Stele-Session", "Stele-Region"),
                 "content": {_JSON: {"schema": _schema(BulkResponse)}},
             },
             **_problems(*_ANY_CALL, *_ANY_BODY, "not-acceptable", "invalid-document"),
@@ -194,6 +204,11 @@ _HEADERS: Final[Mapping[str, _Object]] = {
     "Cache-Control": _header("Revalidate before use.", "private, no-cache"),
     "Idempotency-Replayed": _header("The key had been used before.", "true"),
     "Stele-Region": _header("The region that answered.", "a"),
+    "Stele-Session": _header(
+        "What the client has seen. Sent back with later requests, to any node, it keeps their "
+        "answers from being older.",
+        "XgF7KbHVyMYzqSgZfU8nVKX2",
+    ),
     "Stele-Acks": _header(
         "Replicas that acknowledged / had to; copies kept; how many acknowledged with a hint.",
         "2/2; n=3; hints=0",
@@ -225,6 +240,13 @@ _PARAMETERS: Final[Mapping[str, _Object]] = {
         "description": "W3C trace context.",
         "schema": {"type": "string"},
     },
+    "session": {
+        "name": "Stele-Session",
+        "in": "header",
+        "description": "The token of an earlier answer, or up to 32 of them separated by commas: "
+        "no answer is older than what they have seen.",
+        "schema": {"type": "string"},
+    },
     "idempotencyKey": {
         "name": "Idempotency-Key",
         "in": "header",
@@ -235,7 +257,7 @@ _PARAMETERS: Final[Mapping[str, _Object]] = {
 }
 _CONSISTENCY: Final = tuple(
     _ref("parameters", name)
-    for name in ("consistency", "r", "w", "sloppy", "timeout", "traceparent")
+    for name in ("consistency", "r", "w", "sloppy", "timeout", "traceparent", "session")
 )
 _ID: Final[_Object] = {
     "name": "id",

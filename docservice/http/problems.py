@@ -138,6 +138,14 @@ _KINDS: Final = (
         "is a whole number of milliseconds, at least 1. Neither is repeated.",
     ),
     ProblemKind(
+        "invalid-session",
+        400,
+        "The session token is not one of this cluster's",
+        "Stele-Session brings back, unchanged, what an earlier answer of this cluster held; up to "
+        "32 of these, separated by commas. Leave it out to begin a new session, which is promised "
+        "nothing of what was seen before.",
+    ),
+    ProblemKind(
         "not-found",
         404,
         "There is no such document",
@@ -276,6 +284,15 @@ _KINDS: Final = (
         "Too few replicas can take part",
         "Fewer nodes than the request asks for can be reached. Nothing was written. Send it again "
         "after a moment, or ask for fewer replicas.",
+        retryable=True,
+    ),
+    ProblemKind(
+        "session-unreachable",
+        503,
+        "What this session has seen can't be reached",
+        "The session token says that the document was there, and no replica that could be asked "
+        "has it yet. It is on its way to them. An older answer is not given; send the request "
+        "again after a moment, or without the token to take what there is.",
         retryable=True,
     ),
     ProblemKind(

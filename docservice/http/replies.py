@@ -19,6 +19,7 @@ from docservice.documents import Created, Found
 from docservice.http.headers import Headers, trace_id
 from docservice.http.problems import MEDIA_TYPE, Problem, RequestRefused, problem_of
 from docservice.http.representation import Representation
+from docservice.session import Session, Tokens
 from kvnode.log import Log
 from kvnode.ports import Entropy
 from kvnode.results import Fetched, Stored
@@ -46,7 +47,8 @@ class Reply(msgspec.Struct, gc=False):
 class ReplyWriter:
     """Formats answers for one listener."""
 
-    def __init__(self, *, region: str, entropy: Entropy, log: Log) -> None:
+    def __init__(self, *, region: str, tokens: Tokens, entropy: Entropy, log: Log) -> None:
+        self._token = tokens.write
         self.representation = Representation()
         self._entropy = entropy
         self._log = log
@@ -61,24 +63,27 @@ class ReplyWriter:
             for status in HTTPStatus
         }
 
-    def document(self, id_text: str, etag: str, found: Found) -> Reply:
+    def document(self, id_text: str, etag: str, found: Found, session: Session) -> Reply:
         """200 with the whole document."""
         body = self.representation.document(id_text, found.create)
         head = (
             f"{self._start(200)}{_DOCUMENT}ETag: {etag}\r\n"
-            f"{_answers(found.fetched)}Content-Length: {len(body)}\r\n"
+            f"{_answers(found.fetched)}{self._session(session)}"
+            f"Content-Length: {len(body)}\r\n"
         )
         return Reply(200, head.encode(), body)
 
-    def not_modified(self, etag: str, found: Found) -> Reply:
+    def not_modified(self, etag: str, found: Found, session: Session) -> Reply:
         """304: the client has these bytes already."""
         head = (
             f"{self._start(304)}Cache-Control: private, no-cache\r\nETag: {etag}\r\n"
-            f"{_answers(found.fetched)}"
+            f"{_answers(found.fetched)}{self._session(session)}"
         )
         return Reply(304, head.encode())
 
-    def created(self, id_text: str, created: Created, *, representation: bool) -> Reply:
+    def created(
+        self, id_text: str, created: Created, session: Session, *, representation: bool
+    ) -> Reply:
         """201. A replay gets the same body and a header that says so."""
         write = self.representation.document if representation else self.representation.created
         body = write(id_text, created.create)
@@ -86,13 +91,18 @@ class ReplyWriter:
             f"{self._start(201)}{_JSON}Location: /documents/{id_text}\r\n"
             f'ETag: "{created.create.checksum.hex()}"\r\n'
             f"{_REPLAYED if created.replayed else ''}{_REPRESENTATION if representation else ''}"
-            f"{_acks(created.stored)}Content-Length: {len(body)}\r\n"
+            f"{_acks(created.stored)}{self._session(session)}Content-Length: {len(body)}\r\n"
         )
         return Reply(201, head.encode(), body)
 
-    def deleted(self, stored: Stored) -> Reply:
+    def deleted(self, stored: Stored, session: Session) -> Reply:
         """204."""
-        return Reply(204, f"{self._start(204)}{_acks(stored)}".encode())
+        head = f"{self._start(204)}{_acks(stored)}{self._session(session)}"
+        return Reply(204, head.encode())
+
+    def bulk(self, body: bytes, session: Session) -> Reply:
+        """200 with the results of many operations."""
+        return self.ok(body, "application/json", self._session(session))
 
     def ok(self, body: bytes, media_type: str, headers: str = "") -> Reply:
         """200 with anything; ``headers`` are more lines, each ending in CRLF."""
@@ -122,11 +132,18 @@ class ReplyWriter:
             self._log.error("request.failed", trace_id=problem.trace_id, exc_info=error)
         return problem
 
-    def refused(self, error: Exception, headers: Headers | None) -> Reply:
-        """The answer to a request that failed."""
+    def refused(
+        self, error: Exception, headers: Headers | None, session: Session | None = None
+    ) -> Reply:
+        """The answer to a request that failed; ``session`` is what its client has seen, if known.
+
+        So a client keeps the token of its last answer, whatever that was.
+        """
         problem = self.problem(error, headers)
         body = self._encode(problem)
         more = error.headers if isinstance(error, RequestRefused) else ""
+        if session is not None:
+            more += self._session(session)
         head = (
             f"{self._starts[problem.status]}{problem.instance.removeprefix(_INSTANCE)}\r\n"
             f"{_PROBLEM}{_RETRY_AFTER.get(problem.status, '')}{more}"
@@ -134,12 +151,19 @@ class ReplyWriter:
         )
         return Reply(problem.status, head.encode(), body)
 
+    def _session(self, session: Session) -> str:
+        return f"Stele-Session: {self._token(session)}\r\n"
+
+    def request_id(self) -> str:
+        """The X-Request-Id of the answer that was formatted last."""
+        return f"{self._id_prefix}{self._id_count:x}"
+
     def _start(self, status: int) -> str:
         return f"{self._starts[status]}{self._next_id()}\r\n"
 
     def _next_id(self) -> str:
         self._id_count += 1
-        return f"{self._id_prefix}{self._id_count:x}"
+        return self.request_id()
 
 
 def _answers(fetched: Fetched) -> str:

@@ -8,9 +8,11 @@ from cluster.settings import HttpSettings
 from docservice.documents import DocumentService
 from docservice.http.api import DocumentApi
 from docservice.http.connection import Connection
+from docservice.http.events import DocumentEvents
 from docservice.http.metrics import RequestMetrics
 from docservice.http.replies import ReplyWriter
 from docservice.http.shared import Shared
+from docservice.session import Tokens
 from kvnode.log import Log, process_log
 from kvnode.ports import Clock, Entropy
 
@@ -91,6 +93,7 @@ async def start_data_listener(
     host: str,
     port: int,
     region: str,
+    secret: bytes,
     http: HttpSettings,
     metrics: RequestMetrics,
     clock: Clock,
@@ -99,13 +102,18 @@ async def start_data_listener(
 ) -> DataListener:
     """Serve the document API on ``host:port``; port 0 picks a free one.
 
-    ``log`` hears of every exception that nobody raised on purpose; without one, standard error.
+    ``secret`` is the cluster's; session tokens are signed with it. ``log`` hears of documents'
+    lives and of every exception that nobody raised on purpose; without one, standard error.
 
     Raises:
         OSError: the address can't be bound.
     """
-    replies = ReplyWriter(region=region, entropy=entropy, log=log or process_log())
-    api = DocumentApi(service, replies=replies, http=http, clock=clock)
+    log, tokens = log or process_log(), Tokens(secret)
+    replies = ReplyWriter(region=region, tokens=tokens, entropy=entropy, log=log)
+    events = DocumentEvents(log, clock)
+    api = DocumentApi(
+        service, replies=replies, events=events, tokens=tokens, http=http, clock=clock
+    )
     shared = Shared(http=http, clock=clock, metrics=metrics, replies=replies, answer=api.answer)
     listener = DataListener(shared, clock)
     await listener.start(host, port)

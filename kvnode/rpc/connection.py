@@ -34,6 +34,9 @@ FLUSH_BYTES: Final = 256 * 1024
 UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
 HEARTBEAT_S: Final = 1.0
 SILENCE_S: Final = 4.0
+#: From a frame's first byte to its last. The length of one that was damaged can claim bytes that
+#: come hours later, and what is sent meanwhile would be taken for them.
+FRAME_S: Final = 10.0
 HANDSHAKE_TIMEOUT_S: Final = 3.0
 _SWEEP_TICK_S: Final = 0.05
 _MESSAGE_OVERHEAD_BYTES: Final = 64
@@ -114,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._open = DeadlineSweep(loop, clock, _SWEEP_TICK_S)
         self._established = False
         self._close_reason = ""
-        self._heard_s = self._wrote_s = clock.monotonic_s()
+        self._heard_s = self._wrote_s = self._began_s = clock.monotonic_s()
         self._watch: asyncio.TimerHandle | None = None
 
     @property
@@ -137,9 +140,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Decode, then act on each message."""
         self._heard_s = self._clock.monotonic_s()
+        if not self._decoder.in_frame:
+            self._began_s = self._heard_s
         try:
             self._decoder.feed(data)
             while (messages := self._decoder.next_frame()) is not None:
+                self._began_s = self._heard_s  # of what is behind this one
                 for message in messages:
                     if self._close_reason:
                         return  # refused or replaced by what came before
@@ -296,6 +302,9 @@ class Connection(asyncio.Protocol):
         now_s = self._clock.monotonic_s()
         if now_s - self._heard_s > SILENCE_S:
             self.abort(f"nothing heard for {SILENCE_S:g} s")
+            return
+        if self._decoder.in_frame and now_s - self._began_s > FRAME_S:
+            self.abort(f"a frame has not ended for {FRAME_S:g} s")
             return
         if now_s - self._wrote_s >= HEARTBEAT_S and self._transport is not None:
             self._transport.write(encode_frame([]))

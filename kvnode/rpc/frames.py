@@ -56,6 +56,11 @@ class FrameDecoder:
         self._buffer = b""
         self._at = 0
 
+    @property
+    def in_frame(self) -> bool:
+        """Whether a part of a frame has come, and not all of it."""
+        return self._at < len(self._buffer)
+
     def feed(self, received: bytes) -> None:
         """Append what came from the wire."""
         left = self._buffer[self._at :]

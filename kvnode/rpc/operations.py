@@ -37,8 +37,11 @@ class Op(IntEnum):
 
     # From a document service to a coordinator.
     CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints
-    READ = 33  # id, r, sloppy -> record | nil, answered, required, copies
+    READ = 33  # id, r, sloppy, seen | nil -> record | nil, answered, required, copies
     DELETE = 34  # id, record, w, sloppy -> record, acked, required, copies, hints
+
+    # For operators; see kvnode.inspection.
+    INSPECT = 48  # id -> owner, doubt | nil, record | nil, damaged, hints_for, quarantined | nil
 
 
 class FetchResult(IntEnum):

@@ -22,6 +22,7 @@ from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
 from kvnode.services.loop import Work
+from kvnode.skew import ClockSkews
 
 _EVENTS = {
     Status.ALIVE: "member.revived",
@@ -34,6 +35,7 @@ class Gossip:
     """A service (``kvnode.services.loop``), and the answers to its peers.
 
     Args:
+        skew_told_s: Peers' clocks that are further from this node's than this are told of.
         on_change: Called when a member's status changed.
     """
 
@@ -45,12 +47,17 @@ class Gossip:
         *,
         interval_s: float,
         ring_epoch: int,
+        skew_told_s: float,
         clock: Clock,
         entropy: Entropy,
         log: Log,
         on_change: Callable[[], None],
     ) -> None:
         self.membership = membership
+        self.skews = ClockSkews()
+        self._skew_told_s = skew_told_s
+        #: Peers whose clock was told to be far from this node's.
+        self._far: dict[NodeId, None] = {}
         self.interval_s = interval_s
         self._ring_epoch = ring_epoch
         self._clock = clock
@@ -78,9 +85,10 @@ class Gossip:
         self._exchange_with(peer)
 
     def answer(self, digest: object) -> Fields:
-        """[news, own digest] for a peer's digest. Raises ValueError for what is none."""
+        """[news, own digest, own time] for a peer's digest. Raises ValueError for what is none."""
         theirs = digest_from_wire(digest)
-        return [to_wire(self.membership.news_for(theirs)), to_wire(self.membership.digest())]
+        news, own = self.membership.news_for(theirs), self.membership.digest()
+        return [to_wire(news), to_wire(own), self._clock.wall_ms()]
 
     def receive(self, news: object) -> None:
         """Join a peer's news. Raises ValueError for what is none."""
@@ -95,25 +103,39 @@ class Gossip:
             self._clock.monotonic_s() + self.interval_s,
             [digest],
             64 * len(digest),
-            partial(self._on_answer, node),
+            partial(self._on_answer, node, self._clock.wall_ms()),
         )
 
-    def _on_answer(self, node: NodeId, outcome: Outcome) -> None:
+    def _on_answer(self, node: NodeId, sent_ms: int, outcome: Outcome) -> None:
         if isinstance(outcome, Lost):
             return  # its silence is what the detector judges
         try:
-            news, digest = outcome
+            news, digest, wall_ms = outcome
             self.receive(news)
             theirs = digest_from_wire(digest)
-        except ValueError as error:
+            self.skews.observe(node, sent_ms, self._clock.wall_ms(), wall_ms)
+        except (TypeError, ValueError) as error:
             self._log.warning("gossip.refused", peer=node, reason=str(error))
             return
+        self._tell_skews()
         missing = to_wire(self.membership.news_for(theirs))
         if missing and self._transport is not None:
             deadline_s = self._clock.monotonic_s() + self.interval_s
             self._transport.request(
                 node, Op.NEWS, deadline_s, [missing], 64 * len(missing), _ignore
             )
+
+    def _tell_skews(self) -> None:
+        """Once when a peer's clock gets far from this node's, and once when it is near again."""
+        far = dict(self.skews.beyond(self._skew_told_s))
+        for peer, skew in far.items():
+            if peer not in self._far:
+                ahead_s, error_s = round(skew.ahead_s, 3), round(skew.error_s, 3)
+                self._log.warning("clock.diverged", peer=peer, ahead_s=ahead_s, error_s=error_s)
+        for peer in self._far:
+            if peer not in far:
+                self._log.info("clock.converged", peer=peer)
+        self._far = dict.fromkeys(far)
 
     def _report(self, changes: Iterable[MemberChanged]) -> None:
         changed = False

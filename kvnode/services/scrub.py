@@ -14,7 +14,7 @@ Rules
 from array import array
 from typing import Final
 
-from cluster.ids import DocumentId
+from cluster.ids import DocumentId, format_document_id
 from kvnode.codec import verify
 from kvnode.ending import Family, ending_of
 from kvnode.errors import CorruptRecord, StoreError
@@ -162,6 +162,7 @@ class Scrub:
 
     async def _heal(self, document_id: DocumentId) -> None:
         self.corrupt_count += 1
+        document = format_document_id(document_id)
         for owner, asked in self._owners.fetch(document_id).items():
             answer = await asked
             if isinstance(answer, Lost) or answer[0] != FetchResult.FOUND:
@@ -173,6 +174,6 @@ class Scrub:
                 continue
             await self._replica.durable()
             self.healed_count += 1
-            self._log.warning("record.healed", document=document_id.hex(), source=owner)
+            self._log.warning("record.healed", document=document, source=owner)
             return
-        self._log.warning("record.damaged", document=document_id.hex())
+        self._log.warning("record.damaged", document=document)

@@ -19,7 +19,7 @@ from kvnode.services.loop import Work
 
 #: Records of one unit of work.
 _UNIT_RECORDS: Final = 200
-#: Purged ids that are kept for ``kvnode.services.verify``.
+#: Removed ids of a family that are kept for ``kvnode.services.verify``.
 _SAMPLE: Final = 256
 
 
@@ -36,8 +36,12 @@ class Sweep:
         self.expired_count = 0
         self.purged_count = 0
         self._told = (0, 0)
-        #: The ids that were purged last, oldest first.
-        self.purged: dict[DocumentId, None] = {}
+        #: By family the ids that were removed last, oldest first, and a time that had surely passed
+        #: before they were: what was created since is another document under the same key.
+        self.sampled: dict[Family, dict[DocumentId, int]] = {
+            Family.DELETED: {},
+            Family.EXPIRING: {},
+        }
         #: Records removed by partition, since its space was given back (``reclaim``).
         self.removed: dict[int, int] = {}
         self._next = 0
@@ -92,8 +96,7 @@ class Sweep:
                 expiring=firsts[Family.EXPIRING],
                 deleted=firsts[Family.DELETED],
             )
-            if bucket.family is Family.DELETED:
-                self.remember(document_id)
+            self.remember(bucket.family, document_id, self._replica.lifecycle.surely_past_ms())
         corrected = not found and records.correct_bucket(bucket, 0)
         if corrected:  # damaged records were in it, or others that nobody knows of
             self._log.warning("bucket.corrected", partition=bucket.partition)
@@ -113,8 +116,9 @@ class Sweep:
             self._log.info("document.expired", documents=expired)
         self._told = (self.purged_count, self.expired_count)
 
-    def remember(self, document_id: DocumentId) -> None:
+    def remember(self, family: Family, document_id: DocumentId, before_ms: int) -> None:
         """An id to be verified; the oldest is forgotten when there are too many."""
-        self.purged[document_id] = None
-        if len(self.purged) > _SAMPLE:
-            del self.purged[next(iter(self.purged))]
+        sampled = self.sampled[family]
+        sampled[document_id] = before_ms
+        if len(sampled) > _SAMPLE:
+            del sampled[next(iter(sampled))]

@@ -136,5 +136,9 @@ class MemoryEngine:
         self._loop.call_later(self._commit_latency_s(), self._durable, changes)
 
     def _durable(self, changes: Changes) -> None:
-        self._disk.apply(changes)
-        self._commit.finished(None)
+        try:
+            self._disk.apply(changes)
+        except OSError as error:
+            self._commit.finished(error)
+        else:
+            self._commit.finished(None)

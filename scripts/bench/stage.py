@@ -60,10 +60,11 @@ class Cluster(NamedTuple):
 def local_cluster(scratch: Path, interrupts: Interrupts) -> Iterator[Cluster]:
     """A new cluster in ``scratch``, until the block is left. Raises StageError, Interrupted."""
     var = VarDirectory(scratch / "var")
+    config = scratch / "config.toml"
+    config.write_text("[edge]\nport = 0\n", encoding="utf-8")  # nodes are measured by themselves
+    size = ["--nodes", str(NODES), "--port-base", str(_free_port_base())]
     try:
-        _stele(
-            ["up", "--nodes", str(NODES), "--port-base", str(_free_port_base())], var, interrupts
-        )
+        _stele(["up", *size, "--config", str(config)], var, interrupts)
         settings = var.settings()
         nodes = [_running(var, node.id) for node in settings.node]
         yield Cluster(

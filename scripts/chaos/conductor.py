@@ -185,13 +185,9 @@ class Conductor:
             if await self._alone():
                 await self._carry_out(fault)
             self._open = True
-            while not self._stopped.is_set() and await self._is_unsure(fault.nodes[0]):
+            # Until it was rebuilt the next strike would have to wait, and nothing else could begin.
+            while not self._stopped.is_set() and await self._arena.unready(list(fault.nodes)):
                 await self._pass(_POLL_S)
-
-    async def _is_unsure(self, node: str) -> bool:
-        """Whether a node has yet to be rebuilt, or can't be asked."""
-        lifecycle = await self._arena.view(node, "lifecycle")
-        return lifecycle is None or bool(lifecycle["fenced"])
 
     async def _alone(self) -> bool:
         """Let no fault begin, and wait until nothing is broken; False when it is all over."""

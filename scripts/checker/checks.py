@@ -15,6 +15,7 @@ I10  A create under the key of a deleted document, with w + w' > N, is refused.
 I11  What is read was created under that id, before.
 I17  What has expired is not read, nor is anything gone before it has; clocks may be wrong.
 I12  A create that was refused leaves no content on any disk, a refused delete no tombstone.
+I13, I14  What sessions promise: ``sessions``.
 I27  A machine that runs undisturbed answers by the deadline, whatever befalls the others.
 
 And once every fault is over and all replicas were repaired:
@@ -35,10 +36,11 @@ from math import inf
 from cluster.ids import DocumentId
 from docservice.documents import Created, DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused
-from kvnode.record import Create, Record
+from kvnode.record import Record
 from kvnode.results import Stored
-from scripts.checker.evidence import Bounds, Evidence, Violation
+from scripts.checker.evidence import Bounds, Evidence, Violation, created_after, expired_s
 from scripts.checker.history import Kind, NoAnswer, Operation, Refused
+from scripts.checker.sessions import judge_sessions
 
 
 def judge(history: list[Operation], evidence: Evidence) -> Iterator[Violation]:
@@ -50,6 +52,7 @@ def judge(history: list[Operation], evidence: Evidence) -> Iterator[Violation]:
             documents.setdefault(operation.document_id, []).append(operation)
     origins = _origins(history)
     yield from _refusals_without_effect(origins, history, evidence)
+    yield from judge_sessions(history, evidence)
     for document_id, operations in documents.items():
         for what in _document(operations, origins, evidence):
             yield Violation(*what, document_id)
@@ -79,15 +82,15 @@ def judge_converged(
         if op.document_id is None or op.document_id in evidence.atlas.lost:
             continue
         held = stored(op.document_id)
-        expired = now_s >= _expired_s(op, evidence)[0]
+        expired = now_s >= expired_s(op.document_id, evidence)[0]
         purged_s = evidence.purged_s.get(op.document_id, inf)
-        lasts = op.document_id not in deleted and now_s < _expired_s(op, evidence)[0]
+        lasts = op.document_id not in deleted and now_s < expired_s(op.document_id, evidence)[0]
         lost = any(record is None or record.create is None for record in held)
         live = any(
             purged_s == inf
             if record is None
             else record.tombstone is None
-            and not _created_after(record.create, purged_s, evidence.bounds)
+            and not created_after(record.create, purged_s, evidence.bounds)
             for record in held
         )
         if isinstance(op.answer, Created | Found) and lasts and lost:
@@ -95,14 +98,6 @@ def judge_converged(
         gone = isinstance(op.answer, Stored | DocumentDeleted) and op.document_id in deleted
         if gone and live and not expired:
             yield Violation("I4", f"not deleted everywhere: {op}", op.document_id)
-
-
-def _created_after(create: Create | None, purged_s: float, bounds: Bounds) -> bool:
-    """A key is free again once its document was purged, also for a create that was stuck."""
-    return (
-        create is not None
-        and create.created_at_ms > bounds.start_ms + (purged_s - bounds.clock_error_s) * 1000
-    )
 
 
 def _document(
@@ -139,7 +134,9 @@ def _absences(
     for op in operations:
         assert op.document_id is not None
         purged_s = evidence.purged_s.get(op.document_id, inf)
-        over = op.answered_s is None or op.answered_s >= min(purged_s, _expired_s(op, evidence)[0])
+        over = op.answered_s is None or op.answered_s >= min(
+            purged_s, expired_s(op.document_id, evidence)[0]
+        )
         if over:
             continue
         if isinstance(op.answer, DocumentNotFound):
@@ -153,18 +150,8 @@ def _absences(
 
 def _expiry(operations: list[Operation], evidence: Evidence) -> Iterator[tuple[str, str]]:
     for op in operations:
-        if isinstance(op.answer, Found) and op.invoked_s > _expired_s(op, evidence)[1]:
+        if isinstance(op.answer, Found) and op.invoked_s > expired_s(op.document_id, evidence)[1]:
             yield "I17", f"read after its time had passed: {op}"
-
-
-def _expired_s(operation: Operation, evidence: Evidence) -> tuple[float, float]:
-    """The true times at which the first and the last clock says that a document has expired."""
-    expires_ms = evidence.expires_ms.get(operation.document_id or b"")
-    if expires_ms is None:
-        return inf, inf
-    bounds = evidence.bounds
-    expires_s = (expires_ms - bounds.start_ms) / 1000
-    return expires_s - bounds.clock_error_s, expires_s + bounds.clock_error_s
 
 
 def _left(write: Operation, evidence: Evidence, later: Operation) -> int:
@@ -199,7 +186,7 @@ def _resurrections(
         if not isinstance(op.answer, Found) or gone_s is None or op.invoked_s <= gone_s:
             continue
         purged_s = evidence.purged_s.get(document_id, gone_s)
-        if not _created_after(op.answer.create, purged_s, evidence.bounds):
+        if not created_after(op.answer.create, purged_s, evidence.bounds):
             yield "I4", f"back after it was purged: {op}"
 
 

@@ -5,20 +5,34 @@ and their disks when all is over. Each says what it knows.
 """
 
 from collections.abc import Mapping
+from math import inf
 from typing import Protocol
 
 import msgspec
 
 from cluster.ids import DocumentId
+from kvnode.record import Create
 
 
 class Violation(AssertionError):
-    """An invariant does not hold. ``document_id`` names the document it does not hold for."""
+    """An invariant does not hold.
 
-    def __init__(self, invariant: str, what: str, document_id: bytes | None = None) -> None:
+    Args:
+        document_id: The document it does not hold for.
+        at_s: When that was seen, if it was at once.
+    """
+
+    def __init__(
+        self,
+        invariant: str,
+        what: str,
+        document_id: bytes | None = None,
+        at_s: float | None = None,
+    ) -> None:
         super().__init__(f"{invariant}: {what}")
         self.invariant = invariant
         self.document_id = document_id
+        self.at_s = at_s
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,3 +95,21 @@ class Evidence(Protocol):
 
     def holders_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
         """The replicas known to have had a document on disk all the time."""
+
+
+def created_after(create: Create | None, purged_s: float, bounds: Bounds) -> bool:
+    """A key is free again once its document was purged, also for a create that was stuck."""
+    return (
+        create is not None
+        and create.created_at_ms > bounds.start_ms + (purged_s - bounds.clock_error_s) * 1000
+    )
+
+
+def expired_s(document_id: bytes | None, evidence: Evidence) -> tuple[float, float]:
+    """The true times at which the first and the last clock says that a document has expired."""
+    expires_ms = evidence.expires_ms.get(document_id or b"")
+    if expires_ms is None:
+        return inf, inf
+    bounds = evidence.bounds
+    expires_s = (expires_ms - bounds.start_ms) / 1000
+    return expires_s - bounds.clock_error_s, expires_s + bounds.clock_error_s

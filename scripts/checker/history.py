@@ -58,6 +58,9 @@ class Operation(msgspec.Struct, eq=False):
     answer: Answer = None
     #: Whether the machine that was asked was paused or died meanwhile.
     disturbed: bool = False
+    #: The number of its session, and what that had been answered before, oldest first.
+    session: int | None = None
+    heard_before: tuple["Operation", ...] = ()
 
     @property
     def acknowledged(self) -> bool:
@@ -95,6 +98,8 @@ class Operation(msgspec.Struct, eq=False):
         asked = f"{self.kind.value} via {self.via} {wanted}"
         if not self.quorums.sloppy:
             asked += " strict"
+        if self.session is not None:
+            asked += f" in session {self.session}"
         if self.key is not None:
             asked += f" key={self.key!r}"
         if self.content is not None:

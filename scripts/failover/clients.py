@@ -57,16 +57,20 @@ class Seen(msgspec.Struct, frozen=True):
         """Of these kinds."""
         return max((one.took_s for one in self.requests if one.kind in kinds), default=0.0)
 
-    def disturbed_s(self, slow_s: float) -> float:
-        """From the first request that failed or was slow to the end of the last one."""
-        bad = [one for one in self.requests if one.failed or one.took_s > slow_s]
+    def disturbed_s(self, slow_s: float, *kinds: str) -> float:
+        """From the first of these that failed or was slow to the end of the last one."""
+        bad = [
+            one
+            for one in self.requests
+            if one.kind in kinds and (one.failed or one.took_s > slow_s)
+        ]
         return max((one.at_s + one.took_s for one in bad), default=0.0) - min(
             (one.at_s for one in bad), default=0.0
         )
 
 
 async def prepare(url: str) -> list[str]:
-    """Create what is to be read and deleted; on all replicas on return."""
+    """Create what is to be read and deleted."""
     async with _session(url) as session:
         creating = [_create(session) for _ in range(2 * _DOCUMENTS)]
         return list(await asyncio.gather(*creating))
@@ -114,7 +118,7 @@ def _requests(documents: list[str], doomed: list[str]) -> Iterator[tuple[str, Re
 
 
 async def _create(session: aiohttp.ClientSession) -> str:
-    async with session.post("/documents?w=all", json=_CONTENT) as answer:
+    async with session.post("/documents?w=quorum", json=_CONTENT) as answer:
         answer.raise_for_status()
         return answer.headers["Location"]
 

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from scripts.simulate.pool import ROOT
-from tests.simulation.histories import random_history, random_lifetimes
+from tests.simulation.histories import random_history, random_lifetimes, random_sessions
 
 if TYPE_CHECKING:
     from tests.simulation.ablations import Ablation
@@ -25,7 +25,9 @@ PAGE: Final = ROOT / "docs" / "ablations.md"
 SEEDS: Final = range(51)
 _SHOWN: Final = 100
 _NOTHING: Final = "**nothing**"
-_HISTORIES: Final = {play.__name__: play for play in (random_history, random_lifetimes)}
+_HISTORIES: Final = {
+    play.__name__: play for play in (random_history, random_lifetimes, random_sessions)
+}
 _CAUGHT: Final = (AssertionError, pytest.fail.Exception)
 _HEAD: Final = """# Ablations
 
@@ -112,10 +114,12 @@ class _Writer:
         from tests.simulation import (  # noqa: PLC0415 not before pytest
             test_ablations,
             test_ablations_of_lifetimes,
+            test_ablations_of_sessions,
         )
 
         rows = []
-        for ablation in [*test_ablations.ABLATIONS, *test_ablations_of_lifetimes.ABLATIONS]:
+        themes = test_ablations, test_ablations_of_lifetimes, test_ablations_of_sessions
+        for ablation in [ablation for theme in themes for ablation in theme.ABLATIONS]:
             rows.append(row(ablation))
             typer.echo(rows[-1])
         PAGE.write_text(_HEAD + "\n".join(rows) + "\n", encoding="utf-8")

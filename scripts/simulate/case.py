@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tests.simulation.cluster import SimCluster
-from tests.simulation.histories import random_history, random_lifetimes
+from tests.simulation.histories import random_history, random_lifetimes, random_sessions
 from tests.simulation.plan import Plan
-from tests.simulation.sometimes import met_in_history, met_in_lifetimes
+from tests.simulation.sometimes import met_in_history, met_in_lifetimes, met_in_sessions
 
 REPLAY: Final = "python -m scripts.simulate --replay"
 
@@ -33,6 +33,7 @@ class Kind(NamedTuple):
 KINDS: Final = {
     "histories": Kind(random_history, met_in_history),
     "lifetimes": Kind(random_lifetimes, met_in_lifetimes),
+    "sessions": Kind(random_sessions, met_in_sessions),
 }
 
 

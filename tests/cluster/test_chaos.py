@@ -14,11 +14,11 @@ pytestmark = pytest.mark.cluster
 
 PLAN = (
     Fault(1.0, Kind.KILL, ("a2",), 1.0),
-    Fault(3.5, Kind.HALVES, ("a3",), 2.0),
-    Fault(4.0, Kind.CORRUPT, ("a1",), 1.0),
+    Fault(3.0, Kind.HALVES, ("a3",), 1.5),
+    Fault(3.5, Kind.CORRUPT, ("a1",), 1.0),
 )
 #: The last answers, the first second after healing, and a report come on top.
-DURATION_S = 7.0
+DURATION_S = 5.5
 
 
 async def _play(directory: Path) -> Outcome:

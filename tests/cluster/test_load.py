@@ -38,7 +38,7 @@ def fortunes(tmp_path: Path) -> Path:
 
 def _command(cluster: LocalCluster, *arguments: str | Path) -> list[str]:
     options = ["--var", str(cluster.var.root), "--patience-s", "20"]
-    return [sys.executable, "-m", "scripts.load", *options, *map(str, arguments)]
+    return [sys.executable, "-m", "cluster", "load", *options, *map(str, arguments)]
 
 
 def _load(
@@ -103,7 +103,7 @@ def test_an_interrupted_load_says_how_to_go_on_and_can(
 
     assert load.returncode == 1
     stored = re.fullmatch(
-        r"load: interrupted; ([\d,]+) of 6,000 documents are stored, and the same command again "
+        r"stele: interrupted; ([\d,]+) of 6,000 documents are stored, and the same command again "
         r"continues\.\n",
         said,
     )
@@ -180,7 +180,7 @@ def test_without_nodes_or_input_the_load_ends_with_one_sentence(
     source.write_text('{"content": "one"}\n')
 
     _, missing = _load(single, tmp_path / "none", exit_code=1)
-    assert missing == f"load: {tmp_path / 'none'} does not exist.\n"
+    assert missing == f"stele: {tmp_path / 'none'} does not exist.\n"
     single.stele("down")
     _, silent = _load(single, source, "--patience-s", "0.5", exit_code=1)
     assert "does not answer (Connection refused); 0 of 1 documents are stored" in silent

@@ -1,6 +1,8 @@
 """Nodes that do as they are told: listeners that look like a node's, and no store behind them."""
 
 import json
+import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,14 +13,24 @@ from typing import Final, Literal
 import msgspec
 
 from cluster.edge import KEY_HEADER, READY_PATH
-from cluster.settings import ClusterSettings, EdgeSettings, NodeSettings
+from cluster.settings import ClusterSettings, EdgeSettings, HttpSettings, NodeSettings
 from scripts.local_cluster import claim_edge_ports, edge_ports
 
-#: serves: 200, with its name. refuses: 503. breaks: reads the request and breaks the connection.
-#: hangs: reads it and says nothing, while it is ready all the same.
+#: What becomes of a request. serves: success, with the node's name. refuses: 503. breaks: it is
+#: read and the connection closed. hangs: it is read and nothing is said.
 Behaviour = Literal["serves", "refuses", "breaks", "hangs"]
 #: Longer than any balancer waits.
 _HANGS_S: Final = 20.0
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Balancers break connections as well, and that is no fault of a test."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class FakeNode:
@@ -32,7 +44,9 @@ class FakeNode:
         #: By method, and whether there was a key.
         self.received: Counter[tuple[str, bool]] = Counter()
         self.released = threading.Event()
-        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(self)) for _ in "do"]
+        #: All that were ever made.
+        self.connections: list[socket.socket] = []
+        self._servers = [_Server(("127.0.0.1", 0), _handler(self)) for _ in ("data", "operations")]
 
     @property
     def settings(self) -> NodeSettings:
@@ -47,11 +61,19 @@ class FakeNode:
             ops_port=ops_port,
         )
 
+    def vanish(self) -> None:
+        """As a killed process does: nothing listens, and every connection is closed."""
+        self.behaviour = "breaks"
+        for server in self._servers:
+            server.socket.close()
+        for connection in self.connections:
+            with suppress(OSError):  # it is closed already
+                connection.shutdown(socket.SHUT_RDWR)
+
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Both listeners, each in a thread of its own."""
         for server in self._servers:
-            server.daemon_threads = True
             threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield
@@ -66,6 +88,10 @@ def _handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            node.connections.append(self.connection)
+
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if self.path == READY_PATH:
@@ -77,12 +103,14 @@ def _handler(node: FakeNode) -> type[BaseHTTPRequestHandler]:
             if node.behaviour in {"hangs", "breaks"}:
                 self.close_connection = True
             else:
-                self.say(200 if node.behaviour == "serves" else 503)
+                made = 201 if self.command == "POST" else 200
+                self.say(made if node.behaviour == "serves" else 503)
 
         def say(self, status: int) -> None:
             body = json.dumps({"node": node.name}).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Location", "/documents/x")
             with suppress(ConnectionError):  # whoever asked may have lost its patience
                 self.end_headers()
                 self.wfile.write(body)
@@ -107,6 +135,7 @@ def fake_cluster(*names: str) -> Iterator[tuple[ClusterSettings, dict[str, FakeN
         settings = ClusterSettings(
             cluster_id="0" * 32,
             edge=msgspec.convert(edge_ports(port), EdgeSettings),
+            http=HttpSettings(request_timeout_ms=500),
             node=tuple(node.settings for node in nodes.values()),
         )
         yield settings, nodes

@@ -1,15 +1,26 @@
 """What the edge does with a request, as ``cluster.edge`` says, with nodes that fail to order."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from cluster.edge import FAILURES_MAX, PROBLEM_TYPE, READY_PATH, SILENCE_S, listeners
+from cluster.edge import (
+    FAILURES_MAX,
+    PROBLEM_TYPE,
+    READY_PATH,
+    SILENCE_S,
+    listeners,
+    patience_s,
+)
 from cluster.haproxy import TRY_S
 from docservice.http.problems import CATALOGUE, Problem
 from scripts.failover.balancers import ENVOY, Balancer, balancing
+from scripts.failover.clients import REPEATABLE as REPEATABLE_KINDS
+from scripts.failover.clients import Seen, prepare, watch
 from scripts.local_cluster import Answer, call, wait_until
 from tests.edge.fakes import Behaviour, FakeNode, fake_cluster
 
@@ -18,6 +29,9 @@ pytestmark = pytest.mark.cluster
 KEY = {"Idempotency-Key": "k"}
 #: More than a balancer needs to come to every node.
 MANY = 12
+PER_SECOND = 200
+#: What is sent in 50 ms: an answer takes less, also on a busy machine.
+IN_FLIGHT_MAX = 10
 LENIENCE_S = 1.5
 Nodes = dict[str, FakeNode]
 #: Method, and headers; whether it may be repeated.
@@ -109,6 +123,7 @@ def test_one_node_keeps_a_region_to_itself_and_none_hands_it_to_the_next(
 
     _out(balancer, nodes, "a1", "a2")
     assert _answering(balancer, ("POST", {})) == {"b1", "b2"}
+    assert call("GET", balancer.url + READY_PATH).status == 200
 
     nodes["a1"].ready = True
     balancer.wait_for(["a1", "b1", "b2"])
@@ -169,6 +184,21 @@ def test_a_node_that_says_nothing_is_not_waited_for(balancer: Balancer, nodes: N
     assert time.monotonic() - sent_s < waits_s + LENIENCE_S
 
 
+def test_a_create_without_a_key_is_waited_for_and_then_its_outcome_is_unknown(
+    balancer: Balancer, nodes: Nodes
+) -> None:
+    """The node's own deadline comes first; only a node that hangs lets the edge's pass."""
+    _behave(nodes, "hangs", "a1", "a2")
+
+    sent_s = time.monotonic()
+    answer = _send(balancer, ("POST", {}))
+
+    waited_s = time.monotonic() - sent_s
+    assert (answer.status, _problem(answer).outcome, _sent(nodes)) == (504, "unknown", 1)
+    patient_s = patience_s(balancer.settings)
+    assert patient_s - 0.1 < waited_s < patient_s + LENIENCE_S
+
+
 def test_answers_never_count_against_a_node(balancer: Balancer, nodes: Nodes) -> None:
     """503 may be all that can be said of a document, while the node serves all others."""
     _behave(nodes, "refuses", "a1")
@@ -212,6 +242,36 @@ def _sent_to_a1(balancer: Balancer, nodes: Nodes) -> int:
     for _ in range(MANY):
         _send(balancer, ("GET", {}))
     return nodes["a1"].received.total()
+
+
+def test_the_loss_of_a_region_costs_at_most_what_was_in_flight(
+    program: str, tmp_path: Path
+) -> None:
+    """All its nodes at once, at 200 requests a second."""
+    with (
+        fake_cluster("a1", "a2", "a3", "b1", "b2", "b3") as (settings, nodes),
+        balancing(program, settings, tmp_path) as balancer,
+    ):
+        balancer.wait_for(list(nodes))
+
+        async def lose_region() -> None:
+            await asyncio.sleep(0.3)
+            for node in nodes.values():
+                if node.region == "a":
+                    await asyncio.to_thread(node.vanish)
+            await asyncio.sleep(1.2)
+
+        seen = asyncio.run(_watched(balancer, lose_region()))
+
+    assert len(seen.failures(*REPEATABLE_KINDS, "keyless")) <= IN_FLIGHT_MAX
+    if program == ENVOY:  # which sends the last attempt to another region
+        assert seen.failures(*REPEATABLE_KINDS) == []
+
+
+async def _watched(balancer: Balancer, meanwhile: Coroutine[None, None, None]) -> Seen:
+    documents = await prepare(balancer.url)
+    during = asyncio.ensure_future(meanwhile)
+    return await watch(balancer.url, documents, per_second=PER_SECOND, meanwhile=during)
 
 
 def _problem(answer: Answer) -> Problem:

@@ -48,7 +48,7 @@ def streams(draw: st.DrawFn) -> bytes:
 async def test_any_bytes_get_answers_of_the_catalogue_and_an_end(
     served: Served, stream: bytes, cuts: list[int]
 ) -> None:
-    """Whatever comes, in whatever pieces: known statuses, nothing logged, the connection ends."""
+    """Whatever comes, in whatever pieces: known statuses, no fault logged, the connection ends."""
     async with await served.connect() as wire:
         start = 0
         for cut in [*sorted(cuts), len(stream)]:
@@ -61,7 +61,7 @@ async def test_any_bytes_get_answers_of_the_catalogue_and_an_end(
         int(status) for status in re.findall(rb"^HTTP/1\.1 (\d{3}) ", answers, re.MULTILINE)
     }
 
-    assert served.logged == []
+    assert served.faults == []
     assert statuses <= {
         100,
         200,

@@ -69,7 +69,7 @@ def test_every_operation_is_named_once_and_says_how_it_fails() -> None:
 
 
 def test_every_problem_is_a_response_of_some_operation() -> None:
-    """Those of a connection that never became a request, or of another path, apart."""
+    """Apart from those of another path, of the edge, and of what never became a request."""
     described = " ".join(
         response["description"]
         for _, _, operation in operations()
@@ -82,6 +82,8 @@ def test_every_problem_is_a_response_of_some_operation() -> None:
         "not-implemented",
         "http-version-not-supported",
         "corrupt-record",
+        "node-lost",
+        "no-answer",
     }
 
 

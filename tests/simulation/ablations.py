@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.simulation.histories import random_history, random_lifetimes
+from tests.simulation.histories import random_history, random_lifetimes, random_sessions
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -62,6 +62,16 @@ def lifetimes(seed: int) -> Callable[[], None]:
     def check() -> None:
         for each in (seed, *_SEEDS):
             random_lifetimes(each)
+
+    return check
+
+
+def sessions(seed: int) -> Callable[[], None]:
+    """Check random sessions, this seed's first."""
+
+    def check() -> None:
+        for each in (seed, *_SEEDS):
+            random_sessions(each)
 
     return check
 

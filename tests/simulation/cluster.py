@@ -149,6 +149,19 @@ class SimCluster(Clients):
             self.note(f"{name} is resumed")
             self.loop.resume(name)
 
+    def request_stop(self, name: str) -> None:
+        """SIGTERM: the process ends by itself, once its node has finished what is under way."""
+        machine = self.nodes[name]
+        process = machine.process
+        self._strike(name, "is asked to stop")
+
+        def stopped(stopping: "asyncio.Task[None]") -> None:
+            stopping.result()
+            if not process.dead:
+                machine.exit()
+
+        self.loop.spawn(process, machine.serving.stop()).add_done_callback(stopped)
+
     async def restart(self, *names: str) -> None:
         """Start dead machines again and wait until all that run see each other."""
         for name in names:

@@ -1,5 +1,6 @@
 """What a simulated machine keeps when its processes die, and how much room there is for it."""
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -20,12 +21,17 @@ class SimDisk(MemoryDisk):
     def __init__(self, name: str, on_commit: OnCommit) -> None:
         super().__init__()
         self.name = name
+        #: Whether the next commits fail; and whether what fails is there all the same.
+        self.failing: bool | None = None
         self._on_commit = on_commit
 
     def apply(self, changes: Changes) -> None:
-        """Make one batch durable, all of it."""
-        self._on_commit(self, changes)
-        super().apply(changes)
+        """Make one batch durable, all of it. Raises OSError."""
+        if self.failing is not False:
+            self._on_commit(self, changes)
+            super().apply(changes)
+        if self.failing is not None:
+            raise OSError(errno.EIO, "the disk fails")
 
     def holds_hint(self, target: NodeId, document_id: DocumentId) -> bool:
         """Whether a hint for ``target`` is durable here."""

@@ -13,20 +13,23 @@ import msgspec
 
 from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
 from kvnode.rpc.connection import SILENCE_S
-from scripts.checker.workload import SHORT_LIVES, Workload
+from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, level
+from tests.simulation.flow import WINDOW_BYTES
 from tests.simulation.loop import Order
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
+from tests.simulation.sessions import Sessions
 from tests.simulation.strikes import Strikes
 
-Trouble = Workload | Nemesis | Strikes
+Trouble = Workload | Sessions | Nemesis | Strikes
 
 FAULTS_S: Final = 20.0
 LIFETIMES_S: Final = 40.0
 _SLOW_LINK_S: Final = (0.001, 0.08)
+_WINDOWS_BYTES: Final = (WINDOW_BYTES, WINDOW_BYTES, 2048, 256)
 
 
 def random_history(seed: int, plan: Plan | None = None) -> SimCluster:
@@ -35,6 +38,7 @@ def random_history(seed: int, plan: Plan | None = None) -> SimCluster:
     chance = Random(f"{seed}/configuration")
     settings, order = random_settings(chance), random_order(chance)
     nemeses, slow_links = chance.randint(1, 3), chance.randint(0, 4)
+    window_bytes = chance.choice(_WINDOWS_BYTES)
 
     async def scenario(cluster: SimCluster) -> None:
         names = list(cluster.machines)
@@ -42,6 +46,7 @@ def random_history(seed: int, plan: Plan | None = None) -> SimCluster:
             source, target = chance.sample(names, 2)
             cluster.loop.network.latency_s[source, target] = _SLOW_LINK_S
         loop = cluster.loop
+        loop.network.window_bytes = window_bytes
         troubles: list[Trouble] = [
             Workload(cluster, loop.stream("workload")),
             *_nemeses(cluster, plan, nemeses),
@@ -63,10 +68,11 @@ def random_lifetimes(seed: int, plan: Plan | None = None) -> SimCluster:
     plan = plan or Plan()
     chance = Random(f"{seed}/lifetimes")
     settings, order = short_lived(chance), random_order(chance)
-    nemeses = chance.randint(0, 2)
+    nemeses, window_bytes = chance.randint(0, 2), chance.choice(_WINDOWS_BYTES)
 
     async def scenario(cluster: SimCluster) -> None:
         loop = cluster.loop
+        loop.network.window_bytes = window_bytes
         troubles: list[Trouble] = [
             Workload(cluster, loop.stream("workload"), SHORT_LIVES),
             *_nemeses(cluster, plan, nemeses),
@@ -76,6 +82,39 @@ def random_lifetimes(seed: int, plan: Plan | None = None) -> SimCluster:
         await cluster.calm()
         await level(cluster)
         await ended(cluster)
+        await works(cluster)
+
+    return simulate(scenario, seed, settings, order=order)
+
+
+def random_sessions(seed: int, plan: Plan | None = None) -> SimCluster:
+    """Run and judge the history of a seed in which clients bring session tokens along.
+
+    In every second one documents end and disks are lost; where none is, every session gets an
+    answer in the end of all that it knows.
+    """
+    plan = plan or Plan()
+    chance = Random(f"{seed}/sessions")
+    ending = chance.random() < 0.5
+    settings = short_lived(chance) if ending else random_settings(chance)
+    order, nemeses = random_order(chance), chance.randint(1, 3)
+
+    async def scenario(cluster: SimCluster) -> None:
+        loop = cluster.loop
+        sessions = Sessions(cluster, loop.stream("sessions"))
+        mix = SHORT_LIVES if ending else MIX
+        troubles: list[Trouble] = [
+            sessions,
+            Workload(cluster, loop.stream("workload"), mix),
+            *_nemeses(cluster, plan, nemeses),
+        ]
+        if ending:
+            troubles.append(Strikes(cluster, loop.stream("strikes"), plan.line("s")))
+        await _live(cluster, troubles, FAULTS_S)
+        await cluster.calm()
+        if not ending:
+            await converge(cluster)
+            await sessions.reads_all()
         await works(cluster)
 
     return simulate(scenario, seed, settings, order=order)

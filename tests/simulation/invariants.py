@@ -306,8 +306,9 @@ class DiskWatch:
         return list(found)
 
     def _violated(self, invariant: str, what: str, document_id: bytes) -> None:
-        at = f"{self._true_s():.4f} s: "
-        self.violations.append(Violation(invariant, at + what, document_id))
+        at_s = self._true_s()
+        what = f"{at_s:.4f} s: {what}"
+        self.violations.append(Violation(invariant, what, document_id, at_s))
 
 
 def _has(document_id: bytes, encoded: bytes | None, *, deleted: bool) -> bool:

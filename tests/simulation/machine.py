@@ -21,6 +21,7 @@ from cluster.settings import ClusterSettings, NodeSettings
 from docservice.documents import DocumentService
 from kvnode.client import ClusterClient
 from kvnode.codec import decode
+from kvnode.errors import CannotStart
 from kvnode.log import Log
 from kvnode.node import Node
 from kvnode.ports import Entropy
@@ -132,6 +133,11 @@ class NodeMachine(Machine):
         super().__init__(loop, settings, ring, own.id)
         self.own = own
         self.disk = SimDisk(own.id, on_commit)
+        #: The disk that is in the machine: its own, unless somebody mixed them up.
+        self.mounted = self.disk
+        #: Why starts were refused, and commits failed.
+        self.refusals: list[str] = []
+        self.failed_commits = 0
         self.space = SimSpace()
         #: Seconds (least, most) that a commit takes.
         self.commit_latency_s = COMMIT_LATENCY_S
@@ -147,10 +153,10 @@ class NodeMachine(Machine):
         """As ``kvnode.__main__`` does, without HTTP."""
         self.node = None
         self.engine = MemoryEngine(
-            self.disk,
+            self.mounted,
             self.loop,
             commit_latency_s=lambda: self._latencies.uniform(*self.commit_latency_s),
-            failed=_engine_failed,
+            failed=self._engine_failed,
         )
         node = Node(
             self.settings,
@@ -163,7 +169,12 @@ class NodeMachine(Machine):
             entropy=entropy,
             log=self._new_log(),
         )
-        await node.start()
+        try:
+            await node.start()
+        except CannotStart as error:
+            self.refusals.append(str(error))
+            self.exit()
+            return
         self._show_absences(node)
         self.node = node
         self.documents = DocumentService(
@@ -171,10 +182,21 @@ class NodeMachine(Machine):
             clock=self.clock,
             entropy=entropy,
             cluster_id=bytes.fromhex(self.settings.cluster_id),
+            region=self.own.region,
             replication=self.settings.replication,
             lifecycle=self.settings.lifecycle,
         )
         await node.run()
+
+    def _engine_failed(self, _: BaseException) -> None:
+        """What is durable is not known any more: only a start can find out."""
+        self.failed_commits += 1
+        self.exit()
+
+    def exit(self) -> None:
+        """Let the process end, as it does by itself."""
+        self.loop.kill(self.name)
+        self.ended()
 
     def _show_absences(self, node: Node) -> None:
         """Tell of every node that is left out of a purge."""
@@ -235,10 +257,7 @@ class ServiceMachine(Machine):
             clock=self.clock,
             entropy=entropy,
             cluster_id=bytes.fromhex(self.settings.cluster_id),
+            region=region,
             replication=self.settings.replication,
             lifecycle=self.settings.lifecycle,
         )
-
-
-def _engine_failed(error: BaseException) -> None:
-    raise AssertionError("the simulated engine has no failures") from error

@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from tests.simulation.cluster import SimCluster
-from tests.simulation.machine import COMMIT_LATENCY_S, WALL_AHEAD_S
+from tests.simulation.machine import COMMIT_LATENCY_S, WALL_AHEAD_S, Machine, NodeMachine
 from tests.simulation.plan import Line
 from tests.simulation.processes import ProcessState
 
@@ -23,6 +23,12 @@ _QUIET_S: Final = (0.1, 2.0)
 _LASTS_S: Final = (0.05, 8.0)
 _SLOW_COMMIT_S: Final = (0.05, 0.8)
 _JUMP_S: Final = 1.0
+#: Of parts that travel, one in so many is damaged.
+_DAMAGED_ONE_IN: Final = (1, 5, 25)
+_SLOW_READ_BYTES: Final = (20, 2000)
+_SLOW_READ_S: Final = (0.005, 0.1)
+_FLAPS: Final = (3, 10)
+_FLAP_S: Final = (0.02, 0.5)
 
 
 class Nemesis:
@@ -38,12 +44,18 @@ class Nemesis:
         self._faults: list[Callable[[], Awaitable[None]]] = [
             self._kill,
             self._power_off,
+            self._stop_politely,
             self._pause,
             self._cut,
+            self._flap,
             self._isolate,
             self._partition,
             self._reset,
+            self._break_off,
+            self._damage_bytes,
+            self._read_slowly,
             self._slow_disk,
+            self._fail_disk,
             self._jump,
         ]
 
@@ -71,9 +83,24 @@ class Nemesis:
             self._cluster.power_off(name)
         await self._revive(name)
 
+    async def _stop_politely(self) -> None:
+        machine = self._any_node()
+        process = machine.process
+        if self._happens and process.running and machine.documents is not None:
+            self._cluster.request_stop(machine.name)
+            await self._last()
+            if not process.dead:  # whoever asked it has no more patience
+                self._cluster.kill(machine.name)
+        else:
+            await self._last()
+        self._start_again(machine)
+
     async def _revive(self, name: str) -> None:
         await self._last()
-        machine = self._cluster.machines[name]
+        self._start_again(self._cluster.machines[name])
+
+    def _start_again(self, machine: Machine) -> None:
+        name = machine.name
         if self._happens and machine.process.dead and name not in self._cluster.in_repair:
             self._cluster.note(f"{name} starts")
             machine.start()
@@ -89,8 +116,18 @@ class Nemesis:
                 self._cluster.resume(name)
 
     async def _cut(self) -> None:
-        source, target = self._chance.sample(list(self._cluster.machines), 2)
-        await self._separate([(source, target)])
+        await self._separate([self._two()])
+
+    async def _flap(self) -> None:
+        source, target = self._two()
+        if self._happens:
+            self._cluster.note(f"the link {source}>{target} flaps")
+        network = self._cluster.loop.network
+        for _ in range(self._chance.randint(*_FLAPS)):
+            for change in (network.cut, network.heal):
+                if self._happens:
+                    change(source, target)
+                await asyncio.sleep(self._chance.uniform(*_FLAP_S))
 
     async def _isolate(self) -> None:
         name = self._any()
@@ -119,13 +156,45 @@ class Nemesis:
             network.heal(source, target)
 
     async def _reset(self) -> None:
-        one, other = self._chance.sample(list(self._cluster.machines), 2)
+        one, other = self._two()
         if self._happens:
             self._cluster.note(f"reset {one} {other}")
             self._cluster.loop.network.reset(one, other)
 
+    async def _break_off(self) -> None:
+        one, other = self._two()
+        if self._happens:
+            self._cluster.note(f"break off {one} {other}")
+            self._cluster.loop.network.break_off(one, other)
+
+    async def _damage_bytes(self) -> None:
+        source, target = self._two()
+        one_in = self._chance.choice(_DAMAGED_ONE_IN)
+        if not self._happens:
+            await self._last()
+            return
+        damaging = self._cluster.loop.network.damaging
+        self._cluster.note(f"the link {source}>{target} changes bytes, of one part in {one_in}")
+        damaging[source, target] = one_in
+        await self._last()
+        damaging.pop((source, target), None)
+        self._cluster.note(f"the link {source}>{target} changes no more bytes")
+
+    async def _read_slowly(self) -> None:
+        name = self._any()
+        pace = self._chance.randint(*_SLOW_READ_BYTES), self._chance.uniform(*_SLOW_READ_S)
+        if not self._happens:
+            await self._last()
+            return
+        slow_readers = self._cluster.loop.network.slow_readers
+        self._cluster.note(f"{name} reads slowly, {pace[0]} bytes in {pace[1]:.3f} s")
+        slow_readers[name] = pace
+        await self._last()
+        slow_readers.pop(name, None)
+        self._cluster.note(f"{name} reads at once")
+
     async def _slow_disk(self) -> None:
-        machine = self._chance.choice(list(self._cluster.nodes.values()))
+        machine = self._any_node()
         if not self._happens:
             await self._last()
             return
@@ -134,6 +203,18 @@ class Nemesis:
         await self._last()
         machine.commit_latency_s = COMMIT_LATENCY_S
         self._cluster.note(f"{machine.name} has a fast disk")
+
+    async def _fail_disk(self) -> None:
+        machine, applied = self._any_node(), self._chance.random() < 0.5
+        if self._happens:
+            self._cluster.note(f"the disk of {machine.name} fails")
+            self._cluster.disturb(machine.name)
+            machine.disk.failing = applied
+        await self._last()
+        if self._happens:
+            self._cluster.note(f"the disk of {machine.name} is mended")
+            machine.disk.failing = None
+        await self._revive(machine.name)
 
     async def _jump(self) -> None:
         name, seconds = self._any(), self._chance.uniform(-_JUMP_S, _JUMP_S)
@@ -145,6 +226,13 @@ class Nemesis:
 
     def _any(self) -> str:
         return self._chance.choice(list(self._cluster.machines))
+
+    def _any_node(self) -> NodeMachine:
+        return self._chance.choice(list(self._cluster.nodes.values()))
+
+    def _two(self) -> tuple[str, str]:
+        one, other = self._chance.sample(list(self._cluster.machines), 2)
+        return one, other
 
     async def _last(self) -> None:
         await asyncio.sleep(self._chance.uniform(*_LASTS_S))

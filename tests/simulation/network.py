@@ -10,7 +10,10 @@ Rules
 4. A port without a listener refuses, and so does a link that is told to.
 5. A handshake takes one round trip and a half: the server sees a connection later than the
    client does, perhaps never.
-6. TCP's own patience is not simulated: no keep-alive, and no end to retransmission (some 15
+6. Bytes can be changed on a link, which TCP's checksum does not notice; a connection can end in
+   the middle of what travels; and a process can be slow in reading, which its peers' writers feel
+   once the window is full.
+7. TCP's own patience is not simulated: no keep-alive, and no end to retransmission (some 15
    minutes with Linux). Nor is bandwidth: a part's size does not delay it.
 """
 
@@ -22,6 +25,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
+from tests.simulation.flow import WINDOW_BYTES, Sent
 from tests.simulation.processes import Process, ProcessState, current_process
 from tests.simulation.server import Address, ProtocolFactory, SimServer
 from tests.simulation.transport import SimTransport
@@ -56,6 +60,16 @@ class SimNetwork:
         self.record = record
         #: Seconds (least, most) of links that differ from LINK_LATENCY_S.
         self.latency_s: dict[Link, tuple[float, float]] = {}
+        #: All that was ever put on the wire, to be told if the run fails (``ladder``).
+        self.sent: list[Sent] = []
+        #: What TCP takes in for a reader, on every connection.
+        self.window_bytes = WINDOW_BYTES
+        #: Links that change a byte of what travels, of one part in so many.
+        self.damaging: dict[Link, int] = {}
+        #: Machines whose process reads so many bytes, once in so many seconds.
+        self.slow_readers: dict[str, tuple[int, float]] = {}
+        #: How often bytes were changed, a part was broken off, and a window was full.
+        self.damaged_count = self.broken_off_count = self.full_window_count = 0
         self._loop = loop
         self._processes = processes
         self._random = random
@@ -93,16 +107,29 @@ class SimNetwork:
         self.release()
 
     def heal_all(self) -> None:
-        """Undo every ``cut`` and ``refuse``."""
+        """Undo every ``cut`` and ``refuse``, and whatever else befell links and readers."""
         self._cut.clear()
         self._refusing.clear()
+        self.damaging.clear()
+        self.slow_readers.clear()
         self.release()
 
     def reset(self, one: str, other: str) -> None:
         """Break every open connection between two machines, as a firewall that restarts does."""
-        for transport in list(self._open):
-            if {transport.process.name, transport.get_extra_info("peername")[0]} == {one, other}:
-                transport.reset()
+        for transport in self._between(one, other):
+            transport.reset()
+
+    def break_off(self, one: str, other: str) -> None:
+        """The same, but in the middle of what travels next: only a part of that arrives."""
+        for transport in self._between(one, other):
+            transport.break_off()
+
+    def _between(self, one: str, other: str) -> list[SimTransport]:
+        return [
+            transport
+            for transport in self._open
+            if {transport.process.name, transport.get_extra_info("peername")[0]} == {one, other}
+        ]
 
     def half_open(self) -> list[SimTransport]:
         """Ends of connections whose other end is gone, and which have not heard of it."""
@@ -186,6 +213,11 @@ class SimNetwork:
 
     # For flows and transports -------------------------------------------------------------
 
+    @property
+    def now_s(self) -> float:
+        """Virtual time."""
+        return self._loop.time()
+
     def blocked(self, source: str, target: str) -> bool:
         """Whether nothing gets through, for now."""
         machine_off = self._processes[target].state is ProcessState.POWERED_OFF
@@ -215,8 +247,26 @@ class SimNetwork:
             else:
                 self.at(self.arrival_s(*link), action)
 
-    def read_bytes(self, arrived_bytes: int) -> int:
+    def carried(self, source: str, target: str, part: bytes) -> bytes:
+        """What becomes of a part on the wire."""
+        one_in = self.damaging.get((source, target))
+        if one_in is None or self._random.randrange(one_in):
+            return part
+        damaged = bytearray(part)
+        damaged[self._random.randrange(len(part))] ^= self._random.randrange(1, 256)
+        self.damaged_count += 1
+        return bytes(damaged)
+
+    def broken_off(self, part: bytes) -> bytes:
+        """What arrives of a part that ends in the middle; perhaps nothing."""
+        self.broken_off_count += 1
+        return part[: self._random.randrange(len(part))]
+
+    def read_bytes(self, process: str, arrived_bytes: int) -> int:
         """How many of the arrived bytes a read returns, at least 1."""
+        slow = self.slow_readers.get(process)
+        if slow is not None:
+            return min(slow[0], arrived_bytes)
         if arrived_bytes > 1 and self._random.randrange(_SHORT_READ_ONE_IN) == 0:
             return self._random.randrange(1, arrived_bytes)
         return arrived_bytes

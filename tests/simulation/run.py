@@ -16,6 +16,7 @@ from scripts.checker import history
 from scripts.checker.checks import judge
 from scripts.checker.evidence import Violation
 from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.ladder import ladder
 from tests.simulation.loop import Order, SimLoop
 
 Scenario = Callable[[SimCluster], Coroutine[Any, Any, None]]
@@ -86,10 +87,9 @@ def report(cluster: SimCluster, error: BaseException) -> list[str]:
         *map(str, (settings.replication, settings.hints)),
         *map(str, (settings.antientropy, settings.lifecycle)),
     ]
-    notes = [
-        "\n".join(["configuration:", *configuration]),
-        "\n".join(["last events:", *list(loop.trace.recent)[-_EVENTS_SHOWN:]]),
-    ]
+    notes = ["\n".join(["configuration:", *configuration])]
+    if not isinstance(error, Violation):  # of which the timeline tells more
+        notes.append("\n".join(["last events:", *loop.trace.recent[-_EVENTS_SHOWN:]]))
     test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0].split("[")[0]
     if test:
         notes.insert(0, f"replay: STELE_SEED={loop.seed} .venv/bin/pytest '{test}'")
@@ -98,11 +98,21 @@ def report(cluster: SimCluster, error: BaseException) -> list[str]:
     for violation in [error, *violations]:
         if isinstance(violation, Violation) and violation.document_id is not None:
             notes.append(timeline(cluster, violation.document_id))
+            until_s = _seen_s(cluster, violation)
+            notes.append(ladder(cluster, violation.document_id, until_s))
             break
     else:
         faults = [f"{fault.at_s:.4f} {fault.what}" for fault in cluster.faults]
         notes.append("\n".join(["faults:", *faults]))
     return notes
+
+
+def _seen_s(cluster: SimCluster, violation: Violation) -> float:
+    """When it was seen, or when the last of the operations that it names had its answer."""
+    if violation.at_s is not None:
+        return violation.at_s
+    named = [op.answered_s for op in cluster.history if str(op) in str(violation)]
+    return max([at_s for at_s in named if at_s is not None], default=cluster.loop.time())
 
 
 def timeline(cluster: SimCluster, document_id: bytes) -> str:

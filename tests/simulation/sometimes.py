@@ -6,10 +6,10 @@ A count of zero over many seeds says that the checks of that path check nothing 
 from collections import Counter
 from typing import Final
 
-from docservice.documents import DocumentDeleted, DocumentNotFound
+from docservice.documents import DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused, ReadTimeout, Unavailable, WriteTimeout
 from kvnode.quarantine import State
-from scripts.checker.history import NoAnswer
+from scripts.checker.history import NoAnswer, Operation
 from tests.simulation.cluster import SimCluster
 from tests.simulation.machine import NodeMachine
 
@@ -27,10 +27,13 @@ _ERRORS: Final = (
 _FAULTS: Final = {
     "process killed": " is killed",
     "power lost": " loses power",
+    "process stopped": " is asked to stop",
     "process paused": " is paused",
     "link cut": "cut ",
+    "link flapped": " flaps",
     "connection reset": "reset ",
     "disk slowed": "a slow disk",
+    "reader slowed": "reads slowly",
     "wall clock moved": "jumps",
 }
 _STRIKES: Final = {
@@ -38,6 +41,7 @@ _STRIKES: Final = {
     "disk put back to a copy": " is put back",
     "record damaged": " damaged",
     "disk filled": " fills up",
+    "disks swapped": " are swapped",
 }
 
 
@@ -46,9 +50,15 @@ def met_in_history(cluster: SimCluster) -> Counter[str]:
     answers = Counter(type(operation.answer) for operation in cluster.history)
     met = Counter({f"answered {error.__name__}": answers[error] for error in _ERRORS})
     met.update(_faults(cluster, _FAULTS))
+    network = cluster.loop.network
+    met["bytes changed on the wire"] = network.damaged_count
+    met["frame broken off"] = network.broken_off_count
+    met["window full"] = network.full_window_count
     met["acknowledged by hints"] = sum(operation.hints > 0 for operation in cluster.history)
     for machine in cluster.nodes.values():
         coordinator, replica = machine.serving.coordinator, machine.serving.replica
+        met["damaged frame refused"] += machine.serving.transport.protocol_errors
+        met["commit failed"] += machine.failed_commits
         met["hint delivered"] += replica.hints.delivered
         met["hint superseded"] += replica.hints.superseded
         met["hint over the cap"] += replica.hints.dropped["overflow"]
@@ -56,6 +66,22 @@ def met_in_history(cluster: SimCluster) -> Counter[str]:
         met["read hedged"] += coordinator.hedged_count
         met["key replayed"] += coordinator.replay_count
         met["bodies in conflict"] += replica.conflict_count
+    return met
+
+
+def met_in_sessions(cluster: SimCluster) -> Counter[str]:
+    """The same, and how often a token decided."""
+    met = met_in_history(cluster)
+    of_sessions = [op for op in cluster.history if op.session is not None]
+    met["session answered without a read"] = sum(
+        isinstance(op.answer, DocumentDeleted) and op.answer.required is None for op in of_sessions
+    )
+    met["session read again"] = sum(
+        isinstance(op.answer, Found) and op.document_id in _known(op) for op in of_sessions
+    )
+    met["session refused an older answer"] = sum(
+        isinstance(op.answer, Unavailable) and op.document_id in _known(op) for op in of_sessions
+    )
     return met
 
 
@@ -72,12 +98,17 @@ def met_in_lifetimes(cluster: SimCluster) -> Counter[str]:
         met["record healed"] += _logged(machine, "record.healed")
         met["node fenced"] += _logged(machine, "node.fenced")
         met["node rebuilt"] += _logged(machine, "node.rebuilt")
+        met["foreign disk refused"] += len(machine.refusals)
         met["late copy asked about"] += sum(quarantined.counts.values())
         met["orphan"] += quarantined.counts[State.ORPHAN]
         met["hint over its age"] += sum(
             line.fields["reason"] == "expired" for line in machine.events("hint.dropped")
         )
     return met
+
+
+def _known(operation: Operation) -> list[bytes | None]:
+    return [before.document_id for before in operation.heard_before]
 
 
 def _faults(cluster: SimCluster, words: dict[str, str]) -> Counter[str]:

@@ -25,6 +25,8 @@ from tests.simulation.processes import ProcessState
 _QUIET_S: Final = (0.1, 4.0)
 _SETTLED_S: Final = TIMEOUT_S + PATIENCE_S
 _FULL_S: Final = (1.0, 5.0)
+#: A start has ended by then, one way or the other.
+_SWAPPED_S: Final = 1.0
 #: Strikes end before that, healed or not.
 _HEALED_S: Final = 1000.0
 #: Beyond what makes a machine absent.
@@ -50,6 +52,7 @@ class Strikes:
             self._stay_away,
             self._damage,
             self._fill,
+            self._swap,
         ]
 
     async def run(self) -> None:
@@ -139,6 +142,25 @@ class Strikes:
             return
         space.low = False
         self._cluster.note(f"the disk of {name} has room")
+
+    async def _swap(self, name: str) -> None:
+        """Two machines are started with each other's disk, which they must refuse."""
+        nodes = self._cluster.nodes
+        other = self._chance.choice([one for one in nodes if one != name])
+        await self._taken_down(name)
+        if not await self._taken_down(other):
+            await asyncio.sleep(_SWAPPED_S)
+            return
+        self._cluster.note(f"the disks of {name} and {other} are swapped")
+        for one, disk in ((name, nodes[other].disk), (other, nodes[name].disk)):
+            nodes[one].mounted = disk
+            self._bring_up(one)
+            self._cluster.in_repair[one] = None
+        await asyncio.sleep(_SWAPPED_S)
+        for one in (name, other):
+            assert nodes[one].process.dead, f"{one} has started with a disk that is not its own"
+            nodes[one].mounted = nodes[one].disk
+            self._bring_up(one)
 
     def _over(self, name: str) -> bool:
         return self._stopped or self._sure(name)

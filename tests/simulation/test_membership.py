@@ -10,6 +10,7 @@ from cluster.ids import NodeId
 from cluster.membership import DEAD_INTERVALS, Member, Status
 from docservice.documents import DocumentDeleted
 from kvnode.errors import StoreError, Unavailable, WriteTimeout
+from kvnode.health import CONNECT_GRACE_S
 from tests.simulation.cluster import DOCS, SimCluster, settings_of
 from tests.simulation.convergence import converge
 from tests.simulation.run import seeds, simulate
@@ -65,6 +66,27 @@ def test_a_node_that_was_away_for_a_moment_is_not_doubted_when_it_is_back(seed: 
             assert not [line for line in doubts if line.at_s > back_s]
 
     simulate(scenario, seed)
+
+
+@seeds(3)
+def test_a_peer_that_dies_right_after_the_start_takes_no_other_node_with_it(seed: int) -> None:
+    """Nodes wait for peers that are late; one that was there and is gone is not late.
+
+    A load balancer would otherwise find nobody ready, because one node was killed.
+    """
+
+    async def scenario(cluster: SimCluster) -> None:
+        await cluster.ready()
+        others = [cluster.nodes[name].serving for name in ("a1", "a2")]
+        await asyncio.sleep(0.2)
+        assert all(node.transport.connected(NodeId("a3")) for node in others)
+        cluster.kill("a3")
+        await asyncio.sleep(0.2)
+        assert not any(node.transport.connected(NodeId("a3")) for node in others)
+        assert all(node.up_s < CONNECT_GRACE_S for node in others)
+        assert [node.unready_reasons() for node in others] == [[], []]
+
+    simulate(scenario, seed, settings_of(3))
 
 
 @seeds(1)

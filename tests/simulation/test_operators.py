@@ -1,8 +1,12 @@
-"""What operators ask for and follow: a comparison now."""
+"""What operators see, ask for and follow: clocks, copies of a document, a comparison now."""
+
+import asyncio
 
 from cluster.ids import NodeId
 from cluster.settings import AntiEntropySettings
+from kvnode.health import Weight, check, troubles
 from kvnode.jobs import JobState
+from kvnode.ringviews import owners
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.run import seeds, simulate
 
@@ -27,6 +31,56 @@ def test_a_repair_is_done_when_every_peer_was_compared_to_the_end(seed: int) -> 
         assert job.done == job.total
 
     simulate(scenario, seed, SELDOM)
+
+
+@seeds(2)
+def test_a_clock_that_is_set_wrong_is_a_warning_within_five_seconds(seed: int) -> None:
+    """Of every node that hears of it, and of nobody once it is right again."""
+
+    def warned(cluster: SimCluster, name: str) -> list[str]:
+        return troubles(check(cluster.nodes[name].serving), Weight.WARNING)
+
+    async def scenario(cluster: SimCluster) -> None:
+        for machine in cluster.nodes.values():
+            machine.clock.jump(-machine.clock.ahead_s)
+        await asyncio.sleep(5.0)
+        assert not any(warned(cluster, name) for name in cluster.nodes)
+        cluster.nodes["a2"].clock.jump(4.0)
+        await asyncio.sleep(5.0)
+        assert warned(cluster, "a1")[0].endswith("s from a2's")
+        assert "a1's" in warned(cluster, "a2")[0]
+        assert "a3's" in warned(cluster, "a2")[0]
+        (line,) = cluster.nodes["a3"].events("clock.diverged")
+        assert line.fields["peer"] == "a2"
+        assert abs(line.fields["ahead_s"] - 4.0) < 0.1
+        assert cluster.nodes["a1"].serving.unready_reasons() == []
+        cluster.nodes["a2"].clock.jump(-4.0)
+        await asyncio.sleep(5.0)
+        assert not any(warned(cluster, name) for name in cluster.nodes)
+        assert cluster.nodes["a3"].events("clock.converged")
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_every_node_tells_what_all_hold_of_a_document(seed: int) -> None:
+    """Also that one does not answer, and who keeps a copy for it."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        document_id = (await cluster.create("a1", "secret")).document_id
+        await asyncio.sleep(1.0)
+        shown = await owners(cluster.nodes["a1"].serving, document_id)
+        assert shown == await owners(cluster.nodes["a2"].serving, document_id)
+        replicas = {replica["node"]: replica for replica in shown["replicas"]}
+        assert list(replicas) == [*shown["owners"], *(replicas.keys() - shown["owners"])]
+        assert (replicas["a3"]["answered"], replicas["a3"]["reason"]) == (False, "unreachable")
+        holders = [one["node"] for one in shown["replicas"] if one.get("hints_for") == ("a3",)]
+        assert len(holders) == 1
+        assert "secret" not in repr(shown)
+
+    simulate(scenario, seed)
 
 
 @seeds(2)

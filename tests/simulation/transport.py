@@ -73,6 +73,7 @@ class SimTransport(transports._FlowControlMixin):
         self._peer, peer._peer = peer, self
         self._outgoing = peer._incoming = Flow(self._network, self, peer)
         self._incoming = peer._outgoing = Flow(self._network, peer, self)
+        self._outgoing.back, self._incoming.back = self._incoming, self._outgoing
 
     def start(self, protocol: asyncio.BaseProtocol) -> None:
         """Give the connection to its protocol. Runs in the process."""
@@ -118,6 +119,10 @@ class SimTransport(transports._FlowControlMixin):
         """Send the peer a reset."""
         self._outgoing.send(Signal.RESET)
 
+    def break_off(self) -> None:
+        """Let the connection end in the middle of what this end sends next."""
+        self._outgoing.break_off()
+
     def crash(self) -> None:
         """Vanish with the process: the protocol hears nothing."""
         self._closing = self._losing = True
@@ -135,7 +140,11 @@ class SimTransport(transports._FlowControlMixin):
         something = self._arrived or self._fin_arrived or self._reset_arrived
         if self._started and something and self.is_reading() and not self._read_due:
             self._read_due = True
-            self._soon(self._read_ready)
+            slow = self._network.slow_readers.get(self.process.name)
+            if slow is None:
+                self._soon(self._read_ready)
+            else:
+                self._loop.call_later(slow[1], self._read_ready, context=self.process.context)
 
     def _wake_writer(self) -> None:
         if self._unsent and not self._write_due:
@@ -157,7 +166,7 @@ class SimTransport(transports._FlowControlMixin):
         if not self.is_reading():
             return
         if self._arrived:
-            size = self._network.read_bytes(len(self._arrived))
+            size = self._network.read_bytes(self.process.name, len(self._arrived))
             received = bytes(self._arrived[:size])
             del self._arrived[:size]
             self._incoming.was_read(size)
@@ -201,6 +210,8 @@ class SimTransport(transports._FlowControlMixin):
         if size:
             self._outgoing.send(bytes(self._unsent[:size]))
             del self._unsent[:size]
+        if self._unsent:
+            self._network.full_window_count += 1
         if not self._unsent and (self._closing or self._eof_written) and not self._fin_sent:
             self._fin_sent = True
             self._outgoing.send(Signal.FIN)

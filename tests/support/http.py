@@ -1,10 +1,10 @@
 """A data listener on loopback over an in-memory store, and a client that sends any bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 import pytest
@@ -29,6 +29,7 @@ PATIENCE_S = 10.0
 #: 2026-01-01T00:00:00Z.
 NOW_MS = 1_767_225_600_000
 REGION = "north"
+SECRET = bytes(range(32))
 CLUSTER_ID = bytes(range(16))
 RETENTION_S = 3600.0
 WITHOUT_BODY = (204, 304)
@@ -201,6 +202,11 @@ class Served:
         #: Lines of the log.
         self.logged = logged.entries
 
+    @property
+    def faults(self) -> Sequence[MutableMapping[str, Any]]:
+        """Lines of the log that somebody must look into."""
+        return [line for line in self.logged if line["log_level"] == "error"]
+
     async def connect(self) -> Wire:
         """A new connection."""
         return await Wire.open(self.port)
@@ -246,6 +252,7 @@ async def serving(
         clock=clock,
         entropy=entropy,
         cluster_id=CLUSTER_ID,
+        region=REGION,
         replication=replication,
         lifecycle=LifecycleSettings(tombstone_retention_s=RETENTION_S),
     )
@@ -255,6 +262,7 @@ async def serving(
         host="127.0.0.1",
         port=0,
         region=REGION,
+        secret=SECRET,
         http=http or HttpSettings(),
         metrics=metrics,
         clock=clock,

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from kvnode.record import Record, merge
+from kvnode.record import Record, Sighting, merge
 from kvnode.results import Fetched, Stored
 
 
@@ -27,6 +27,8 @@ class MemoryStore:
         self.arrived = 0
         #: What the last call was asked for: (quorum, sloppy).
         self.asked: tuple[int, bool] | None = None
+        #: What the last read was to find at least.
+        self.seen: Sighting | None = None
 
     def mint_partition(self) -> int | None:
         """See ``DocumentStore``."""
@@ -47,9 +49,16 @@ class MemoryStore:
         return await self._write("create", document_id, record, write_quorum, sloppy, deadline_s)
 
     async def read(
-        self, document_id: bytes, *, read_quorum: int, sloppy: bool, deadline_s: float
+        self,
+        document_id: bytes,
+        *,
+        read_quorum: int,
+        sloppy: bool,
+        deadline_s: float,
+        seen: Sighting | None = None,
     ) -> Fetched:
         """See ``DocumentStore``."""
+        self.seen = seen
         await self._reached(read_quorum, sloppy)
         return Fetched(self.records.get(document_id), read_quorum, read_quorum, self.copies)
 

@@ -5,6 +5,7 @@ and how long a file may become.
 """
 
 import ast
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ ORDER = """
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
-    kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases
+    kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases  kvnode.skew  kvnode.eventring
 
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
@@ -31,20 +32,27 @@ ORDER = """
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
     kvnode.records  kvnode.hintstore
-    kvnode.replica
+    kvnode.replica  kvnode.inspection
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.coordinator
     kvnode.services
-    kvnode.handlers  kvnode.node  kvnode.status  kvnode.metrics  kvnode.admin  kvnode.client
+    kvnode.handlers  kvnode.health  kvnode.node  kvnode.status  kvnode.ringviews  kvnode.metrics
+    kvnode.eventstream  kvnode.admin  kvnode.client
     kvnode.leaving
 
-    docservice.store  docservice.documents  docservice.http  docservice.serving
+    docservice.client.errors  docservice.client.model  docservice.client.endpoints
+    docservice.client.retrying  docservice.client.session  docservice.client.wire
+    docservice.client.transport  docservice.client.aio  docservice.client.sync  docservice.client
+    docservice.session  docservice.store  docservice.documents  docservice.http  docservice.serving
 
     cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
     cluster.topology  cluster.secret  cluster.clusterfile
-    cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.startup
+    cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.answers
+    cluster.startup
     cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
+    cluster.rates  cluster.timeline  cluster.following  cluster.requests
+    cluster.commands
 """
 LAYERS = ORDER.split()
 
@@ -52,14 +60,15 @@ LAYERS = ORDER.split()
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
-    cluster.envoy cluster.haproxy
+    cluster.envoy cluster.haproxy cluster.rates cluster.timeline
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore kvnode.jobs kvnode.leases
+    kvnode.hintstore kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
-    docservice.documents
+    docservice.session docservice.documents docservice.client.errors docservice.client.model
+    docservice.client.retrying docservice.client.session docservice.client.wire
 """
 PURE = PURITY.split()
 WORLD = """
@@ -83,17 +92,26 @@ TOOLS = LAYERS[LAYERS.index("cluster.interrupts") :]
 #: Who may ask the world, and for what. Everybody else gets a Clock, an Entropy or an Engine.
 ADAPTERS = {
     "time": ["kvnode.system", "kvnode.storage.leveldb", *TOOLS],
-    "random": ["kvnode.system"],
-    "secrets": TOOLS,
+    "random": ["kvnode.system", "docservice.client"],
+    "secrets": ["docservice.client", *TOOLS],
     "uuid": [],
     "os": ["kvnode.system", "kvnode.storage", "kvnode.__main__", *TOOLS],
-    "threading": ["kvnode.storage.leveldb"],
+    "threading": [
+        "kvnode.storage.leveldb",
+        "cluster.following",
+        "docservice.client.sync",
+    ],
     "subprocess": TOOLS,
     "socket": TOOLS,
     "signal": ["kvnode.leaving", *TOOLS],
     "plyvel": ["kvnode.storage.leveldb", "kvnode.storage.database"],
     "uvloop": ["kvnode.__main__", "docservice.__main__"],
-    "aiohttp": ["kvnode.admin", "docservice.http"],
+    "aiohttp": [
+        "kvnode.admin",
+        "kvnode.eventstream",
+        "docservice.http",
+        "docservice.client.transport",
+    ],
     "structlog": ["kvnode.log", "docservice.http.replies"],
 }
 
@@ -203,7 +221,14 @@ def test_docservice_knows_the_store_only_by_its_values() -> None:
 def test_no_part_of_a_node_knows_the_operators_tools() -> None:
     """A node must run where nobody can start processes or see a directory of all nodes."""
     nodes = [pair for pair in OUR_PAIRS if not pair[0].endswith(".__main__")]
-    assert [(a, b) for a, b in nodes if b in TOOLS and a not in TOOLS] == []
+    assert [(a, b) for a, b in nodes if within(b, TOOLS) and not within(a, TOOLS)] == []
+
+
+def test_the_client_needs_nothing_of_the_server() -> None:
+    """Whoever uses it must not have to install a storage engine."""
+    seen = {b for a, b in PAIRS if within(a, {"docservice.client"})}
+    foreign = {b.split(".")[0] for b in seen if not within(b, {"docservice.client"})}
+    assert foreign - sys.stdlib_module_names == {"aiohttp", "msgspec"}
 
 
 def test_only_the_replica_and_the_boot_reach_the_engine() -> None:

@@ -30,8 +30,8 @@ kinds = st.lists(st.sampled_from(Kind), min_size=1, unique=True)
 
 
 def drawn(seed: int, count: int = 5, chosen: list[Kind] | None = None) -> list[Fault]:
-    """Of five minutes."""
-    return random_plan(seed, NODES[:count], 300.0, chosen or list(EVERY), away_s=AWAY_S)
+    """Of two minutes."""
+    return random_plan(seed, NODES[:count], 120.0, chosen or list(EVERY), away_s=AWAY_S)
 
 
 @given(seeds, counts)

@@ -320,7 +320,7 @@ def test_a_verdict_counts_what_clients_had() -> None:
     store.now_s = 10.0
     store.create().answer = WriteTimeout("who knows")
     store.create().answer = NoAnswer("nothing")
-    store.read(DocumentId(bytes(16))).answer = Unavailable("too few")
+    store.read(DocumentId(bytes(16))).answer = NoAnswer("nothing")
     verdict = verdict_of(store, [])
     assert (verdict.operations, verdict.acknowledged) == (4, 1)
     assert (verdict.unknown, verdict.unavailable_s) == (2, 1)

@@ -1,11 +1,13 @@
 """What ``stele doctor`` finds: nothing in a sound cluster, and each fault by itself, in words."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from cluster.balancer import EdgeState, EdgeView
 from cluster.doctor import Checkup, Finding, Severity, diagnose
 from cluster.operations import (
     Comparison,
@@ -13,6 +15,8 @@ from cluster.operations import (
     HintsView,
     LifecycleView,
     MemberSeen,
+    MembersView,
+    MemberView,
     NodeStatus,
     QuarantineView,
     RingShare,
@@ -61,7 +65,8 @@ def _sound(settings: ClusterSettings, name: str) -> Checkup:
         up_s=1000.0,
     )
     view = NodeView(node, NodeState.READY, None, status, "")
-    return Checkup(view, HintsView({}, {}), lifecycle, QuarantineView(0, 0))
+    members = MembersView([MemberView(node, "alive", True, 0.001, 0.002) for node in peers])
+    return Checkup(view, HintsView({}, {}), lifecycle, QuarantineView(0, 0), members)
 
 
 def findings(checkups: Checkups, var: Path = Path("var")) -> list[Finding]:
@@ -74,13 +79,12 @@ def change_lifecycle(checkups: Checkups, node: str, **changes: object) -> None:
     checkup = checkups[node]
     assert checkup.lifecycle
     lifecycle = replace(checkup.lifecycle, **changes)
-    checkups[node] = Checkup(checkup.view, checkup.hints, lifecycle, checkup.quarantine)
+    checkups[node] = dataclasses.replace(checkup, lifecycle=lifecycle)
 
 
 def change_view(checkups: Checkups, node: str, view: NodeView) -> None:
     """Have a node look otherwise from outside."""
-    checkup = checkups[node]
-    checkups[node] = Checkup(view, checkup.hints, checkup.lifecycle, checkup.quarantine)
+    checkups[node] = dataclasses.replace(checkups[node], view=view)
 
 
 def test_nothing_is_found_in_a_sound_cluster() -> None:
@@ -93,14 +97,15 @@ def down(checkups: Checkups) -> None:
     view = NodeView(
         checkups["a2"].view.node, NodeState.DOWN, None, None, "is down; `stele start a2` starts it"
     )
-    checkups["a2"] = Checkup(view, None, None, None)
+    checkups["a2"] = Checkup(view, None, None, None, None)
 
 
 def low_disk(checkups: Checkups) -> None:
     """a1 refuses creates."""
     view = checkups["a1"].view
-    advice = "is low on disk: it refuses creates until space is freed"
-    change_view(checkups, "a1", NodeView(view.node, view.state, None, view.status, advice))
+    assert view.status
+    status = replace(view.status, storage=StorageState(1, True))
+    change_view(checkups, "a1", NodeView(view.node, view.state, None, status, ""))
 
 
 def cut(checkups: Checkups) -> None:
@@ -110,6 +115,19 @@ def cut(checkups: Checkups) -> None:
     members = [MemberSeen("a1", "z1", "alive"), MemberSeen("a3", "z3", "dead")]
     status = replace(view.status, members=members)
     change_view(checkups, "a1", NodeView(view.node, view.state, None, status, ""))
+
+
+def skewed(checkups: Checkups) -> None:
+    """a2's clock is slow; the others see it, and it sees them."""
+    for node, ahead_s in (("a1", {"a2": -3.0}), ("a2", {"a1": 3.0, "a3": 3.1})):
+        seen = [MemberView(peer, "alive", True, by_s, 0.1) for peer, by_s in ahead_s.items()]
+        checkups[node] = dataclasses.replace(checkups[node], members=MembersView(seen))
+
+
+def skewed_pair(checkups: Checkups) -> None:
+    """Two see each other, and nobody sees a third."""
+    seen = MembersView([MemberView("a3", "alive", True, 60.0, 0.1)])
+    checkups["a1"] = dataclasses.replace(checkups["a1"], members=seen)
 
 
 def fenced(checkups: Checkups) -> None:
@@ -146,16 +164,14 @@ def vetoed(checkups: Checkups) -> None:
 
 def orphaned(checkups: Checkups) -> None:
     """Copies from a backup."""
-    one = checkups["a1"]
-    checkups["a1"] = Checkup(one.view, one.hints, one.lifecycle, QuarantineView(0, 3))
+    checkups["a1"] = dataclasses.replace(checkups["a1"], quarantine=QuarantineView(0, 3))
 
 
 def hinted(checkups: Checkups) -> None:
     """Two nodes hold writes for the third."""
     for holder in ("a1", "a2"):
-        one = checkups[holder]
         hints = HintsView({"a3": HintsKept(5, 100, 1.0)}, {})
-        checkups[holder] = Checkup(one.view, hints, one.lifecycle, one.quarantine)
+        checkups[holder] = dataclasses.replace(checkups[holder], hints=hints)
 
 
 def not_compared(checkups: Checkups) -> None:
@@ -170,10 +186,12 @@ def not_compared(checkups: Checkups) -> None:
         (down, Severity.CRITICAL, "a2", "is down", "stele start a2"),
         (low_disk, Severity.CRITICAL, "a1", "low on disk", "free space"),
         (cut, Severity.WARNING, "a1", "takes a3 for dead", "network between a1 and a3"),
+        (skewed, Severity.WARNING, "a2", "3.0 s from those of a1, a3", "time service"),
+        (skewed_pair, Severity.CRITICAL, "a1, a3", "59.9 s apart", "within 5 s"),
         (fenced, Severity.WARNING, "a3", "2 of its partitions", "keep its peers up"),
         (damaged, Severity.CRITICAL, "a1", "2 damaged records, and replaced 1", "other owners"),
         (healed, Severity.WARNING, "a1", "2 damaged records, and replaced 2", "disk's health"),
-        (contradicted, Severity.CRITICAL, "a2", "purged documents are alive", "a bug"),
+        (contradicted, Severity.CRITICAL, "a2", "removed documents are alive", "a bug"),
         (vetoed, Severity.WARNING, "a1", "waits for a3 (hints) for 408 s", "bring a3 up"),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
         (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
@@ -190,6 +208,14 @@ def test_a_fault_is_one_finding_that_says_what_to_do(
     assert (finding.severity, finding.about) == (severity, about)
     assert what in finding.what
     assert do in finding.do
+
+
+def test_clocks_that_may_be_apart_accuse_nobody() -> None:
+    """Far, but measured over a slow exchange; or near enough."""
+    checkups = sound()
+    seen = [MemberView("a2", "alive", True, 8.0, 6.0), MemberView("a3", "alive", True, 2.4, 0.0)]
+    checkups["a1"] = dataclasses.replace(checkups["a1"], members=MembersView(seen))
+    assert findings(checkups) == []
 
 
 def test_a_partition_without_a_trusted_copy_comes_first_and_names_the_way_out() -> None:
@@ -212,3 +238,38 @@ def test_databases_that_were_put_aside_are_not_forgotten(tmp_path: Path) -> None
         (Severity.NOTE, "a1"),
         (Severity.NOTE, "a2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "rotation", "severity", "what"),
+    [
+        (EdgeState.READY, ["a1", "a2", "a3"], None, ""),
+        (EdgeState.DOWN, [], Severity.CRITICAL, "is down"),
+        (EdgeState.SILENT, [], Severity.CRITICAL, "runs but does not answer"),
+        (EdgeState.NOT_READY, [], Severity.CRITICAL, "sends nothing to a1, a2, a3, though ready"),
+        (EdgeState.READY, ["a1", "a3"], Severity.WARNING, "sends nothing to a2, though ready"),
+    ],
+)
+def test_an_edge_that_keeps_clients_from_nodes_is_found(
+    state: EdgeState, rotation: list[str], severity: Severity | None, what: str
+) -> None:
+    """The nodes alone would look sound, while clients get nothing."""
+    advice = f"{what}; `stele start edge` starts it"
+    view = EdgeView("http://127.0.0.1:8080", state, None, rotation, advice)
+
+    found = diagnose(VarDirectory(Path("var")), SETTINGS, list(sound().values()), view)
+
+    assert [(one.about, one.severity, one.what) for one in found] == (
+        [("edge", severity, what)] if severity else []
+    )
+
+
+def test_a_node_that_is_not_ready_is_rightly_sent_nothing() -> None:
+    """It is found by itself; the edge does what it should."""
+    checkups = sound()
+    down(checkups)
+    view = EdgeView("http://127.0.0.1:8080", EdgeState.READY, None, ["a1", "a3"], "")
+
+    found = diagnose(VarDirectory(Path("var")), SETTINGS, list(checkups.values()), view)
+
+    assert "edge" not in [one.about for one in found]

@@ -24,6 +24,7 @@ from docservice.documents import (
     InvalidConsistency,
     Quorums,
 )
+from docservice.session import Session
 from kvnode.errors import KeyDeleted, KeyReused, StoreError
 from kvnode.record import CONTENT_BYTES_MAX, FINGERPRINT_BYTES, Create, Record, Tombstone
 from tests.support.stores import MemoryStore
@@ -81,11 +82,19 @@ class World:
             clock=self.clock,
             entropy=CountingEntropy(),
             cluster_id=CLUSTER_ID,
+            region="north",
             replication=ReplicationSettings(copies=copies, partitions=PARTITIONS),
             lifecycle=LifecycleSettings(tombstone_retention_s=1.5),
         )
 
-    def create(self, content: str, *, ttl_s: int | None = None, key: str | None = None) -> Created:
+    def create(
+        self,
+        content: str,
+        *,
+        ttl_s: int | None = None,
+        key: str | None = None,
+        session: Session | None = None,
+    ) -> Created:
         """Create with the default quorums."""
         return done(
             self.service.create(
@@ -94,18 +103,26 @@ class World:
                 idempotency_key=key,
                 quorums=self.service.default_quorums,
                 deadline_s=1.0,
+                session=session or Session(),
             )
         )
 
-    def read(self, document_id: DocumentId) -> Create:
+    def read(self, document_id: DocumentId, session: Session | None = None) -> Create:
         """Read with the default quorums."""
         quorums = self.service.default_quorums
-        return done(self.service.read(document_id, quorums=quorums, deadline_s=1.0)).create
+        found = self.service.read(
+            document_id, quorums=quorums, deadline_s=1.0, session=session or Session()
+        )
+        return done(found).create
 
-    def delete(self, document_id: DocumentId) -> Tombstone:
+    def delete(self, document_id: DocumentId, session: Session | None = None) -> Tombstone:
         """Delete with the default quorums."""
         quorums = self.service.default_quorums
-        stored = done(self.service.delete(document_id, quorums=quorums, deadline_s=1.0))
+        stored = done(
+            self.service.delete(
+                document_id, quorums=quorums, deadline_s=1.0, session=session or Session()
+            )
+        )
         assert stored.record.tombstone is not None
         return stored.record.tombstone
 
@@ -321,10 +338,10 @@ def test_the_store_is_asked_as_the_caller_said() -> None:
     """R goes with reads, W with writes, and the deadline as it is."""
     world = World()
     asked = Quorums(read=2, write=3, sloppy=False)
-    done(world.service.delete(ID, quorums=asked, deadline_s=12.5))
+    done(world.service.delete(ID, quorums=asked, deadline_s=12.5, session=Session()))
     assert world.store.asked == (3, False)
     with pytest.raises(DocumentDeleted):
-        done(world.service.read(ID, quorums=asked, deadline_s=12.5))
+        done(world.service.read(ID, quorums=asked, deadline_s=12.5, session=Session()))
     assert world.store.asked == (2, False)
     assert world.store.writes == [("delete", ID, 12.5)]
 

@@ -1,6 +1,8 @@
 """The edge's configuration, for clusters of any shape: who is asked, in which order, how often."""
 
+import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from rich.console import Console
 
-from cluster import edge
+from cluster import balancer, edge, launch, report
 from cluster.envoy import envoy_configuration
 from cluster.haproxy import haproxy_configuration
 from cluster.settings import ClusterSettings, EdgeSettings, HttpSettings, NodeSettings
@@ -209,3 +213,38 @@ def test_haproxy_can_quote_what_the_edge_says() -> None:
     """The text stands in single quotes there, and is a log format in one place."""
     for problem in edge.PROBLEMS:
         assert not set("'%\\") & set(problem.title + problem.detail)
+
+
+@pytest.mark.parametrize(
+    ("envoy", "port", "started", "said"),
+    [
+        (Path("envoy"), 8080, ["edge"], ""),
+        (Path("envoy"), 0, [], ""),
+        (None, 0, [], ""),
+        (None, 8080, [], "no edge: Envoy is not installed"),
+    ],
+)
+def test_a_machine_without_envoy_gets_a_cluster_without_an_edge_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, envoy: Path | None, port: int, started: list[str], said: str
+) -> None:
+    """It must not keep anyone from a first cluster; and nothing is said where none was wanted."""
+    monkeypatch.setattr(balancer, "find_envoy", lambda: envoy)
+    settings = replace(planned({"a": 1}), edge=EdgeSettings(port=port))
+    lines = io.StringIO()
+
+    assert launch.edge_names(settings, Console(file=lines)) == started
+
+    assert lines.getvalue().startswith(said)
+    assert lines.getvalue().count("\n") == bool(said)
+
+
+@pytest.mark.parametrize("state", list(balancer.EdgeState))
+def test_only_an_edge_that_serves_is_shown_to_newcomers(state: balancer.EdgeState) -> None:
+    """The first URL that is printed is the first that is tried."""
+    view = balancer.EdgeView("http://127.0.0.1:8080", state, None, [], "")
+    lines = io.StringIO()
+
+    report.print_welcome(planned({"a": 2}), view, Console(file=lines))
+
+    first = re.findall(r"http://[\d.:]+", lines.getvalue())[0]
+    assert first == (view.url if state is balancer.EdgeState.READY else "http://127.0.0.1:8101")

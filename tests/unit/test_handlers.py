@@ -16,6 +16,7 @@ from kvnode.codec import encode
 from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Unavailable
 from kvnode.handlers import Handlers
+from kvnode.inspection import Inspection, from_wire
 from kvnode.record import CONTENT_BYTES_MAX, Create, Record, Tombstone
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Connection
@@ -98,6 +99,7 @@ def serve(
             ),
             interval_s=1,
             ring_epoch=1,
+            skew_told_s=1,
             clock=clock,
             entropy=SystemEntropy(),
             log=structlog.get_logger(),
@@ -137,7 +139,9 @@ _operations = st.sampled_from([*(int(op) for op in Op if op > Op.REFUSED), 5, 99
 
 @given(_operations, _fields)
 @example(int(Op.READ), [])
-@example(int(Op.READ), [ID, inf, True])
+@example(int(Op.READ), [ID, inf, True, None])
+@example(int(Op.READ), [ID, 1, True, [inf, b""]])
+@example(int(Op.READ), [ID, 1, True, [1]])
 @example(int(Op.CREATE), [ID, ENCODED, True, "2", True])
 @settings(max_examples=300, deadline=None)
 def test_any_fields_are_answered_or_end_the_connection(operation: int, fields: list[Any]) -> None:
@@ -176,6 +180,15 @@ def test_replicas_merge_fetch_and_vote() -> None:
     assert serve(fetch(3)).sent == [[Op.REPLY, 3, FetchResult.ABSENT, None]]
     vote = [Op.VOTE, 4, 1000, ID, FINGERPRINT]
     assert serve(vote).sent == [[Op.REPLY, 4, FINGERPRINT, None]]
+
+
+def test_an_inspection_is_answered_at_once_with_what_is_durable() -> None:
+    """It changes nothing and waits for nothing."""
+    ((_, _, *fields), merged) = serve(merge(1, None, ID, ENCODED), [Op.INSPECT, 2, 1000, ID]).sent
+    assert from_wire(fields) == Inspection(
+        owner=True, doubt=None, record=None, damaged=False, hints_for=(), quarantined=None
+    )
+    assert merged == [Op.REPLY, 1, None]
 
 
 def test_hints_are_acknowledged_or_refused_one_by_one() -> None:
@@ -220,7 +233,7 @@ def test_the_answer_to_the_greatest_merge_fits_in_a_frame() -> None:
 def test_a_client_gets_what_the_coordinator_says() -> None:
     """The record as it is now, and honestly what happened."""
     create = [Op.CREATE, 1, 1000, ID, ENCODED, True, 2, False]
-    read = [Op.READ, 2, 1000, ID, 1, True]
+    read = [Op.READ, 2, 1000, ID, 1, True, None]
     delete = [Op.DELETE, 3, 1000, ID, TOMBSTONE, 1, True]
     assert serve(create, read, delete).sent == [
         [Op.REPLY, 1, ENCODED, 2, 2, 3, 1],
@@ -231,7 +244,7 @@ def test_a_client_gets_what_the_coordinator_says() -> None:
 
 def test_a_client_gets_the_coordinators_error_with_its_counts() -> None:
     """As values: code, detail, acknowledged, required."""
-    read = [Op.READ, 1, 1000, ID, 1, True]
+    read = [Op.READ, 1, 1000, ID, 1, True, [5, b"abc"]]
     (failed,) = serve(read, error=Unavailable("why", acked=1, required=2)).sent
     assert failed == [Op.FAILED, 1, "unavailable", "why", 1, 2]
     (failed,) = serve(read, error=KeyReused("other")).sent

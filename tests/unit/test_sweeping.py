@@ -6,6 +6,7 @@ import structlog
 
 from cluster.settings import LifecycleSettings
 from kvnode.codec import encode
+from kvnode.ending import Family
 from kvnode.record import Create, Record
 from kvnode.services.sweep import Sweep
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
@@ -31,6 +32,8 @@ async def test_a_record_whose_commit_takes_longer_than_its_life_is_removed_all_t
     await replica.durable()
     assert replica.records.durable(ID) is None
     assert (replica.records.count, replica.records.forest.total) == (0, 0)
+    # Its owners are asked later whether it is gone everywhere.
+    assert sweep.sampled == {Family.DELETED: {}, Family.EXPIRING: {ID: 59_000}}
 
 
 def _raise(error: BaseException) -> None:

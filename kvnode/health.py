@@ -1,0 +1,102 @@
+"""How a node is: one check for each thing that can be wrong with it, and what is wrong in words.
+
+A trouble reads on behind the node's name: "is low on disk".
+"""
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from kvnode.quarantine import State
+
+if TYPE_CHECKING:
+    from kvnode.node import Node
+
+#: How long a node that starts waits for its peers before it calls itself ready without them: a
+#: cluster that has just come up must be able to serve a request that asks for all replicas.
+CONNECT_GRACE_S: Final = 2.0
+
+
+class Weight(Enum):
+    """What trouble means."""
+
+    #: Requests would mostly fail, or not be believed: the node is not ready.
+    UNREADY = "unready"
+    #: It serves, with less in reserve than it should have.
+    WARNING = "warning"
+    #: To be known.
+    NOTE = "note"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    weight: Weight
+    #: What is wrong; empty if nothing is.
+    trouble: str
+
+
+def check(node: "Node") -> list[Check]:
+    """All of them, those first that make a node unready."""
+    return [
+        Check("draining", Weight.UNREADY, "draining" if node.draining else ""),
+        Check("quorum", Weight.UNREADY, _quorum(node)),
+        Check("peers", Weight.UNREADY, _peers(node)),
+        Check("joining", Weight.UNREADY, _joining(node)),
+        Check("fences", Weight.UNREADY, _fenced(node)),
+        Check("disk", Weight.WARNING, _disk(node)),
+        Check("clock", Weight.WARNING, _clock(node)),
+        Check("removals", Weight.WARNING, _removals(node)),
+        Check("orphans", Weight.NOTE, _orphans(node)),
+    ]
+
+
+def troubles(checks: list[Check], weight: Weight) -> list[str]:
+    """What is wrong, of one weight."""
+    return [one.trouble for one in checks if one.trouble and one.weight is weight]
+
+
+def _quorum(node: "Node") -> str:
+    share = node.placement.quorum_share(node.settings.replication.copies // 2 + 1)
+    return f"only {share:.0%} of the partitions have a quorum of nodes up" if share <= 0.5 else ""
+
+
+def _peers(node: "Node") -> str:
+    if node.met_peers or node.up_s >= CONNECT_GRACE_S:
+        return ""
+    absent = [peer for peer in node.peers if not node.transport.connected(peer)]
+    return f"{', '.join(absent)} may yet connect" if absent else ""
+
+
+def _joining(node: "Node") -> str:
+    joining = len(node.checkin.joining)
+    return f"{joining} partitions wait for a peer to confirm" if joining else ""
+
+
+def _fenced(node: "Node") -> str:
+    fenced = len(node.background.rebuild.fenced())
+    return f"{fenced} partitions are fenced and being rebuilt" if fenced else ""
+
+
+def _disk(node: "Node") -> str:
+    low = "is low on disk: it refuses creates until space is freed"
+    return low if node.replica.disk_low else ""
+
+
+def _clock(node: "Node") -> str:
+    far = node.gossip.skews.beyond(node.settings.lifecycle.clock_skew_told_s)
+    apart = [f"{skew.least_s:.1f} s from {peer}'s" for peer, skew in far]
+    return f"has a clock that is {', '.join(apart)}" if apart else ""
+
+
+def _removals(node: "Node") -> str:
+    contradicted = node.background.verify.contradicted_count
+    alive = f"found {contradicted} documents alive elsewhere that were removed from its disk"
+    return alive if contradicted else ""
+
+
+def _orphans(node: "Node") -> str:
+    orphans = node.replica.quarantine.counts[State.ORPHAN]
+    return f"has set aside {orphans} copies of documents that no owner knows" if orphans else ""

@@ -1,0 +1,219 @@
+"""The operations listener, over what a process offers: answers' forms, and following events."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from cluster.ids import DocumentId, format_document_id
+from kvnode import eventstream
+from kvnode.admin import Operations, start_admin_listener
+from kvnode.eventring import EventRing
+from kvnode.eventstream import EventStreams
+from kvnode.health import Check, Weight
+from kvnode.jobs import Jobs
+from tests.support.http import StoppedWallClock
+
+ID = format_document_id(bytes(range(16)))
+#: Longest wait for what should come at once.
+PATIENCE_S = 5.0
+
+
+class Offered:
+    """A process's operations, and the base URL of its listener."""
+
+    def __init__(self, ring: EventRing) -> None:
+        self.events = ring
+        self.checks = [
+            Check("quorum", Weight.UNREADY, ""),
+            Check("clock", Weight.WARNING, "has a clock that is 9.0 s from a2's"),
+        ]
+        self.operations = Operations(
+            registry=CollectorRegistry(),
+            checks=lambda: self.checks,
+            views={"status": lambda: {"shown": True}},
+            document_views={"owners": self._owners},
+            actions={},
+            jobs=Jobs(StoppedWallClock()),
+            events=ring,
+        )
+        self.url = ""
+        self.address = ("", 0)
+
+    async def _owners(self, document_id: DocumentId) -> dict[str, Any]:
+        return {"id": format_document_id(document_id)}
+
+
+@asynccontextmanager
+async def listening(kept: int = 100) -> AsyncIterator[tuple[Offered, aiohttp.ClientSession]]:
+    """A listener on a free port, and a client."""
+    offered = Offered(EventRing("b00t", kept))
+    runner = await start_admin_listener("127.0.0.1", 0, offered.operations)
+    offered.address = runner.addresses[0]
+    offered.url = f"http://127.0.0.1:{offered.address[1]}"
+    try:
+        async with aiohttp.ClientSession(offered.url) as client:
+            yield offered, client
+    finally:
+        async with asyncio.timeout(PATIENCE_S):
+            await runner.cleanup()
+
+
+async def read(response: aiohttp.ClientResponse, count: int) -> list[str]:
+    """The next blocks of a stream."""
+    blocks: list[str] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(blocks) < count:
+            blocks.append((await response.content.readuntil(b"\n\n")).decode().strip())
+    return blocks
+
+
+def event(number: int) -> str:
+    """As it is streamed."""
+    return f'id: b00t-{number}\ndata: {{"n": {number}}}'
+
+
+def happen(ring: EventRing, count: int) -> None:
+    """As many events as that."""
+    for _ in range(count):
+        ring.append(json.dumps({"n": ring.newest + 1}))
+
+
+async def test_readiness_is_what_gates_and_verbose_shows_every_check() -> None:
+    """A warning is no reason to take a node out of service."""
+    async with listening() as (offered, client):
+        answer = await client.get("/readyz")
+        assert (answer.status, await answer.json()) == (200, {"ready": True, "reasons": []})
+        answer = await client.get("/readyz?verbose")
+        quorum, clock = (await answer.json())["checks"]
+        assert quorum == {"name": "quorum", "weight": "unready", "trouble": "", "ok": True}
+        assert (clock["ok"], clock["weight"]) == (False, "warning")
+        offered.checks[0] = Check("quorum", Weight.UNREADY, "has no quorum")
+        answer = await client.get("/readyz")
+        assert (answer.status, (await answer.json())["reasons"]) == (503, ["has no quorum"])
+
+
+async def test_what_is_not_there_is_answered_with_what_is() -> None:
+    """An operator types paths by heart."""
+    async with listening() as (_, client):
+        assert (await (await client.get("/admin/status")).json())["shown"]
+        for path in ("/admin/stats", "/admin/events/x", "/admin/jobs/x", f"/admin/owner/{ID}"):
+            answer = await client.get(path)
+            assert answer.status == 404, path
+        assert "status, jobs, events, owners/ID" in await (await client.get("/admin/x")).text()
+        assert (await client.post("/admin/repair")).status == 404
+        assert (await client.delete("/admin/status")).status == 405
+
+
+@pytest.mark.parametrize("text", ["x", ID.upper(), ID[:-1], "%00", f"{ID}%20"])
+async def test_a_document_is_asked_for_by_its_id_only(text: str) -> None:
+    """In the one form that the API gives out."""
+    async with listening() as (_, client):
+        assert (await (await client.get(f"/admin/owners/{ID}")).json()) == {"id": ID}
+        answer = await client.get(f"/admin/owners/{text}")
+        assert answer.status == 400
+        assert "UUID" in await answer.text()
+
+
+async def test_a_reader_gets_what_is_remembered_then_what_happens() -> None:
+    """With a mark in between, so that a tool knows when it has caught up."""
+    async with listening() as (offered, client):
+        happen(offered.events, 2)
+        async with client.get("/admin/events") as stream:
+            assert stream.headers["Content-Type"] == "text/event-stream"
+            assert await read(stream, 3) == [event(1), event(2), ": live"]
+            happen(offered.events, 1)
+            assert await read(stream, 1) == [event(3)]
+
+
+async def test_a_reader_that_comes_back_goes_on_where_it_was() -> None:
+    """Or is told how much it has missed."""
+    async with listening(kept=3) as (offered, client):
+        happen(offered.events, 9)
+        async with client.get("/admin/events", headers={"Last-Event-ID": "b00t-8"}) as stream:
+            assert await read(stream, 2) == [event(9), ": live"]
+        async with client.get("/admin/events", headers={"Last-Event-ID": "b00t-2"}) as stream:
+            told = await read(stream, 5)
+            assert told == ["event: missed\ndata: 4", event(7), event(8), event(9), ": live"]
+
+
+async def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader, and the proxies between, can tell it from a dead connection."""
+    monkeypatch.setattr(eventstream, "HEARTBEAT_S", 0.01)
+    async with listening() as (_, client), client.get("/admin/events") as stream:
+        assert await read(stream, 3) == [": live", ": still here", ": still here"]
+
+
+class SlowReader:
+    """Takes something when it is told to."""
+
+    def __init__(self) -> None:
+        self.may_take = asyncio.Event()
+        self.taken: list[str] = []
+
+    async def write(self, data: bytes) -> None:
+        """See ``web.StreamResponse``."""
+        await self.may_take.wait()
+        self.taken.append(data.decode())
+
+
+async def test_a_reader_that_does_not_keep_up_is_let_go() -> None:
+    """Nothing is queued for it: while it took one event, the next one was forgotten."""
+    ring, happened, reader = EventRing("b00t", 10), asyncio.Event(), SlowReader()
+    happen(ring, 1)
+    streams = EventStreams(ring)
+    following = asyncio.ensure_future(
+        streams._follow(cast("web.StreamResponse", reader), None, happened)
+    )
+    await asyncio.sleep(0)
+    happen(ring, 11)
+    reader.may_take.set()
+    async with asyncio.timeout(PATIENCE_S):
+        assert not await following
+    assert reader.taken == [f"{event(1)}\n\n"]
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also when nothing more happens that it could fall behind."""
+    monkeypatch.setattr(eventstream, "STALLED_S", 0.05)
+    async with listening() as (offered, _), asyncio.timeout(PATIENCE_S):
+        for _ in range(20):
+            offered.events.append(json.dumps({"text": "x" * 1_000_000}))
+        reader, writer = await asyncio.open_connection(*offered.address, limit=1)
+        writer.write(b"GET /admin/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not offered.events.dropped_readers:  # noqa: ASYNC110 (it does not tell)
+            await asyncio.sleep(0.01)
+        with suppress(ConnectionError):
+            while await reader.read(1_000_000):
+                pass
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_readers_are_few_and_all_end_with_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node that stops does not wait for them."""
+    monkeypatch.setattr(eventstream, "READERS_MAX", 2)
+    offered = Offered(EventRing("b00t"))
+    runner: web.AppRunner = await start_admin_listener("127.0.0.1", 0, offered.operations)
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/admin/events"
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession() as client:
+        streams = [await client.get(url) for _ in range(2)]
+        for stream in streams:
+            assert await read(stream, 1) == [": live"]
+        assert (await client.get(url)).status == 503
+        before_s = loop.time()
+        await runner.cleanup()
+        assert loop.time() - before_s < 0.9  # otherwise they were given up, not ended
+        assert [await stream.content.read() for stream in streams] == [b"", b""]

@@ -1,0 +1,118 @@
+"""What ``stele`` does without a cluster: files checked, names completed, commands documented."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import typer
+
+from cluster import __main__ as entry
+from cluster.clusterfile import render_cluster_file
+from cluster.commands.options import complete_node
+from cluster.operations import NodeStatus, RingShare, StorageState
+from cluster.status import ClusterState, NodeState, NodeView, judge
+from cluster.topology import plan_cluster
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = plan_cluster(cluster_id="ab" * 16, nodes=3, regions=1, port_base=8000, config=None)
+
+
+def stele(
+    capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int = 0
+) -> tuple[str, str]:
+    """What a command prints, and what it says besides."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["stele", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            entry.main()
+    printed = capsys.readouterr()
+    assert (ended.value.code or 0) == exit_code, printed
+    return printed.out, printed.err
+
+
+def test_every_command_is_on_the_page_of_commands() -> None:
+    """What is not written there is found by nobody."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    command = typer.main.get_command(entry.app)
+    context = typer.Context(command)
+    names = command.list_commands(context)  # type: ignore[attr-defined]
+    undocumented = [name for name in names if not re.search(rf"`(stele )?{name}[ `]", page)]
+    assert len(names) > 20
+    assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[hint]\nwindow_s = 1\n", "unknown key hint (did you mean hints?)"),
+        ("[hints]\nwindow_s = 0\n", "hints.window_s must be a number above 0, not 0"),
+        ("[replication]\ncopies = 3.5\n", "replication.copies must be a whole number from 1 to 9"),
+        ("[replication]\nread_quorum = 4\n", "replication.read_quorum = 4 can never be met"),
+        ("[hints\n", "is not valid TOML"),
+        ('cluster_id = "x"\n', "cluster_id must be 32 lower-case hexadecimal digits"),
+    ],
+)
+def test_a_file_that_is_not_sound_is_refused_by_the_keys_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, reason: str
+) -> None:
+    """In one sentence for people, in one object for programs; settings alone are checked, too."""
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    out, said = stele(capsys, "config", "check", str(file), exit_code=2)
+    assert (out, said.count("\n")) == ("", 1)
+    assert reason in said
+    out, said = stele(capsys, "config", "check", str(file), "-o", "json", exit_code=2)
+    assert said == ""
+    assert json.loads(out)["sound"] is False
+    assert reason in json.loads(out)["reason"]
+
+
+def test_a_sound_file_is_said_to_be_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole cluster, or settings for a new one."""
+    whole, settings = tmp_path / "cluster.toml", tmp_path / "config.toml"
+    whole.write_text(render_cluster_file(SETTINGS))
+    settings.write_text("[replication]\ncopies = 9\n[hints]\nwindow_s = 5\n")
+    assert "3 nodes, 3 copies" in stele(capsys, "config", "check", str(whole))[0]
+    assert "to be used as CONFIG" in stele(capsys, "config", "check", str(settings))[0]
+    out, _ = stele(capsys, "config", "check", str(whole), "-o", "json")
+    assert json.loads(out)["sound"] is True
+
+
+def test_a_shell_completes_the_nodes_of_the_cluster_that_was_named(tmp_path: Path) -> None:
+    """And nothing where there is none."""
+    context = cast("typer.Context", SimpleNamespace(params={"var": tmp_path}))
+    assert complete_node(context, "") == []
+    (tmp_path / "cluster.toml").write_text(render_cluster_file(SETTINGS))
+    assert complete_node(context, "a") == ["a1", "a2", "a3"]
+    assert complete_node(context, "a3") == ["a3"]
+
+
+def test_a_node_that_warns_is_a_degraded_cluster() -> None:
+    """Regression: a disk that was low was told in words, and the exit code said "all is well"."""
+    sound = [
+        NodeView(node, NodeState.READY, None, _status(node.id), advice="") for node in SETTINGS.node
+    ]
+    assert judge(sound, None) is ClusterState.OK
+    low = NodeView(SETTINGS.node[0], NodeState.READY, None, _status("a1"), "is low on disk")
+    assert judge([low, *sound[1:]], None) is ClusterState.DEGRADED
+
+
+def _status(node: str) -> NodeStatus:
+    return NodeStatus(
+        node=node,
+        region="a",
+        zone="z1",
+        version="1",
+        incarnation=1,
+        ready=True,
+        reasons=[],
+        ring=RingShare(1, 256, 256),
+        members=[],
+        hints={},
+        storage=StorageState(1 << 40, False),
+    )

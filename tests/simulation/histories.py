@@ -11,7 +11,13 @@ from typing import Final
 
 import msgspec
 
-from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
+from cluster.settings import (
+    AntiEntropySettings,
+    ClusterSettings,
+    GossipSettings,
+    HintSettings,
+    LifecycleSettings,
+)
 from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
@@ -154,6 +160,7 @@ def random_settings(chance: Random) -> ClusterSettings:
         zones=chance.randint(2, 4),
         partitions=chance.choice([4, 16, 64]),
         hints=hints,
+        gossip=GossipSettings(interval_s=chance.choice([1.0, 2.0])),
     )
 
 

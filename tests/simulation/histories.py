@@ -143,7 +143,7 @@ def short_lived(chance: Random) -> ClusterSettings:
         hints=msgspec.structs.replace(settings.hints, window_s=window_s),
         antientropy=AntiEntropySettings(interval_s=chance.choice([1.0, 2.0, 5.0])),
         lifecycle=LifecycleSettings(
-            tombstone_retention_s=chance.choice([2.0, 6.0, 10.0]),
+            tombstone_retention_s=chance.choice([5.0, 6.0, 10.0]),
             purge_bucket_s=chance.choice([0.5, 1.0, 3.0]),
             sweep_interval_s=chance.choice([0.5, 1.0]),
         ),

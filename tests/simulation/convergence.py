@@ -222,12 +222,15 @@ def not_gone(cluster: SimCluster) -> Iterator[str]:
 
 
 def hints(cluster: SimCluster) -> list[str]:
-    """Which hints are still held."""
-    return [
-        f"{machine.name} holds {held.count} hints for {target}"
-        for machine in cluster.alive()
-        for target, held in machine.serving.replica.hints.targets()
-    ]
+    """Which hints are still held; a node that starts may hold some."""
+    found = []
+    for machine in cluster.alive():
+        if machine.documents is None:
+            found.append(f"{machine.name} starts")
+        else:
+            held_for = machine.serving.replica.hints.targets()
+            found += [f"{machine.name} holds {held.count} hints for {t}" for t, held in held_for]
+    return found
 
 
 def differences(cluster: SimCluster) -> list[str]:

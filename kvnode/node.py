@@ -348,6 +348,7 @@ class Node:
         if connected:
             self.log.info("peer.connected", peer=peer)
             self.met_peers |= all(map(self.transport.connected, self.peers))
+            self.gossip.peer_connected(peer)
             self.checkin.peer_connected(peer)
             self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():

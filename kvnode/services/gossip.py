@@ -72,23 +72,17 @@ class Gossip:
 
     async def run_once(self) -> Work:
         """Beat, judge the silent, and gossip with a few peers, now and then also a doubted one."""
-        assert self._transport is not None
         membership = self.membership
         membership.beat(self._ring_epoch)
         self._report(membership.judge(self._clock.monotonic_s()))
         peers = [member for member in membership.members() if member.node != membership.node]
-        deadline_s = self._clock.monotonic_s() + self.interval_s
-        digest = to_wire(membership.digest())
         for node in choose_peers(peers, self._entropy.uniform(0.0, 1.0)):
-            self._transport.request(
-                node,
-                Op.GOSSIP,
-                deadline_s,
-                [digest],
-                64 * len(digest),
-                partial(self._on_answer, node, self._clock.wall_ms()),
-            )
+            self._exchange_with(node)
         return Work.IDLE
+
+    def peer_connected(self, peer: NodeId) -> None:
+        """Gossip with it at once, or it may yet be doubted for the silence that has just ended."""
+        self._exchange_with(peer)
 
     def answer(self, digest: object) -> Fields:
         """[news, own digest, own time] for a peer's digest. Raises ValueError for what is none."""
@@ -99,6 +93,18 @@ class Gossip:
     def receive(self, news: object) -> None:
         """Join a peer's news. Raises ValueError for what is none."""
         self._report(self.membership.receive(news_from_wire(news), self._clock.monotonic_s()))
+
+    def _exchange_with(self, node: NodeId) -> None:
+        assert self._transport is not None
+        digest = to_wire(self.membership.digest())
+        self._transport.request(
+            node,
+            Op.GOSSIP,
+            self._clock.monotonic_s() + self.interval_s,
+            [digest],
+            64 * len(digest),
+            partial(self._on_answer, node, self._clock.wall_ms()),
+        )
 
     def _on_answer(self, node: NodeId, sent_ms: int, outcome: Outcome) -> None:
         if isinstance(outcome, Lost):

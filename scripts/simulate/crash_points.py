@@ -141,6 +141,8 @@ def command(
         raise typer.Exit(_replay(replay))
     if operation is not None and operation not in OPERATIONS:
         raise typer.BadParameter(f"{operation!r} is none of {', '.join(OPERATIONS)}")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # ends the processes as well
     tell, rows = _Teller(sys.stderr), []
     processes = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(processes, get_context("spawn"), _leave_interrupts_alone) as pool:

@@ -22,6 +22,7 @@ from cluster.ring import fallbacks
 from cluster.settings import (
     AntiEntropySettings,
     ClusterSettings,
+    GossipSettings,
     HintSettings,
     LifecycleSettings,
     NodeSettings,
@@ -55,6 +56,7 @@ def settings_of(
     lifecycle: LifecycleSettings | None = None,
     regions: str = REGION,
     between: RegionSettings | None = None,
+    gossip: GossipSettings | None = None,
 ) -> ClusterSettings:
     """The cluster file of nodes a1, a2, ... in zones z1, z2, ..., taken in turn.
 
@@ -70,6 +72,7 @@ def settings_of(
         antientropy=antientropy or AntiEntropySettings(),
         lifecycle=lifecycle or LifecycleSettings(),
         regions=between or RegionSettings(),
+        gossip=gossip or GossipSettings(),
         node=tuple(
             NodeSettings(
                 id=f"{region}{number}",

@@ -81,19 +81,23 @@ class Crash:
         if self._strike is not None:
             loop.at_step(self._step, partial(self._hit, self._strike, over))
         await over.wait()
+        if self._strike is not None and self._strike.how == "kill":
+            self._start(self._strike)
         await asyncio.wait([task], timeout=_PATIENCE_S)
         self.through = await _outcome(task)
-        if self._strike is not None:
-            await self._bring_back(self._strike)
+        if self._strike is not None and self._strike.how == "power":
+            await self._cluster.noticed(*self._strike.names)
+            self._start(self._strike)
+        await self._cluster.ready()
 
     def _hit(self, strike: Strike, over: asyncio.Event) -> None:
         (self._cluster.kill if strike.how == "kill" else self._cluster.power_off)(*strike.names)
         over.set()
 
-    async def _bring_back(self, strike: Strike) -> None:
-        if strike.how == "power":
-            await self._cluster.noticed(*strike.names)
-        await self._cluster.restart(*strike.names)
+    def _start(self, strike: Strike) -> None:
+        for name in strike.names:
+            self._cluster.note(f"{name} starts")
+            self._cluster.nodes[name].start()
 
 
 async def _outcome(task: "asyncio.Task[object]") -> bool:

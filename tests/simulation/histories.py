@@ -14,6 +14,7 @@ import msgspec
 from cluster.settings import (
     AntiEntropySettings,
     ClusterSettings,
+    GossipSettings,
     HintSettings,
     LifecycleSettings,
     RegionSettings,
@@ -186,7 +187,7 @@ def short_lived(chance: Random) -> ClusterSettings:
         hints=msgspec.structs.replace(settings.hints, window_s=window_s),
         antientropy=AntiEntropySettings(interval_s=chance.choice([1.0, 2.0, 5.0])),
         lifecycle=LifecycleSettings(
-            tombstone_retention_s=chance.choice([2.0, 6.0, 10.0]),
+            tombstone_retention_s=chance.choice([5.0, 6.0, 10.0]),
             purge_bucket_s=chance.choice([0.5, 1.0, 3.0]),
             sweep_interval_s=chance.choice([0.5, 1.0]),
         ),
@@ -203,6 +204,7 @@ def random_settings(chance: Random) -> ClusterSettings:
         zones=chance.randint(2, 4),
         partitions=chance.choice([4, 16, 64]),
         hints=hints,
+        gossip=GossipSettings(interval_s=chance.choice([1.0, 2.0])),
     )
 
 

@@ -50,6 +50,24 @@ def test_a_dead_node_is_revived_by_its_restart(seed: int) -> None:
     simulate(scenario, seed, settings_of(5))
 
 
+@seeds(12)
+def test_a_node_that_was_away_for_a_moment_is_not_doubted_when_it_is_back(seed: int) -> None:
+    """Its silence has nearly been long enough, and the next round of gossip is yet to come."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        await asyncio.sleep(ROUNDS_S)
+        cluster.kill("a3")
+        await asyncio.sleep(cluster.loop.stream("away").uniform(1.5, 3.5))
+        await cluster.restart("a3")
+        back_s = cluster.loop.time()
+        await asyncio.sleep(ROUNDS_S)
+        for machine in cluster.nodes.values():
+            doubts = [line for event in DOUBTS for line in machine.events(event)]
+            assert not [line for line in doubts if line.at_s > back_s]
+
+    simulate(scenario, seed)
+
+
 @seeds(3)
 def test_a_peer_that_dies_right_after_the_start_takes_no_other_node_with_it(seed: int) -> None:
     """Nodes wait for peers that are late; one that was there and is gone is not late.

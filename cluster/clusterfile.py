@@ -60,7 +60,8 @@ WHY: Final = {
     "antientropy.interval_s": "How often a node compares its documents with each other owner's.",
     "antientropy.rate_bytes_per_s": "Speed of comparing and repairing, below that of clients.",
     "lifecycle.tombstone_retention_s": (
-        "How long a deletion is remembered. Longer than any outage a node may come back from."
+        "How long a deletion is remembered. Longer than any outage a node may come back from, and "
+        "not less than clocks may differ."
     ),
     "lifecycle.purge_bucket_s": (
         "What has ended leaves the disk in whole buckets of this length. Fixed for the life of the "

@@ -143,6 +143,14 @@ def _complaints_about_values(settings: ClusterSettings) -> Iterator[str]:
             f"replication.partitions = {partitions} must be a power of two; "
             f"use {1 << partitions.bit_length() - 1}."
         )
+    lifecycle = settings.lifecycle
+    if lifecycle.tombstone_retention_s < lifecycle.clock_skew_max_s:
+        # A clock that is behind dates a new document before deletions that are purged already,
+        # and it is taken for a late copy of what one of them deleted.
+        yield (
+            f"lifecycle.tombstone_retention_s = {lifecycle.tombstone_retention_s:g} must be at "
+            f"least lifecycle.clock_skew_max_s = {lifecycle.clock_skew_max_s:g}."
+        )
     # TOML can spell inf and nan, and no bound above refuses them.
     for table, values in msgspec.to_builtins(settings).items():
         for name, value in values.items() if isinstance(values, dict) else ():

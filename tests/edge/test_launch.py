@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -59,7 +60,7 @@ def test_the_configuration_of_either_balancer_is_printed(single: LocalCluster, f
 def test_envoy_is_found_where_pip_puts_it_or_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any Envoy will do; without one there is none."""
     assert find_envoy()
-    monkeypatch.setattr("sys.modules", {"envoy": None})
+    monkeypatch.setitem(sys.modules, "envoy", None)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert find_envoy() is None
 

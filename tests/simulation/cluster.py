@@ -22,6 +22,7 @@ from cluster.ring import fallbacks
 from cluster.settings import (
     AntiEntropySettings,
     ClusterSettings,
+    GossipSettings,
     HintSettings,
     LifecycleSettings,
     NodeSettings,
@@ -50,6 +51,7 @@ def settings_of(
     hints: HintSettings | None = None,
     antientropy: AntiEntropySettings | None = None,
     lifecycle: LifecycleSettings | None = None,
+    gossip: GossipSettings | None = None,
 ) -> ClusterSettings:
     """The cluster file of nodes a1, a2, ... in zones z1, z2, ..., taken in turn."""
     return ClusterSettings(
@@ -58,6 +60,7 @@ def settings_of(
         hints=hints or HintSettings(),
         antientropy=antientropy or AntiEntropySettings(),
         lifecycle=lifecycle or LifecycleSettings(),
+        gossip=gossip or GossipSettings(),
         node=tuple(
             NodeSettings(
                 id=f"{REGION}{number}",

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from itertools import islice
 
-from cluster.ids import DocumentId
+from cluster.ids import DocumentId, NodeId
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.ending import ending_of
 from kvnode.errors import Unavailable
@@ -48,13 +48,17 @@ async def settle(cluster: SimCluster, within_s: float = 10.0) -> None:
 async def converge(cluster: SimCluster) -> None:
     """Deliver all hints, read every document through each of its owners, and wait.
 
-    So it needs no anti-entropy. What was acknowledged must then be everywhere.
+    So it needs no anti-entropy: while owners differ, a read asks them all. What was acknowledged
+    must then be everywhere.
     """
     await cluster.until(lambda: not hints(cluster), _DELIVERED_S, lambda: hints(cluster))
     for document_id in list(cluster.watch.commits):
         for owner in cluster.owners(document_id):
             with contextlib.suppress(DocumentDeleted):
-                await _read_from_all(cluster, owner, document_id)
+                if difference(cluster, document_id):
+                    await _read_from_all(cluster, owner, document_id)
+                else:
+                    await cluster.read(owner, document_id)
     await settle(cluster)
     await cluster.until(lambda: not wrong_books(cluster), _LEVEL_S, lambda: wrong_books(cluster))
     _judge(cluster)
@@ -234,19 +238,24 @@ def hints(cluster: SimCluster) -> list[str]:
 
 
 def differences(cluster: SimCluster) -> list[str]:
-    """Documents of which two owners would say different things.
+    """Documents of which two owners would say different things."""
+    return [
+        f"{document_id.hex()}: {held}"
+        for document_id in cluster.watch.commits
+        if (held := difference(cluster, document_id))
+    ]
+
+
+def difference(cluster: SimCluster, document_id: DocumentId) -> dict[NodeId, Create | str] | None:
+    """What each owner would say of a document, if not all the same.
 
     Two owners of a deleted document agree, whatever else they know of it: only anti-entropy
     compares what no client can see.
     """
-    found = []
-    for document_id in cluster.watch.commits:
-        owners = cluster.owners(document_id)
-        held = {name: visible(cluster.nodes[name].stored(document_id)) for name in owners}
-        first, *others = held.values()
-        if any(other != first for other in others):
-            found.append(f"{document_id.hex()}: {held}")
-    return found
+    owners = cluster.owners(document_id)
+    held = {name: visible(cluster.nodes[name].stored(document_id)) for name in owners}
+    first, *others = held.values()
+    return held if any(other != first for other in others) else None
 
 
 def visible(record: Record | None) -> Create | str:

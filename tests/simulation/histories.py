@@ -11,7 +11,13 @@ from typing import Final
 
 import msgspec
 
-from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
+from cluster.settings import (
+    AntiEntropySettings,
+    ClusterSettings,
+    GossipSettings,
+    HintSettings,
+    LifecycleSettings,
+)
 from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
@@ -137,7 +143,7 @@ def short_lived(chance: Random) -> ClusterSettings:
         hints=msgspec.structs.replace(settings.hints, window_s=window_s),
         antientropy=AntiEntropySettings(interval_s=chance.choice([1.0, 2.0, 5.0])),
         lifecycle=LifecycleSettings(
-            tombstone_retention_s=chance.choice([2.0, 6.0, 10.0]),
+            tombstone_retention_s=chance.choice([5.0, 6.0, 10.0]),
             purge_bucket_s=chance.choice([0.5, 1.0, 3.0]),
             sweep_interval_s=chance.choice([0.5, 1.0]),
         ),
@@ -154,6 +160,7 @@ def random_settings(chance: Random) -> ClusterSettings:
         zones=chance.randint(2, 4),
         partitions=chance.choice([4, 16, 64]),
         hints=hints,
+        gossip=GossipSettings(interval_s=chance.choice([1.0, 2.0])),
     )
 
 

@@ -11,13 +11,13 @@ from tests.simulation.run import seeds, simulate
 
 def _ladder_of(seed: int, cut: tuple[str, str] | None = None) -> tuple[list[str], DocumentId]:
     """Create a document at level 3 via a1, call that wrong, and read what is printed."""
-    document_id = id_of_key("a key")
+    document_id, write = id_of_key("a key"), 3 if cut is None else 2
 
     async def scenario(cluster: SimCluster) -> None:
         if cut is not None:
             cluster.loop.network.cut(*cut)
             cluster.note(f"cut {cut[0]}>{cut[1]}")
-        await cluster.create("a1", "content", key="a key", write=2)
+        await cluster.create("a1", "content", key="a key", write=write)
         raise Violation("I0", "planted", document_id, cluster.loop.time())
 
     with pytest.raises(Violation) as caught:
@@ -38,7 +38,7 @@ def test_a_ladder_shows_request_messages_commits_and_answer_in_their_order(seed:
     a1 = _place(lines, "a1")
     asked = next(at for at, line in enumerate(lines) if line[a1] == "?")
     heard = next(at for at, line in enumerate(lines) if line[a1] == "!")
-    assert "create via a1 2 key='a key' 'content'" in lines[asked]
+    assert "create via a1 3 key='a key' 'content'" in lines[asked]
     assert "created, " in lines[heard]
     for peer in ("a2", "a3"):
         place = _place(lines, peer)

@@ -198,6 +198,10 @@ def _toml(value: object) -> str:
             "replication.copies = 4 needs as many nodes in region a, which has 3; lower copies or "
             "add nodes.",
         ),
+        (
+            "[lifecycle]\ntombstone_retention_s = 4",
+            "lifecycle.tombstone_retention_s = 4 must be at least lifecycle.clock_skew_max_s = 5.",
+        ),
         ("[gossip]\ninterval_s = inf", "gossip.interval_s = inf must be a finite number."),
         ("[gossip]\ninterval_s = 0", "gossip.interval_s must be a number above 0, not 0."),
         ("gossip = 5", "gossip must be a table, not 5."),
@@ -319,11 +323,11 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_by_its_argument(
 
 def test_config_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     """A test that makes a month last seconds must not lose the other defaults of the table."""
-    config = _file(tmp_path, "[lifecycle]\ntombstone_retention_s = 2\n[replication]\ncopies = 2\n")
+    config = _file(tmp_path, "[lifecycle]\ntombstone_retention_s = 7\n[replication]\ncopies = 2\n")
 
     settings = _plan(config=config)
 
-    assert settings.lifecycle.tombstone_retention_s == 2
+    assert settings.lifecycle.tombstone_retention_s == 7
     assert settings.lifecycle.clock_skew_max_s == _plan().lifecycle.clock_skew_max_s
     assert settings.replication == msgspec.structs.replace(_plan().replication, copies=2)
 

@@ -138,7 +138,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     fetched: Fetched
 
 
-class Creation(msgspec.Struct, frozen=True, gc=False):
+class Creation(msgspec.Struct, frozen=True):
     """A create under way."""
 
     document_id: DocumentId

@@ -111,7 +111,7 @@ def refused_hints_sent_again_and_again(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@ablation(r"holds -\d+ hints", histories(3))
+@ablation("0 == 2", partial(test_handoff.test_a_holder_that_is_restarted_still_has_its_hints, 0))
 def hints_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     """They stay in the database, and nobody knows."""
     patch.setattr(HintBook, "restore", lambda *_: None)

@@ -1,7 +1,8 @@
 """Take out one safeguard after the other, and write which promise breaks: ``make ablations``.
 
 The safeguards are those of ``tests/simulation/test_ablations.py``. Where random histories catch
-one, the first seed that does is looked for from 0 on; elsewhere it is the test that is about it.
+one, the first seed that does is looked for from 0 on; elsewhere it is the test that is about it, or
+a point at which an operation is cut short.
 """
 
 import inspect
@@ -28,13 +29,13 @@ _NOTHING: Final = "**nothing**"
 _HISTORIES: Final = {
     play.__name__: play for play in (random_history, random_lifetimes, random_sessions)
 }
-_CAUGHT: Final = (AssertionError, pytest.fail.Exception)
 _HEAD: Final = """# Ablations
 
 What the tests are worth: each safeguard is taken out of the production code, one at a time, and
 something must break. Written by `make ablations`; the safeguards are in
-`tests/simulation/test_ablations.py`. A seed is the first, from 0 on, whose random history catches
-it; where they seldom meet what it guards against, the test that is about it is named.
+`tests/simulation/test_ablations*.py`. A seed is the first, from 0 on, whose random history catches
+it; where they seldom meet what it guards against, the test that is about it is named, or the
+[crash point](crash-points.md).
 
 | safeguard taken out | what that means | caught by | how it shows |
 |---|---|---|---|
@@ -45,7 +46,7 @@ class Catch(NamedTuple):
     """Where an ablation was caught, and how that showed."""
 
     by: str
-    seed: int
+    where: str
     #: The line that says so.
     shows: str
 
@@ -60,47 +61,51 @@ def row(ablation: "Ablation") -> str:
     shown = catch.shows.replace("|", "\\|")
     if len(shown) > _SHOWN:
         shown = f"{shown[:_SHOWN].rstrip()} ..."
-    return f"| {name} | {meaning} | {catch.by}, seed {catch.seed} | {shown} |"
+    return f"| {name} | {meaning} | {catch.by}, {catch.where} | {shown} |"
 
 
 def caught(ablation: "Ablation") -> Catch | None:
     """Take a safeguard out, and see what catches that; None: nothing does."""
     with pytest.MonkeyPatch.context() as patch:
         ablation.patch(patch)
-        catch = _catch(ablation.check, ablation.caught_as)
+        catch = _catch(ablation, ablation.check)
         play = _HISTORIES.get(catch.by) if catch is not None else None
         if catch is None or play is None:
             return catch
         for seed in SEEDS:
-            first = _catch(partial(play, seed), ablation.caught_as)
+            first = _catch(ablation, partial(play, seed))
             if first is not None:
                 return first
         return catch
 
 
-def _catch(check: Callable[[], object], caught_as: str) -> Catch | None:
+def _catch(ablation: "Ablation", check: Callable[[], object]) -> Catch | None:
     try:
         check()
-    except _CAUGHT as error:
+    except ablation.failures as error:
         # As ``pytest.raises`` matches: what else was broken is told in notes.
         told = "\n".join([str(error), *getattr(error, "__notes__", [])])
-        match = re.search(caught_as, told)
+        match = re.search(ablation.caught_as, told)
         if match is None:
             return None
-        by, seed = _place(error.__traceback__)
+        by, where = _place(error.__traceback__)
         start = told.rfind("\n", 0, match.start()) + 1
-        return Catch(by, seed, told[start:].partition("\n")[0].removeprefix("broken: "))
+        return Catch(by, where, told[start:].partition("\n")[0].removeprefix("broken: "))
     return None
 
 
-def _place(trace: TracebackType | None) -> tuple[str, int]:
-    """The history or the test that failed, and its seed."""
+def _place(trace: TracebackType | None) -> tuple[str, str]:
+    """The history or the test that failed, and its seed; or the operation, and where it was cut."""
     while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_name in _HISTORIES or code.co_name.startswith("test_"):
-            return code.co_name, trace.tb_frame.f_locals["seed"]
+        name, found = trace.tb_frame.f_code.co_name, trace.tb_frame.f_locals
+        if name in _HISTORIES or name.startswith("test_"):
+            return name, f"seed {found['seed']}"
+        if name == "steps_of":  # of tests.simulation.crash_points, as is the next one
+            return found["operation"], "undisturbed"
+        if name == "cut":
+            return found["point"].operation, f"{found['point'].strike}, step {found['point'].step}"
         trace = trace.tb_next
-    raise LookupError("neither a history nor a test has failed")
+    raise LookupError("neither a history nor a test nor an operation has failed")
 
 
 class _Writer:
@@ -115,10 +120,16 @@ class _Writer:
             test_ablations,
             test_ablations_of_lifetimes,
             test_ablations_of_sessions,
+            test_crash_points,
         )
 
         rows = []
-        themes = test_ablations, test_ablations_of_lifetimes, test_ablations_of_sessions
+        themes = [
+            test_ablations,
+            test_ablations_of_lifetimes,
+            test_ablations_of_sessions,
+            test_crash_points,
+        ]
         for ablation in [ablation for theme in themes for ablation in theme.ABLATIONS]:
             rows.append(row(ablation))
             typer.echo(rows[-1])

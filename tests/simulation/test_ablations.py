@@ -30,6 +30,7 @@ from kvnode.rpc.operations import FetchResult
 from kvnode.services.antientropy import AntiEntropy
 from kvnode.services.handoff import _Delivery
 from kvnode.services.loop import Work
+from kvnode.services.overdue import Overdue
 from kvnode.storage.commit import GroupCommit
 from kvnode.storage.identity import Identity, boot
 from kvnode.storage.keys import hint_key
@@ -48,7 +49,7 @@ ABLATIONS: Final = Ablations()
 ablation: Final = ABLATIONS.add
 
 
-@ablation("I18", histories(0))
+@ablation("I18: ", histories(0))
 def acknowledged_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """The barrier fires at the end of the tick, not of the commit."""
 
@@ -58,7 +59,7 @@ def acknowledged_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(GroupCommit, "barrier", barrier)
 
 
-@ablation("I15", histories(1))
+@ablation("I15: ", histories(1))
 def hint_dropped_without_acknowledgement(patch: pytest.MonkeyPatch) -> None:
     """A hint counts as delivered once it was sent."""
 
@@ -69,7 +70,9 @@ def hint_dropped_without_acknowledgement(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Delivery, "on_sent", on_sent)
 
 
-@ablation("I15", partial(test_handoff.test_a_hint_that_grew_while_delivered_is_delivered_again, 0))
+@ablation(
+    "I15: ", partial(test_handoff.test_a_hint_that_grew_while_delivered_is_delivered_again, 0)
+)
 def newer_hint_dropped_with_the_one_that_was_delivered(patch: pytest.MonkeyPatch) -> None:
     """A hint that was superseded during its delivery is released all the same."""
     original = HintStore.release
@@ -90,6 +93,12 @@ def lost_hints_not_remembered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintStore, "_put_debt", lambda *_: None)
 
 
+@ablation("I1: ", partial(test_handoff.test_a_document_that_only_hints_hold_outlasts_the_window, 0))
+def overdue_hints_dropped_unasked(patch: pytest.MonkeyPatch) -> None:
+    """A hint that is too old is given up before any owner has its document."""
+    patch.setattr(Overdue, "is_here", lambda self, hint: True)
+
+
 @ablation(
     "still: . are held",
     partial(test_handoff.test_hints_that_their_target_refuses_hold_up_no_others, 0),
@@ -102,14 +111,15 @@ def refused_hints_sent_again_and_again(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@ablation("holds -|I1", histories(3))
+@ablation(r"holds -\d+ hints", histories(3))
 def hints_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     """They stay in the database, and nobody knows."""
     patch.setattr(HintBook, "restore", lambda *_: None)
 
 
 @ablation(
-    "DID NOT RAISE", partial(test_crashes.test_what_a_power_cut_could_take_away_is_not_read, 0)
+    "DID NOT RAISE DocumentNotFound",
+    partial(test_crashes.test_what_a_power_cut_could_take_away_is_not_read, 0),
 )
 def reads_of_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     """A read sees what a crash can still take away."""
@@ -121,7 +131,7 @@ def reads_of_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "get", get)
 
 
-@ablation("I2", histories(0))
+@ablation("I2: ", histories(0))
 def absence_guessed_from_one_replica(patch: pytest.MonkeyPatch) -> None:
     """As many have to say "absent" as R asks for."""
     original = ReadTally.__init__
@@ -133,7 +143,7 @@ def absence_guessed_from_one_replica(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadTally, "__init__", init)
 
 
-@ablation("I1|I2", histories(0))
+@ablation("I2: ", histories(0))
 def absence_vouched_for_by_anybody(patch: pytest.MonkeyPatch) -> None:
     """A stand-in that holds no hint says "absent"."""
     original = Replica.fetch
@@ -145,7 +155,7 @@ def absence_vouched_for_by_anybody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "fetch", fetch)
 
 
-@ablation("I18", histories(1))
+@ablation("I18: ", histories(1))
 def node_counted_twice(patch: pytest.MonkeyPatch) -> None:
     """A replica and a hint on one disk are two acknowledgements."""
 
@@ -157,7 +167,7 @@ def node_counted_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WriteTally, "acknowledge", acknowledge)
 
 
-@ablation("I18", histories(3))
+@ablation("I18: ", histories(3))
 def hints_counted_as_replicas(patch: pytest.MonkeyPatch) -> None:
     """The answer does not say which acknowledgements were hints."""
     original = WriteTally.acknowledge
@@ -168,7 +178,7 @@ def hints_counted_as_replicas(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WriteTally, "acknowledge", acknowledge)
 
 
-@ablation("I5|I15", histories(3))
+@ablation("I5: ", histories(3))
 def create_beats_tombstone(patch: pytest.MonkeyPatch) -> None:
     """The last writer wins."""
 
@@ -178,7 +188,7 @@ def create_beats_tombstone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kvnode.replica, "merge", last)
 
 
-@ablation("I9|I12", histories(4))
+@ablation("I8: |I9: ", histories(4))
 def election_skipped(patch: pytest.MonkeyPatch) -> None:
     """Two bodies under one key are left to the lattice, also in the strong mode."""
 
@@ -188,7 +198,7 @@ def election_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Coordinator, "_elect", elect)
 
 
-@ablation("I9|I12", histories(1))
+@ablation("I9: ", histories(1))
 def votes_changed(patch: pytest.MonkeyPatch) -> None:
     """A replica votes for whichever body it is asked about."""
     original = Replica.vote
@@ -199,7 +209,7 @@ def votes_changed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "vote", vote)
 
 
-@ablation("still", histories(3))
+@ablation("after 10 s still: .*absent", histories(3))
 def stale_replicas_not_repaired(patch: pytest.MonkeyPatch) -> None:
     """Reads call repaired what they leave as it is."""
 
@@ -210,26 +220,29 @@ def stale_replicas_not_repaired(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Coordinator, "repair", repair)
 
 
-@ablation("I12", histories(1))
+@ablation("I12: ", histories(1))
 def leftovers_called_nothing(patch: pytest.MonkeyPatch) -> None:
     """A write that may have been stored somewhere is reported as refused."""
     patch.setattr(kvnode.writing, "WriteTimeout", Unavailable)
 
 
-@ablation("I27", histories(0))
+@ablation("I27: ", histories(0))
 def deadlines_not_watched(patch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a silent node waits for ever."""
     patch.setattr(DeadlineSweep, "_sweep", lambda self: None)
 
 
-@ablation("DID NOT RAISE", partial(test_reading.test_damaged_bytes_are_never_served, 0))
+@ablation("DID NOT RAISE Unavailable", partial(test_reading.test_damaged_bytes_are_never_served, 0))
 def damaged_bytes_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     """No checksum is compared."""
     for module in (kvnode.codec, kvnode.replica):
         patch.setattr(module, "verify", lambda document_id, encoded: None)
 
 
-@ablation("still", partial(test_reading.test_a_read_repairs_every_stale_replica_that_answered, 0))
+@ablation(
+    "after 10 s still: .*'deleted'",
+    partial(test_reading.test_a_read_repairs_every_stale_replica_that_answered, 0),
+)
 def same_as_you_sent_taken_for_all_that_is_known(patch: pytest.MonkeyPatch) -> None:
     """A replica that has what it was shown is not compared with what others added to it."""
     patch.setattr(AntiEntropy, "run_once", _idle)  # which would repair it
@@ -241,7 +254,7 @@ def same_as_you_sent_taken_for_all_that_is_known(patch: pytest.MonkeyPatch) -> N
     patch.setattr(Read, "_take", take)
 
 
-@ablation("== 3", partial(test_handoff.test_what_a_node_missed_is_delivered_when_it_is_back, 0))
+@ablation("0 == 3", partial(test_handoff.test_what_a_node_missed_is_delivered_when_it_is_back, 0))
 def misses_not_remembered(patch: pytest.MonkeyPatch) -> None:
     """No hint is kept for a primary that nobody stands in for."""
     patch.setattr(Write, "_keep_hint", lambda self, primary: None)

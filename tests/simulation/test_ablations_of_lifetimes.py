@@ -29,6 +29,9 @@ _AWAY: Final = (
     test_lifecycle.test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back
 )
 _OLD_COPY: Final = test_lifecycle.test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back
+_STARTED_OFTEN: Final = (
+    test_lifecycle.test_a_disk_is_doubted_however_often_it_was_started_before_anybody_saw_it
+)
 _BACKUP: Final = test_lifecycle.test_a_copy_from_a_backup_is_quarantined_and_never_served
 _CUT_OFF: Final = test_lifecycle.test_a_node_that_is_cut_off_from_all_other_owners_purges_nothing
 _KNOWS_MORE: Final = test_leases.test_a_connected_owner_that_knows_more_is_waited_for
@@ -36,14 +39,14 @@ _MISSED_A_BOOT: Final = test_leases.test_an_owner_that_missed_a_boot_hears_of_it
 _DAMAGED: Final = test_antientropy.test_what_was_deleted_while_it_was_damaged_is_purged_in_the_end
 
 
-@ablation("I6", first_failing(test_lifecycle.test_a_node_that_is_away_holds_up_the_purge))
+@ablation("I6: ", first_failing(test_lifecycle.test_a_node_that_is_away_holds_up_the_purge))
 def purged_without_proof(patch: pytest.MonkeyPatch) -> None:
     """Owners promise a floor without looking at what they have, and nobody else is asked."""
     patch.setattr(Agreement, "own_veto", lambda self, proposal: None)
     patch.setattr(Asker, "ask_all", _answer_yes)
 
 
-@ablation("I|still", lifetimes(3))
+@ablation("I6: ", lifetimes(3))
 def promises_told_as_floors(patch: pytest.MonkeyPatch) -> None:
     """A peer that has agreed to a floor is taken for one that has purged."""
 
@@ -54,7 +57,10 @@ def promises_told_as_floors(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "floors", floors)
 
 
-@ablation("fenced", partial(test_lifecycle.test_two_wiped_owners_are_rebuilt_from_the_third, 0))
+@ablation(
+    "16 partitions are fenced",
+    partial(test_lifecycle.test_two_wiped_owners_are_rebuilt_from_the_third, 0),
+)
 def fenced_owners_waited_for(patch: pytest.MonkeyPatch) -> None:
     """A partition is rebuilt once every owner was compared with, the fenced ones as well."""
     original = Rebuild.asked
@@ -76,7 +82,7 @@ def late_copies_merged(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lifecycle, "admit", lambda self, partition, ending, vouched: Admission.STORE)
 
 
-@ablation("I4|== ", first_failing(_AWAY))
+@ablation(r"'\] == \[\]", first_failing(_AWAY))
 def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
     """A node takes over a floor that it was never asked about."""
 
@@ -86,20 +92,23 @@ def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Floor, "meet", meet)
 
 
-@ablation("I4|I1|I2|events", first_failing(_OLD_COPY))
+@ablation(r"events\('node.fenced'\)", first_failing(partial(_STARTED_OFTEN, wiped=False)))
 def later_boots_not_remembered(patch: pytest.MonkeyPatch) -> None:
     """Whoever says its name is believed."""
     patch.setattr(Boots, "meet", lambda self, peer, boot, known: [])
 
 
-@ablation("I4|I1|I2", first_failing(_OLD_COPY))
+@ablation("I4: ", first_failing(_OLD_COPY))
 def served_before_it_is_confirmed(patch: pytest.MonkeyPatch) -> None:
     """A node answers from its disk before anybody has told it what it missed."""
     always = property(lambda self: [inf] * 16, lambda self, _: None)
     patch.setattr(Replica, "leased_until_s", always, raising=False)
 
 
-@ablation("Found", first_failing(test_leases.test_a_node_that_was_paused_for_long_wakes_in_doubt))
+@ablation(
+    "deleted while a3 was paused",
+    first_failing(test_leases.test_a_node_that_was_paused_for_long_wakes_in_doubt),
+)
 def leases_that_never_end(patch: pytest.MonkeyPatch) -> None:
     """A node that was once confirmed believes its disk whatever happens meanwhile."""
     patch.setattr(checkin, "lease_end_s", lambda answered_s, lease_s: _ever(answered_s))
@@ -117,13 +126,13 @@ def boots_not_told(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Boots, "told", lambda self: [])
 
 
-@ablation(r"\[\] == |\(\[\], None\)", first_failing(_CUT_OFF))
+@ablation(r"\[\] == \['a3'\]|\(\[\], None\)", first_failing(_CUT_OFF))
 def purged_by_a_minority(patch: pytest.MonkeyPatch) -> None:
     """A node that is cut off takes all others for absent, and purges by itself."""
     patch.setattr(Purge, "_has_majority", lambda self, partition, others: True)
 
 
-@ablation("still|differs", first_failing(_DAMAGED))
+@ablation("after 120 s still: ", first_failing(_DAMAGED))
 def buckets_not_corrected(patch: pytest.MonkeyPatch) -> None:
     """The scrub leaves the digests of buckets as they are: owners never agree on a purge."""
     patch.setattr(Scrub, "_check_bucket", lambda self, bucket: None)

@@ -15,13 +15,13 @@ ABLATIONS: Final = Ablations()
 ablation: Final = ABLATIONS.add
 
 
-@ablation("I13|I14", sessions(0))
+@ablation("I13: |I14: ", sessions(0))
 def token_ignored(patch: pytest.MonkeyPatch) -> None:
     """A read takes no notice of what its client has seen."""
     patch.setattr(Session, "known", lambda self, document_id: None)
 
 
-@ablation("I13|I14", sessions(0))
+@ablation("I13: |I14: ", sessions(0))
 def deletions_not_kept_in_the_token(patch: pytest.MonkeyPatch) -> None:
     """A session knows what it has read and created, not what is deleted."""
     original = Session.note
@@ -33,7 +33,7 @@ def deletions_not_kept_in_the_token(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "note", note)
 
 
-@ablation("I14", sessions(2))
+@ablation("I14: ", sessions(2))
 def absence_taken_for_what_was_seen(patch: pytest.MonkeyPatch) -> None:
     """A majority that has nothing is believed, whatever the session was shown."""
     original = Sighting.is_in

@@ -287,6 +287,43 @@ def test_a_quorum_read_that_found_a_lone_copy_spreads_it(seed: int) -> None:
 
 
 @seeds(2)
+def test_a_quorum_read_gives_up_the_repair_of_its_own_slow_disk(seed: int) -> None:
+    """Peers answer by the deadline or count as lost; this node's own replica knows none (I27)."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = await create_on(cluster, "a2")
+        cluster.kill("a3")
+        await cluster.noticed("a3")
+        cluster.nodes["a1"].commit_latency_s = (10.0, 10.0)
+        with pytest.raises(ReadTimeout):
+            await cluster.read("a1", document_id, read=2)
+
+    simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_quorum_read_ends_when_only_a_stand_in_has_less(seed: int) -> None:
+    """Another body under the key, in the weak mode: a stand-in is not repaired, so nobody is."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        key = cluster.key_of("a1", "a2", "a3")
+        cluster.kill("a2", "a3")
+        cluster.loop.network.partition(["a1"], ["a4"])
+        first = await cluster.create("a1", "first", key=key)
+        await asyncio.sleep(5.0)  # later by any clock
+        await cluster.create("a4", "second", key=key)
+        cluster.loop.network.heal_all()
+        await cluster.ready()
+        assert (await cluster.read("a1", first.document_id)).create == first.create
+        asked_s = cluster.loop.time()
+        with pytest.raises(ReadTimeout):
+            await cluster.read("a1", first.document_id, read=2)
+        assert cluster.loop.time() < asked_s + 0.1, "there is nothing to wait for"
+
+    simulate(scenario, seed, settings_of(4))
+
+
+@seeds(2)
 def test_a_repair_that_fails_is_made_up_for_by_the_next_read(seed: int) -> None:
     """The stale replica dies before it has what the read sent it (scenario 41)."""
 

@@ -188,7 +188,7 @@ def create_beats_tombstone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kvnode.replica, "merge", last)
 
 
-@ablation("I8: |I9: ", histories(4))
+@ablation("I8: |I9: |I12: ", histories(4))
 def election_skipped(patch: pytest.MonkeyPatch) -> None:
     """Two bodies under one key are left to the lattice, also in the strong mode."""
 

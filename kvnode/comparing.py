@@ -61,7 +61,7 @@ class Comparing:
 
         Returns:
             [partition, floor, newest_deleted_ms, root, doubted], of each that differs. What is
-            fenced here, or without a lease, is in doubt: a peer must not take it for all there is.
+            fenced here, or without a lease, is in doubt: it must not be taken for all there is.
 
         Raises:
             ValueError, TypeError: these are none.

@@ -209,7 +209,10 @@ def votes_changed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "vote", vote)
 
 
-@ablation("after 10 s still: .*absent", histories(3))
+@ablation(
+    "a majority of its owners has nothing",
+    partial(test_reading.test_a_quorum_read_that_found_a_lone_copy_spreads_it, 0),
+)
 def stale_replicas_not_repaired(patch: pytest.MonkeyPatch) -> None:
     """Reads call repaired what they leave as it is."""
 

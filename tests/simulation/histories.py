@@ -21,7 +21,7 @@ from cluster.settings import (
 from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
-from tests.simulation.convergence import converge, ended, level
+from tests.simulation.convergence import converge, ended, fences, level
 from tests.simulation.flow import WINDOW_BYTES
 from tests.simulation.loop import Order
 from tests.simulation.nemesis import Nemesis
@@ -32,6 +32,8 @@ from tests.simulation.strikes import Strikes
 
 Trouble = Workload | Sessions | Nemesis | Strikes
 
+#: Nodes that were away, or whose disk was struck, are rebuilt by then.
+_REBUILT_S: Final = 60.0
 FAULTS_S: Final = 20.0
 LIFETIMES_S: Final = 40.0
 _SLOW_LINK_S: Final = (0.001, 0.08)
@@ -183,6 +185,7 @@ async def works(cluster: SimCluster) -> None:
     half_open = cluster.loop.network.half_open
     await cluster.until(lambda: not half_open(), 2 * SILENCE_S, "connections are half open")
     await cluster.ready()
+    await cluster.until(lambda: not fences(cluster), _REBUILT_S, lambda: fences(cluster))
     for via in cluster.machines:
         created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)
         await cluster.read(via, created.document_id, read=3)

@@ -188,7 +188,7 @@ def create_beats_tombstone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kvnode.replica, "merge", last)
 
 
-@ablation("I8: |I9: |I12: ", histories(1))
+@ablation("I8: |I9: |I12: ", histories(4))
 def election_skipped(patch: pytest.MonkeyPatch) -> None:
     """Two bodies under one key are left to the lattice, also in the strong mode."""
 
@@ -209,7 +209,10 @@ def votes_changed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "vote", vote)
 
 
-@ablation("after 10 s still: ", histories(3))
+@ablation(
+    "a majority of its owners has nothing",
+    partial(test_reading.test_a_quorum_read_that_found_a_lone_copy_spreads_it, 0),
+)
 def stale_replicas_not_repaired(patch: pytest.MonkeyPatch) -> None:
     """Reads call repaired what they leave as it is."""
 

@@ -18,6 +18,7 @@ from cluster.settings import (
     HintSettings,
     LifecycleSettings,
 )
+from kvnode.node import DISK_INTERVAL_S
 from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
@@ -186,6 +187,12 @@ async def works(cluster: SimCluster) -> None:
     await cluster.until(lambda: not half_open(), 2 * SILENCE_S, "connections are half open")
     await cluster.ready()
     await cluster.until(lambda: not fences(cluster), _REBUILT_S, lambda: fences(cluster))
+    await cluster.until(lambda: not _low(cluster), 2 * DISK_INTERVAL_S, lambda: _low(cluster))
     for via in cluster.machines:
         created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)
         await cluster.read(via, created.document_id, read=3)
+
+
+def _low(cluster: SimCluster) -> list[str]:
+    """Who refuses creates: nobody has looked yet at a disk that has room again."""
+    return [machine.name for machine in cluster.alive() if machine.serving.replica.disk_low]

@@ -54,13 +54,14 @@ class Comparing:
         return self._records.forest.root(partition, first_expiring, first_deleted)
 
     def compare(self, first_expiring: int, rows: Fields) -> Fields:
-        """Answer a peer: of its partitions, those that differ here or are fenced.
+        """Answer a peer: of its partitions, those that differ here or are in doubt.
 
         Args:
             rows: [partition, floor, newest_deleted_ms, root], of each.
 
         Returns:
-            [partition, floor, newest_deleted_ms, root, fenced], of each that differs.
+            [partition, floor, newest_deleted_ms, root, doubted], of each that differs. What is
+            fenced here, or without a lease, is in doubt: it must not be taken for all there is.
 
         Raises:
             ValueError, TypeError: these are none.
@@ -71,9 +72,9 @@ class Comparing:
             self._replica.meet_floor(partition, bucket, newest_deleted_ms)
             floor = self._replica.lifecycle.floor(partition)
             ours = self.root(partition, first_expiring)
-            if floor.fenced or floor.bucket != bucket or root != ours:
-                newest_ms = floor.newest_deleted_ms
-                answer.append([partition, floor.bucket, newest_ms, ours, floor.fenced])
+            doubted = not self._replica.believes(partition)
+            if doubted or floor.bucket != bucket or root != ours:
+                answer.append([partition, floor.bucket, floor.newest_deleted_ms, ours, doubted])
         return answer
 
     def check_partition(self, partition: object) -> None:

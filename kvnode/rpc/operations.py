@@ -25,7 +25,7 @@ class Op(IntEnum):
     VOTE = 20  # id, fingerprint -> fingerprint voted for, record | nil
 
     # Between owners of the same partitions; see kvnode.services.exchange.
-    COMPARE = 21  # first expiring, [[partition, floor, newest_deleted_ms, root]] -> [[... fenced]]
+    COMPARE = 21  # first expiring, [[partition, floor, newest_deleted_ms, root]] -> [[... doubted]]
     TREE = 22  # [[first leaf, width]] -> [children's digests]
     BUCKETS = 23  # partition, first expiring -> [[family, number, digest]]
     PAGE = 24  # place, after id -> [[id, digest]]

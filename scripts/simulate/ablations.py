@@ -39,7 +39,7 @@ What the tests are worth: each safeguard is taken out of the production code, on
 something must break. Written by `make ablations`; the safeguards are in
 `tests/simulation/test_ablations*.py`. A seed is the first, from 0 on, whose random history catches
 it; where they seldom meet what it guards against, the test that is about it is named, or the
-[crash point](crash-points.md).
+crash point (`make crash-points`).
 
 | safeguard taken out | what that means | caught by | how it shows |
 |---|---|---|---|

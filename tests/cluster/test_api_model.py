@@ -97,11 +97,9 @@ class Document(msgspec.Struct):
         return datetime.fromisoformat(delete_at).timestamp() if delete_at else inf
 
     def was_found(self, read: int, status: int) -> None:
-        """So many replicas have answered; the others of a quorum were repaired before that."""
+        """A document that was shown is on so many replicas; a tombstone is believed from one."""
         if status == 200:
             self.known_by = max(self.known_by, read)
-        if status == 410 and self.deleted_by:
-            self.deleted_by = max(self.deleted_by, read)
 
 
 class Api(RuleBasedStateMachine):
@@ -165,8 +163,11 @@ class Api(RuleBasedStateMachine):
             self.keyed[key] = document
             return document
         same = known.content == content and _ttl_s(known) == ttl_s
-        allowed = {201 if same else 422} if known.deleted_by + write <= COPIES else set()
-        allowed |= {410} if known.deleted_by else set()
+        allowed = {410} if known.deleted_by else set()
+        if same and known.deleted_by + write <= COPIES:
+            allowed.add(201)
+        if not same and known.deleted_by < COPIES:
+            allowed.add(422)  # the first replica that knows the other body is believed
         assert answer.status in allowed, (answer, known)
         if answer.status == 201:
             assert answer.json == known.created

@@ -5,7 +5,6 @@ from hashlib import sha256
 from pathlib import Path
 from random import Random
 
-import pytest
 import structlog
 
 from cluster.settings import LifecycleSettings
@@ -17,7 +16,7 @@ from kvnode.services.budget import Budget
 from kvnode.services.loop import Service, Work
 from kvnode.services.reclaim import Reclaim
 from kvnode.services.sweep import Sweep
-from tests.contract.engines import BENCHES, Bench, LevelDBBench
+from tests.contract.engines import Bench, LevelDBBench
 from tests.support.http import StoppedWallClock
 from tests.support.replicas import new_replica
 
@@ -25,15 +24,6 @@ BUCKET_S = 10.0
 DOCUMENTS = 2000
 CONTENT_BYTES = 1000
 PARTITIONS = 4
-
-
-@pytest.fixture(params=BENCHES)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """One of the engines."""
-    bench = BENCHES[request.param](tmp_path)
-    yield bench
-    bench.close()
-    assert bench.failures == []
 
 
 def test_compaction_changes_nothing_that_can_be_read(bench: Bench) -> None:

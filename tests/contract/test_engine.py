@@ -4,7 +4,6 @@ The simulation runs on the twin: where the two differ, it would prove things abo
 """
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,10 @@ from kvnode.storage.commit import (
     Changes,
     GroupCommit,
 )
-from tests.contract.engines import BENCHES, Bench, LevelDBBench, MemoryBench
+from tests.contract.engines import Bench, LevelDBBench, MemoryBench
 from tests.support.handcranked import HandCrankedLoop
 
 ALL = b"", b"\xff"
-
-
-@pytest.fixture(params=BENCHES)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """One of the engines, empty but for LevelDB's identity."""
-    bench = BENCHES[request.param](tmp_path)
-    yield bench
-    bench.close()
-    assert bench.failures == []
 
 
 def test_a_value_is_the_latest_at_once_and_is_read_once_it_is_durable(bench: Bench) -> None:

@@ -60,7 +60,8 @@ class Flow:
         self._last_arrival_s = 0.0
         self._unread_bytes = 0
         self._held = False
-        self._breaks_off = False
+        #: Whether the connection is to end in the middle of the next bytes.
+        self.breaks_off = False
 
     @property
     def room_bytes(self) -> int:
@@ -78,9 +79,10 @@ class Flow:
         self._last_arrival_s = max(self._last_arrival_s, arrives_s)
         self._network.at(self._last_arrival_s, self._arrive)
 
-    def break_off(self) -> None:
-        """End the connection in the middle of the next bytes."""
-        self._breaks_off = True
+    @property
+    def brings_reset(self) -> bool:
+        """Whether a reset is under way."""
+        return any(sent.part is Signal.RESET for sent in self._travelling)
 
     def was_read(self, byte_count: int) -> None:
         """The receiving process took bytes out of its kernel's buffer."""
@@ -99,7 +101,7 @@ class Flow:
             part = sent.part
             if isinstance(part, bytes):
                 part = self._network.carried(self.source, self.target, part)
-                if self._breaks_off:
+                if self.breaks_off:
                     part = self._break_off_in(part)
             sent.arrived_s, sent.sound = self._network.now_s, part is sent.part
             size = len(part) if isinstance(part, bytes) else part.name

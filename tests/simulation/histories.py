@@ -19,10 +19,11 @@ from cluster.settings import (
     LifecycleSettings,
     RegionSettings,
 )
+from kvnode.node import DISK_INTERVAL_S
 from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
-from tests.simulation.convergence import converge, ended, level
+from tests.simulation.convergence import converge, ended, fences, level
 from tests.simulation.flow import WINDOW_BYTES
 from tests.simulation.loop import Order
 from tests.simulation.nemesis import Nemesis, RegionNemesis
@@ -33,6 +34,8 @@ from tests.simulation.strikes import Strikes
 
 Trouble = Workload | Sessions | Nemesis | Strikes
 
+#: Nodes that were away, or whose disk was struck, are rebuilt by then.
+_REBUILT_S: Final = 60.0
 FAULTS_S: Final = 20.0
 LIFETIMES_S: Final = 40.0
 REGIONS_S: Final = 25.0
@@ -227,6 +230,13 @@ async def works(cluster: SimCluster) -> None:
     half_open = cluster.loop.network.half_open
     await cluster.until(lambda: not half_open(), 2 * SILENCE_S, "connections are half open")
     await cluster.ready()
+    await cluster.until(lambda: not fences(cluster), _REBUILT_S, lambda: fences(cluster))
+    await cluster.until(lambda: not _low(cluster), 2 * DISK_INTERVAL_S, lambda: _low(cluster))
     for via in cluster.machines:
         created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)
         await cluster.read(via, created.document_id, read=3)
+
+
+def _low(cluster: SimCluster) -> list[str]:
+    """Who refuses creates: nobody has looked yet at a disk that has room again."""
+    return [machine.name for machine in cluster.alive() if machine.serving.replica.disk_low]

@@ -110,6 +110,8 @@ class SimNetwork:
         """Undo every ``cut`` and ``refuse``, and whatever else befell links and readers."""
         self._cut.clear()
         self._refusing.clear()
+        for transport in self._open:
+            transport.break_off(will=False)
         self.damaging.clear()
         self.slow_readers.clear()
         self.release()
@@ -132,7 +134,7 @@ class SimNetwork:
         ]
 
     def half_open(self) -> list[SimTransport]:
-        """Ends of connections whose other end is gone, and which have not heard of it."""
+        """Ends of connections that are over, and have not heard of it."""
         return [transport for transport in self._open if transport.half_open]
 
     def process_killed(self, process: Process) -> None:

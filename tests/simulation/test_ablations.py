@@ -111,7 +111,7 @@ def refused_hints_sent_again_and_again(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@ablation(r"holds -\d+ hints", histories(3))
+@ablation("0 == 2", partial(test_handoff.test_a_holder_that_is_restarted_still_has_its_hints, 0))
 def hints_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     """They stay in the database, and nobody knows."""
     patch.setattr(HintBook, "restore", lambda *_: None)
@@ -188,7 +188,7 @@ def create_beats_tombstone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kvnode.replica, "merge", last)
 
 
-@ablation("I8: |I9: ", histories(4))
+@ablation("I8: |I9: |I12: ", histories(4))
 def election_skipped(patch: pytest.MonkeyPatch) -> None:
     """Two bodies under one key are left to the lattice, also in the strong mode."""
 
@@ -209,7 +209,10 @@ def votes_changed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "vote", vote)
 
 
-@ablation("after 10 s still: .*absent", histories(3))
+@ablation(
+    "a majority of its owners has nothing",
+    partial(test_reading.test_a_quorum_read_that_found_a_lone_copy_spreads_it, 0),
+)
 def stale_replicas_not_repaired(patch: pytest.MonkeyPatch) -> None:
     """Reads call repaired what they leave as it is."""
 

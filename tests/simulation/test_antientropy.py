@@ -155,7 +155,7 @@ def test_what_was_deleted_while_it_was_damaged_is_purged_in_the_end(seed: int) -
             120.0,
             lambda: [machine.serving.background.purge.vetoes for machine in cluster.alive()],
         )
-        assert not wrong_books(cluster)
+        await cluster.until(lambda: not wrong_books(cluster), 5.0, lambda: wrong_books(cluster))
 
     # All deletions are in one bucket of one partition.
     lifecycle = LifecycleSettings(

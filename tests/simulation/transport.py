@@ -84,8 +84,9 @@ class SimTransport(transports._FlowControlMixin):
 
     @property
     def half_open(self) -> bool:
-        """Whether it is in use, and its other end is not."""
-        return self._started and not self._losing and self._peer._losing
+        """Whether it is in use, and its other end is not, or a reset is under way to it."""
+        ends = self._peer._losing or self._reset_arrived or self._incoming.brings_reset
+        return self._started and not self._losing and ends
 
     # The kernel's half --------------------------------------------------------------------
 
@@ -119,9 +120,9 @@ class SimTransport(transports._FlowControlMixin):
         """Send the peer a reset."""
         self._outgoing.send(Signal.RESET)
 
-    def break_off(self) -> None:
-        """Let the connection end in the middle of what this end sends next."""
-        self._outgoing.break_off()
+    def break_off(self, *, will: bool = True) -> None:
+        """Let the connection end in the middle of what this end sends next, or let it not."""
+        self._outgoing.breaks_off = will
 
     def crash(self) -> None:
         """Vanish with the process: the protocol hears nothing."""

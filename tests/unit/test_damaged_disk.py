@@ -104,6 +104,24 @@ def test_a_replica_that_is_low_on_disk_takes_no_new_document_and_every_delete() 
     life.join(IDS[3], LIVE)
 
 
+@given(was=STATES)
+@settings(deadline=None)
+def test_a_damaged_record_that_has_ended_goes_by_what_the_index_says(was: Record) -> None:
+    """Its own bytes can not, and once the others have purged theirs nobody has a sound copy."""
+    life = Life()
+    life.join(IDS[0], was)
+    life.damage(IDS[0])
+    ends = ending_of(encode(IDS[0], was)).family is not Family.LASTING
+    assert bool(life.indexed()) == ends
+    for bucket in list(life.replica.records.forest.all_buckets()):
+        for document_id, _ in life.replica.records.in_bucket(bucket, b"", len(IDS)):
+            assert life.replica.remove_ended(document_id, bucket, expiring=LATER, deleted=LATER)
+    life.loop.run_all()
+    assert (record_key(IDS[0]) in life.disk.values) != ends
+    assert life.replica.records.count == (0 if ends else 1)
+    assert (life.replica.records.deleted_count, life.indexed()) == (0, [])
+
+
 @given(was=STATES, becomes=STATES, others=st.lists(STATES, max_size=3))
 @settings(deadline=None)
 def test_deletions_are_counted_and_endings_indexed_once_whatever_a_damaged_record_was(

@@ -167,6 +167,7 @@ def random_sessions(seed: int, plan: Plan | None = None) -> SimCluster:
         await cluster.calm()
         if not ending:
             await converge(cluster)
+            await recovered(cluster)
             await sessions.reads_all()
         await works(cluster)
 
@@ -225,13 +226,18 @@ async def _live(cluster: SimCluster, troubles: Sequence[Trouble], for_s: float) 
     await asyncio.gather(*running)
 
 
-async def works(cluster: SimCluster) -> None:
-    """Whatever befell it, everything works again."""
+async def recovered(cluster: SimCluster) -> None:
+    """Wait until nothing is left of the faults: connections, fences, what is said of disks."""
     half_open = cluster.loop.network.half_open
     await cluster.until(lambda: not half_open(), 2 * SILENCE_S, "connections are half open")
     await cluster.ready()
     await cluster.until(lambda: not fences(cluster), _REBUILT_S, lambda: fences(cluster))
     await cluster.until(lambda: not _low(cluster), 2 * DISK_INTERVAL_S, lambda: _low(cluster))
+
+
+async def works(cluster: SimCluster) -> None:
+    """Whatever befell it, everything works again."""
+    await recovered(cluster)
     for via in cluster.machines:
         created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)
         await cluster.read(via, created.document_id, read=3)

@@ -10,6 +10,7 @@ from cluster.layout import Rings
 from kvnode.elsewhere import Elsewhere
 from kvnode.outbox import Outbox
 from kvnode.regionhandlers import RegionHandlers
+from kvnode.services.levelling import Levelling
 from kvnode.services.purge import Purge
 from kvnode.services.settling import Settling
 from kvnode.services.shipping import Shipping
@@ -97,19 +98,27 @@ def lost_logs_not_owed(patch: pytest.MonkeyPatch) -> None:
 @ablation("I20|still", first_failing(_OVERFLOWS))
 def paid_by_one_comparison(patch: pytest.MonkeyPatch) -> None:
     """A debt counts as paid when one owner on either side has compared."""
-    owners_in = Rings.owners_in
+    for asking in (Settling, Levelling):
+        make = asking.__init__
 
-    def one(self: Rings, region: str, partition: int) -> Sequence[Any]:
-        return owners_in(self, region, partition)[-1:]
+        def made(self: Any, *args: Any, make: Any = make, **named: Any) -> None:
+            make(self, *args, **named)
+            self._rings = _LastOwner(self._rings)
 
-    pay = Settling._pay
+        patch.setattr(asking, "__init__", made)
 
-    async def paid(self: Settling, *debts: Any) -> None:
-        with pytest.MonkeyPatch.context() as only_here:
-            only_here.setattr(Rings, "owners_in", one)
-            await pay(self, *debts)
 
-    patch.setattr(Settling, "_pay", paid)
+class _LastOwner:
+    """Rings in which a partition has one owner in each region."""
+
+    def __init__(self, rings: Rings) -> None:
+        self._rings = rings
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rings, name)
+
+    def owners_in(self, region: str, partition: int) -> Sequence[Any]:
+        return self._rings.owners_in(region, partition)[-1:]
 
 
 @ablation("assert", first_failing(_STAND_IN))

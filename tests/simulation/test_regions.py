@@ -59,7 +59,7 @@ def logged(cluster: SimCluster) -> int:
     return sum(key.startswith(OUTBOX_PREFIX) for disk in disks for key in disk.values)
 
 
-@seeds(4)
+@seeds(2)
 def test_what_is_written_in_one_region_is_in_the_other_soon(seed: int) -> None:
     """At the least quorum, so that nothing but the outbox can have brought it."""
 
@@ -78,7 +78,7 @@ def test_what_is_written_in_one_region_is_in_the_other_soon(seed: int) -> None:
     simulate(scenario, seed, TWO)
 
 
-@seeds(6)
+@seeds(2)
 def test_a_region_that_is_cut_off_serves_and_catches_up(seed: int) -> None:
     """Nobody on either side hears of the cut: it costs freshness, never an answer."""
 
@@ -104,7 +104,7 @@ def test_a_region_that_is_cut_off_serves_and_catches_up(seed: int) -> None:
     simulate(scenario, seed, TWO)
 
 
-@seeds(6)
+@seeds(2)
 def test_a_document_that_one_region_deletes_while_the_other_is_cut_off_stays_deleted(
     seed: int,
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_document_that_one_region_deletes_while_the_other_is_cut_off_stays_del
     simulate(scenario, seed, TWO)
 
 
-@seeds(8)
+@seeds(3)
 def test_a_coordinator_that_dies_ships_what_it_acknowledged_when_it_is_back(seed: int) -> None:
     """Its entry is as durable as its copy; until then the watermark says that something lacks."""
 
@@ -148,7 +148,7 @@ def test_a_coordinator_that_dies_ships_what_it_acknowledged_when_it_is_back(seed
     simulate(scenario, seed, TWO)
 
 
-@seeds(8)
+@seeds(3)
 def test_a_node_that_takes_a_batch_and_dies_leaves_no_hole(seed: int) -> None:
     """Whatever it had stored is sent again, to another one."""
 
@@ -171,7 +171,7 @@ def test_a_node_that_takes_a_batch_and_dies_leaves_no_hole(seed: int) -> None:
     simulate(scenario, seed, TWO)
 
 
-@seeds(6)
+@seeds(2)
 def test_an_outbox_that_overflows_owes_comparisons_and_pays_them(seed: int) -> None:
     """Nothing is dropped in silence: what left the log is found by comparing partitions."""
     settings = settings_of(
@@ -198,7 +198,7 @@ def test_an_outbox_that_overflows_owes_comparisons_and_pays_them(seed: int) -> N
     simulate(scenario, seed, settings)
 
 
-@seeds(4)
+@seeds(2)
 def test_a_stand_in_that_overflows_entrusts_what_only_it_has(seed: int) -> None:
     """It coordinates for documents that it does not own: its outbox holds whole records of them."""
     settings = settings_of(
@@ -219,7 +219,7 @@ def test_a_stand_in_that_overflows_entrusts_what_only_it_has(seed: int) -> None:
     simulate(scenario, seed, settings)
 
 
-@seeds(4)
+@seeds(2)
 def test_what_only_a_stand_in_has_stays_in_its_outbox_until_an_owner_takes_it(seed: int) -> None:
     """However full the outbox is: nobody could ever compare what no owner has."""
     settings = settings_of(
@@ -246,7 +246,7 @@ def test_what_only_a_stand_in_has_stays_in_its_outbox_until_an_owner_takes_it(se
     simulate(scenario, seed, settings)
 
 
-@seeds(8)
+@seeds(3)
 def test_a_region_without_power_in_the_middle_of_a_batch_leaves_no_hole(seed: int) -> None:
     """An acknowledgement says that it is on a majority of the disks there."""
 
@@ -266,7 +266,7 @@ def test_a_region_without_power_in_the_middle_of_a_batch_leaves_no_hole(seed: in
     simulate(scenario, seed, LEVELLED)
 
 
-@seeds(4)
+@seeds(2)
 def test_a_node_that_loses_its_disk_with_its_outbox_owes_all_of_it(seed: int) -> None:
     """What it acknowledged and had not shipped is on other disks of its region, and found there."""
 
@@ -292,7 +292,7 @@ def test_a_node_that_loses_its_disk_with_its_outbox_owes_all_of_it(seed: int) ->
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(4)
+@seeds(2)
 def test_what_gets_through_one_way_only_is_no_acknowledgement(seed: int) -> None:
     """Writes arrive, their acknowledgements don't: nothing leaves the outbox."""
 
@@ -310,7 +310,7 @@ def test_what_gets_through_one_way_only_is_no_acknowledgement(seed: int) -> None
     simulate(scenario, seed, TWO)
 
 
-@seeds(4)
+@seeds(2)
 def test_a_region_whose_disks_are_all_lost_is_rebuilt_from_another(seed: int) -> None:
     """Nobody there remembers that there was anything: the other region does."""
 
@@ -344,7 +344,7 @@ def _rebuilt(cluster: SimCluster) -> bool:
     return all(machine.events("node.rebuilt") for machine in machines)
 
 
-@seeds(4)
+@seeds(2)
 def test_a_purge_waits_for_a_region_that_is_cut_off(seed: int) -> None:
     """It may lack the tombstone, or have been told less; afterwards all of it goes everywhere."""
 
@@ -377,7 +377,7 @@ def vetoes(cluster: SimCluster) -> list[tuple[str, str]]:
     return [(veto.node, veto.reason) for purge in purges for veto in purge.vetoes.values()]
 
 
-@seeds(4)
+@seeds(2)
 def test_two_bodies_under_one_key_in_two_regions_end_as_one(seed: int) -> None:
     """The earlier one, on every disk, and every region that had the other one has counted it."""
 
@@ -417,7 +417,7 @@ def test_three_regions_pass_nothing_on(seed: int) -> None:
     simulate(scenario, seed, settings)
 
 
-@seeds(6)
+@seeds(2)
 def test_what_was_just_created_is_found_from_another_region(seed: int) -> None:
     """Its id is younger than what is known of that region, which is asked before a 404."""
 
@@ -435,7 +435,7 @@ def test_what_was_just_created_is_found_from_another_region(seed: int) -> None:
     simulate(scenario, seed, TWO)
 
 
-@seeds(4)
+@seeds(2)
 def test_a_young_miss_is_no_absence_while_the_other_region_is_cut_off(seed: int) -> None:
     """503, to be repeated; an id that is older than the watermark is absent for certain."""
 

@@ -238,9 +238,11 @@ def hints(cluster: SimCluster) -> list[str]:
 
 
 def unshipped(cluster: SimCluster) -> list[str]:
-    """What other regions have yet to get, or to be compared with."""
+    """What other regions have yet to get, or to be compared with; of nodes that have started."""
     found = []
     for machine in cluster.alive():
+        if machine.documents is None:
+            continue
         outbox = machine.serving.replica.outbox
         for region in outbox.regions:
             waiting, owed = outbox.waiting(region), len(outbox.owed(region))

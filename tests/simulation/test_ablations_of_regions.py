@@ -145,7 +145,7 @@ def purged_without_the_other_region(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Purge, "_refusal", near)
 
 
-@ablation("still", first_failing(_THREE))
+@ablation("assert", first_failing(_THREE))
 def passed_on(patch: pytest.MonkeyPatch) -> None:
     """What comes from another region is logged for the others as well."""
     write = Write.__init__

@@ -405,14 +405,14 @@ def test_three_regions_pass_nothing_on(seed: int) -> None:
         for number in range(30):
             via = ("a1", "b2", "c3")[number % 3]
             await cluster.create(via, f"document {number}", write=2)
-        await level(cluster)
-        await asyncio.sleep(10)
+        await asyncio.sleep(5)
         shipped = [
             shipping.shipped_count
             for machine in cluster.nodes.values()
             for shipping in machine.serving.background.shipping.values()
         ]
         assert sum(shipped) == 2 * 30
+        await level(cluster)
 
     simulate(scenario, seed, settings)
 

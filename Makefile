@@ -2,7 +2,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 
-# make up VAR=dir PORT_BASE=18000 NODES=5 CONFIG=file.toml: several clusters can run side by side.
+# make up VAR=dir PORT_BASE=18000 REGIONS=3 NODES=5 CONFIG=file.toml: several clusters can run side by side.
 VAR ?= var
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
@@ -23,7 +23,7 @@ help: ## List the targets
 	  | awk -F ':.*## ' '{ printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2 }'
 
 .PHONY: up
-up: $(INSTALLED) ## Start a local cluster and return when it is ready: make up NODES=5
+up: $(INSTALLED) ## Start a local cluster and return when it is ready: make up REGIONS=2 NODES=3
 	@$(STELE) up --var "$(VAR)" $(UP_OPTIONS)
 
 .PHONY: down

@@ -62,7 +62,7 @@ def local_cluster(scratch: Path, interrupts: Interrupts) -> Iterator[Cluster]:
     var = VarDirectory(scratch / "var")
     config = scratch / "config.toml"
     config.write_text("[edge]\nport = 0\n", encoding="utf-8")  # nodes are measured by themselves
-    size = ["--nodes", str(NODES), "--port-base", str(_free_port_base())]
+    size = ["--nodes", str(NODES), "--regions", "1", "--port-base", str(_free_port_base())]
     try:
         _stele(["up", *size, "--config", str(config)], var, interrupts)
         settings = var.settings()

@@ -127,6 +127,15 @@ class LocalCluster:
             seen["connected"] == self.regions[region] for region, seen in regions.items()
         )
 
+    def wait_level(self) -> None:
+        """Until each node knows that all that was written anywhere before now is in its region."""
+        now_ms = time.time() * 1000
+        wait_until(lambda: all(self._knows_all_until(node, now_ms) for node in self.nodes))
+
+    def _knows_all_until(self, node: str, at_ms: float) -> bool:
+        regions = self.view(node, "regions")["regions"]
+        return all((seen["watermark_ms"] or 0) > at_ms for seen in regions.values())
+
     def initialise(self, node: str) -> None:
         """Make an empty database for a node that has lost its own."""
         self._run(processes.make_command(self.var, node, self.var.cluster_file), 0)

@@ -52,19 +52,6 @@ def read(cluster: LocalCluster, node: str, document_id: str) -> Answer:
     return call("GET", f"{cluster.http_url(node)}/documents/{document_id}")
 
 
-def watermark_s(cluster: LocalCluster, node: str, region: str) -> float:
-    """All that ``region`` wrote before is in the region of ``node``, as far as that knows."""
-    return metrics(cluster, node)[f'stele_region_watermark_timestamp_seconds{{region="{region}"}}']
-
-
-def wait_level(cluster: LocalCluster) -> None:
-    """Until each node knows that all that was written before now is in its region."""
-    now_s = time.time()
-    pairs = [(node, region) for node in cluster.nodes for region in cluster.regions]
-    others = [(node, region) for node, region in pairs if node not in cluster.regions[region]]
-    wait_until(lambda: all(watermark_s(cluster, *pair) > now_s for pair in others))
-
-
 def documents(cluster: LocalCluster, region: str) -> list[int]:
     """On each node's disk."""
     return [cluster.status(node)["documents_estimate"] for node in cluster.regions[region]]
@@ -83,12 +70,14 @@ def start(cluster: LocalCluster, region: str) -> None:
 
 def test_what_is_written_in_one_region_is_read_and_deleted_in_the_other(two: LocalCluster) -> None:
     """At once, for a miss that may be too young is asked about; soon from its own disks."""
-    document_id = create(two, "a1", "from a")
+    document_id, written_s = create(two, "a1", "from a"), time.time()
 
     found = read(two, "b2", document_id)
     assert (found.status, found.json["content"]) == (200, "from a")
 
-    wait_level(two)
+    two.wait_level()
+    told_s = metrics(two, "b1")['stele_region_watermark_timestamp_seconds{region="a"}']
+    assert told_s > written_s
     holders = [
         one["node"]
         for one in two.view("b1", f"owners/{document_id}")["replicas"]
@@ -97,7 +86,7 @@ def test_what_is_written_in_one_region_is_read_and_deleted_in_the_other(two: Loc
     assert len(holders) >= 2, "the watermark says that a majority of the owners there has it"
 
     assert call("DELETE", f"{two.http_url('b3')}/documents/{document_id}").status == 204
-    wait_level(two)
+    two.wait_level()
     assert read(two, "a2", document_id).status == 410
 
 
@@ -106,7 +95,7 @@ def test_a_region_that_is_lost_is_missed_by_nobody_elsewhere_and_catches_up(
 ) -> None:
     """Its nodes are killed with what they had acknowledged and not yet told the other region."""
     known = create(two, "a2", "before")
-    wait_level(two)
+    two.wait_level()
     last_words = create(two, "b1", "told by a node that is killed next")
     kill(two, "b")
 
@@ -117,7 +106,7 @@ def test_a_region_that_is_lost_is_missed_by_nobody_elsewhere_and_catches_up(
     assert "reaches no node of region b" in two.stele("doctor", exit_code=1).stdout
 
     start(two, "b")
-    wait_level(two)
+    two.wait_level()
     two.wait_connected()
     for document_id in (known, *meanwhile):
         assert read(two, "b1", document_id).status == 200
@@ -136,7 +125,7 @@ def test_a_region_whose_disks_are_gone_is_rebuilt_from_the_other(two: LocalClust
     kept = [create(two, node, f"kept {node}") for node in two.nodes]
     doomed = create(two, "b1", "deleted before")
     call("DELETE", f"{two.http_url('a1')}/documents/{doomed}")
-    wait_level(two)
+    two.wait_level()
     wait_until(lambda: len({*documents(two, "a"), *documents(two, "b")}) == 1)
     held = documents(two, "a")
     kill(two, "b")
@@ -150,7 +139,7 @@ def test_a_region_whose_disks_are_gone_is_rebuilt_from_the_other(two: LocalClust
     for document_id in kept:
         assert read(two, "b2", document_id).status == 200
     assert read(two, "b3", doomed).status == 410
-    wait_level(two)  # what the lost logs held back is known to be in region a again
+    two.wait_level()  # what the lost logs held back is known to be in region a again
     two.wait_connected()
 
 
@@ -166,7 +155,7 @@ def test_one_key_with_two_bodies_in_regions_that_are_apart_ends_as_one_document(
 
     start(two, "a")
     two.wait_connected()
-    wait_level(two)
+    two.wait_level()
 
     wait_until(
         lambda: {read(two, node, first).json["content"] for node in two.nodes} == {"body of a"}

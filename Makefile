@@ -48,7 +48,7 @@ bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 	@$(BIN)/python -m scripts.bench
 
 .PHONY: failover
-failover: $(INSTALLED_DEV) ## Measure what clients notice when a node behind the edge fails
+failover: $(INSTALLED_DEV) ## Measure what clients notice when a node or a region behind the edge fails
 	@$(BIN)/python -m scripts.failover
 
 .PHONY: scenarios

@@ -56,8 +56,9 @@ scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scen
 	@$(BIN)/python -m scripts.scenarios $(NAME)
 
 .PHONY: chaos
-chaos: $(INSTALLED_DEV) ## Break processes under load and judge: make chaos DURATION=300 NODES=5 SEED=1 FAULTS=kill,pause
-	@$(BIN)/python -m scripts.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(NODES),--nodes $(NODES)) \
+chaos: $(INSTALLED_DEV) ## Break processes under load and judge: make chaos DURATION=300 REGIONS=2 NODES=3 SEED=1 FAULTS=kill,pause
+	@$(BIN)/python -m scripts.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(REGIONS),--regions $(REGIONS)) \
+	  $(if $(NODES),--nodes $(NODES)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults "$(FAULTS)") $(if $(PLAN),--plan "$(PLAN)")
 
 .PHONY: simulate

@@ -22,7 +22,7 @@ DURATION_S = 5.5
 
 
 async def _play(directory: Path) -> Outcome:
-    arena = Arena(directory, 3, seed=1)
+    arena = Arena(directory, nodes=3, regions=1, seed=1)
     try:
         options = Options(seed=1, nodes=3, duration_s=DURATION_S, plan=PLAN, rate=100.0)
         return await Run(options, arena, print).play()

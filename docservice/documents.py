@@ -56,7 +56,7 @@ TENANT: Final = ""
 _UNKEYED: Final = bytes(FINGERPRINT_BYTES)
 
 Level = Literal["one", "two", "quorum", "all", "local_quorum", "each_quorum"]
-#: The last two mean the same in a cluster of one region.
+#: The last one is of each region, the others are of the region that is asked.
 QUORUM_OF_LEVEL: Final[Mapping[Level, Quorum]] = {
     "one": "one",
     "two": 2,
@@ -120,6 +120,8 @@ class Quorums(msgspec.Struct, frozen=True, gc=False):
     read: int
     write: int
     sloppy: bool
+    #: The counts are of replicas in each region; stand-ins never count then.
+    each_region: bool = False
 
 
 class Created(msgspec.Struct, frozen=True, gc=False):
@@ -187,8 +189,9 @@ class DocumentService:
         write_count = resolve_quorum(write, defaults.copies)
         if not (1 <= read_count <= defaults.copies and 1 <= write_count <= defaults.copies):
             raise InvalidConsistency(f"a document has {defaults.copies} replicas")
+        each_region = asked.level == "each_quorum"
         sloppy = asked.sloppy if asked.sloppy is not None else defaults.sloppy
-        return Quorums(read_count, write_count, sloppy)
+        return Quorums(read_count, write_count, sloppy and not each_region, each_region)
 
     async def create(
         self,
@@ -261,6 +264,7 @@ class DocumentService:
             write_quorum=quorums.write,
             sloppy=quorums.sloppy,
             deadline_s=deadline_s,
+            each_region=quorums.each_region,
         )
         if idempotency_key is not None:
             answer = self._noting_deleted(answer, document_id, session)
@@ -305,6 +309,7 @@ class DocumentService:
             sloppy=quorums.sloppy,
             deadline_s=deadline_s,
             seen=known.sighting if known is not None else None,
+            each_region=quorums.each_region,
         )
         record, acked, required = fetched.record, fetched.answered, fetched.required
         if known is not None and known.is_beyond(record) and not self._is_over(known):
@@ -336,6 +341,7 @@ class DocumentService:
             write_quorum=quorums.write,
             sloppy=quorums.sloppy,
             deadline_s=deadline_s,
+            each_region=quorums.each_region,
         )
         session.note(document_id, self._gone(stored.record))
         return stored

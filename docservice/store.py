@@ -14,6 +14,9 @@ from kvnode.results import Fetched, Stored
 class DocumentStore(Protocol):
     """Records by id, with a quorum per call.
 
+    With ``each_region`` the quorum is one of owners in each region, not only in this one; the
+    counts of the answer are then sums over the regions.
+
     Deadlines are readings of ``Clock.monotonic_s`` and are passed on, never restarted. Every
     method may raise Unavailable, Overloaded or DiskLow (nothing was written), and each names
     what else it raises.
@@ -31,6 +34,7 @@ class DocumentStore(Protocol):
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
+        each_region: bool = False,
     ) -> Awaitable[Stored]:
         """Store ``record`` on ``write_quorum`` distinct nodes, durably.
 
@@ -55,6 +59,7 @@ class DocumentStore(Protocol):
         sloppy: bool,
         deadline_s: float,
         seen: Sighting | None = None,
+        each_region: bool = False,
     ) -> Fetched:
         """The join of at least ``read_quorum`` replicas' answers.
 
@@ -73,6 +78,7 @@ class DocumentStore(Protocol):
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
+        each_region: bool = False,
     ) -> Stored:
         """Store a record that has only a tombstone. No read first.
 

@@ -5,7 +5,6 @@ one can't be reached or does not answer, the next owner is asked: repeating a ca
 and records are made before the first try and merging is idempotent.
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -27,14 +26,13 @@ from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.record import Record, Sighting
 from kvnode.results import Fetched, Stored
-from kvnode.rpc.connection import Connection, Lost, Outcome, settle
+from kvnode.rpc.connection import Connection, Lost
 from kvnode.rpc.frames import Message, ProtocolError
+from kvnode.rpc.inturn import ask_in_turn
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import CLIENT_PREFIX, Transport
 
 _NAME_BYTES: Final = 4
-#: A call that is given up at one node leaves this share of what remains for the next ones.
-_FIRST_TRY_SHARE: Final = 0.6
 _PLAIN_ERRORS: Final = {error.code: error for error in (DiskLow, KeyDeleted, KeyReused, Overloaded)}
 _QUORUM_ERRORS: Final = {error.code: error for error in (ReadTimeout, Unavailable, WriteTimeout)}
 
@@ -101,10 +99,11 @@ class ClusterClient:
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
+        each_region: bool = False,
     ) -> Stored:
         """See ``docservice.store.DocumentStore``."""
         encoded = encode(document_id, record)
-        fields = [document_id, encoded, keyed, write_quorum, sloppy]
+        fields = [document_id, encoded, keyed, write_quorum, sloppy, each_region]
         return _stored(
             document_id, await self._call(Op.CREATE, document_id, fields, len(encoded), deadline_s)
         )
@@ -117,10 +116,11 @@ class ClusterClient:
         sloppy: bool,
         deadline_s: float,
         seen: Sighting | None = None,
+        each_region: bool = False,
     ) -> Fetched:
         """See ``docservice.store.DocumentStore``."""
         sighting = [seen.created_at_ms, seen.checksum_head] if seen is not None else None
-        fields = [document_id, read_quorum, sloppy, sighting]
+        fields = [document_id, read_quorum, sloppy, sighting, each_region]
         encoded, answered, required, copies = await self._call(
             Op.READ, document_id, fields, 0, deadline_s
         )
@@ -135,10 +135,11 @@ class ClusterClient:
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
+        each_region: bool = False,
     ) -> Stored:
         """See ``docservice.store.DocumentStore``."""
         encoded = encode(document_id, record)
-        fields = [document_id, encoded, write_quorum, sloppy]
+        fields = [document_id, encoded, write_quorum, sloppy, each_region]
         return _stored(
             document_id, await self._call(Op.DELETE, document_id, fields, len(encoded), deadline_s)
         )
@@ -146,33 +147,24 @@ class ClusterClient:
     async def _call(
         self, op: Op, document_id: bytes, fields: Fields, size_bytes: int, deadline_s: float
     ) -> Fields:
-        """Ask the owners, one after the other, until one answers.
+        """Ask the owners, one after the other, until one answers (``kvnode.rpc.inturn``).
 
-        An answer that says how the request went, also that it failed, ends the search; only a node
-        that can't be reached or stays silent is passed over. If such a one may have carried out a
-        write, a later one's "nothing was written" is no longer the whole truth.
+        If one that was passed over may have carried out a write, a later one's "nothing was
+        written" is no longer the whole truth.
         """
-        loop = asyncio.get_running_loop()
         partition = partition_of(document_id, self._partitions)
-        maybe_applied = False
-        for target in self._placement.read_plan(partition, sloppy=True):
-            now_s = self._clock.monotonic_s()
-            if now_s >= deadline_s:
-                break
-            try_until_s = now_s + (deadline_s - now_s) * _FIRST_TRY_SHARE
-            outcome: asyncio.Future[Outcome] = loop.create_future()
-            self._transport.request(
-                target.node, op, try_until_s, fields, size_bytes, settle(outcome)
-            )
-            found = await outcome
-            if not isinstance(found, Lost):
-                return found
-            if found.code not in ("unreachable", "timeout", "overloaded"):
-                error = _error_from(found)
-                if maybe_applied and error.retryable and op != Op.READ:
-                    raise WriteTimeout(f"another node may have stored it, but here: {error}")
-                raise error
-            maybe_applied = maybe_applied or found.sent
+        nodes = [target.node for target in self._placement.read_plan(partition, sloppy=True)]
+        answer = await ask_in_turn(
+            self._transport, self._clock, nodes, op, deadline_s, fields, size_bytes
+        )
+        found, maybe_applied = answer.outcome, answer.maybe_applied
+        if not isinstance(found, Lost):
+            return found
+        if not answer.is_silence:
+            error = _error_from(found)
+            if maybe_applied and error.retryable and op != Op.READ:
+                raise WriteTimeout(f"another node may have stored it, but here: {error}")
+            raise error
         detail = "no owner of this document's partition answered"
         if op == Op.READ:
             raise (ReadTimeout if maybe_applied else Unavailable)(detail)

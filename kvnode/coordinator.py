@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from cluster.ids import NodeId, partition_of
+from cluster.layout import Rings
 from cluster.preference import Target
 from kvnode.codec import decode, encode
 from kvnode.elsewhere import Elsewhere
@@ -22,6 +23,7 @@ from kvnode.errors import (
     StoreError,
     Unavailable,
 )
+from kvnode.everywhere import Everywhere, is_behind
 from kvnode.idempotency import first_create
 from kvnode.latency import Latencies
 from kvnode.merging import UNWATCHED, MergeSender, Sender
@@ -51,6 +53,7 @@ class Coordinator:
         self,
         *,
         node: NodeId,
+        rings: Rings,
         placement: Placement,
         replica: Replica,
         transport: Transport,
@@ -74,6 +77,7 @@ class Coordinator:
         self._transport = transport
         self._entropy = entropy
         self._elsewhere = elsewhere
+        self._everywhere = Everywhere(self, rings, transport)
         self._partitions = placement.ring.partitions
         self.hedged_count = 0
         self.stale_read_count = 0
@@ -97,14 +101,18 @@ class Coordinator:
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
+        each_region: bool = False,
     ) -> Awaitable[Stored]:
         """See ``docservice.store.DocumentStore``."""
         if self.replica.disk_low:
             msg = "the disk is below its low mark: delete documents or add space"
             raise DiskLow(msg)
         if keyed:
-            return self._create_keyed(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
-        return self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
+            how = {"sloppy": sloppy, "each_region": each_region}
+            return self._create_keyed(document_id, record, write_quorum, deadline_s, **how)
+        return self._put(
+            document_id, record, write_quorum, deadline_s, sloppy=sloppy, each_region=each_region
+        )
 
     async def read(
         self,
@@ -114,8 +122,20 @@ class Coordinator:
         sloppy: bool,
         deadline_s: float,
         seen: Sighting | None = None,
+        each_region: bool = False,
     ) -> Fetched:
         """See ``docservice.store.DocumentStore``."""
+        if each_region:
+            read_here = partial(
+                self.read_here,
+                document_id,
+                read_quorum=read_quorum,
+                sloppy=False,
+                deadline_s=deadline_s,
+            )
+            fetched = await self._everywhere.read(document_id, read_here, read_quorum, deadline_s)
+            if not is_behind(seen, fetched):
+                return fetched
         elsewhere = self._elsewhere
         try:
             fetched = await self.read_here(
@@ -184,20 +204,34 @@ class Coordinator:
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
+        each_region: bool = False,
     ) -> Stored:
         """See ``docservice.store.DocumentStore``."""
-        return await self._write(document_id, record, write_quorum, deadline_s, sloppy=sloppy)
+        return await self._put(
+            document_id, record, write_quorum, deadline_s, sloppy=sloppy, each_region=each_region
+        )
 
     def take_in(
-        self, document_id: bytes, encoded: bytes, deadline_s: float
+        self, document_id: bytes, encoded: bytes, deadline_s: float, *, late_counts: bool = True
     ) -> "asyncio.Future[Stored]":
         """Store what another region ships, on a majority of its owners here, and no stand-ins.
+
+        Args:
+            late_counts: Whether a copy in quarantine is as good (``kvnode.writing``, rule 5).
 
         Raises as ``create``, here or by the answer.
         """
         record = decode(document_id, encoded)
         required = self.copies // 2 + 1
-        return self._write(document_id, record, required, deadline_s, sloppy=False, shipped=True)
+        return self._write(
+            document_id,
+            record,
+            required,
+            deadline_s,
+            sloppy=False,
+            shipped=True,
+            late_counts=late_counts,
+        )
 
     # For the operations under way (kvnode.writing, kvnode.reading)
 
@@ -241,7 +275,14 @@ class Coordinator:
     # inside
 
     async def _create_keyed(
-        self, document_id: bytes, record: Record, required: int, deadline_s: float, *, sloppy: bool
+        self,
+        document_id: bytes,
+        record: Record,
+        required: int,
+        deadline_s: float,
+        *,
+        sloppy: bool,
+        each_region: bool,
     ) -> Stored:
         existing = await self._peek(document_id, deadline_s)
         if existing is not None:
@@ -250,10 +291,27 @@ class Coordinator:
             self.replay_count += 1
             record = existing
         elif required > self.copies // 2:
-            record = await self._elect(document_id, record, deadline_s)
-        stored = await self._write(document_id, record, required, deadline_s, sloppy=sloppy)
+            record = await self._elect(document_id, record, deadline_s, each_region=each_region)
+        stored = await self._put(
+            document_id, record, required, deadline_s, sloppy=sloppy, each_region=each_region
+        )
         self._check_key(stored.record, record)
         return stored
+
+    def _put(
+        self,
+        document_id: bytes,
+        record: Record,
+        required: int,
+        deadline_s: float,
+        *,
+        sloppy: bool,
+        each_region: bool,
+    ) -> Awaitable[Stored]:
+        if not each_region:
+            return self._write(document_id, record, required, deadline_s, sloppy=sloppy)
+        write_here = partial(self._write, document_id, record, required, deadline_s, sloppy=False)
+        return self._everywhere.write(document_id, write_here, deadline_s)
 
     def _write(
         self,
@@ -264,6 +322,7 @@ class Coordinator:
         *,
         sloppy: bool,
         shipped: bool = False,
+        late_counts: bool = False,
     ) -> "asyncio.Future[Stored]":
         if len(self.sweep) >= WRITES_MAX:
             msg = f"{WRITES_MAX} writes are under way on this node"
@@ -283,6 +342,7 @@ class Coordinator:
             sloppy=sloppy,
             deadline_s=deadline_s,
             shipped=shipped,
+            late_counts=late_counts,
         )
         write.start()
         return write.answer
@@ -304,7 +364,9 @@ class Coordinator:
             return None
         return fetched.record
 
-    async def _elect(self, document_id: bytes, record: Record, deadline_s: float) -> Record:
+    async def _elect(
+        self, document_id: bytes, record: Record, deadline_s: float, *, each_region: bool
+    ) -> Record:
         """Make sure that no other body can be acknowledged for this key; see ``kvnode.voting``.
 
         Returns:
@@ -316,9 +378,13 @@ class Coordinator:
         """
         assert record.create is not None
         primaries = self._placement.ring.primaries(partition_of(document_id, self._partitions))
-        election = Election(self, document_id, record.create.fingerprint, primaries, deadline_s)
-        election.start()
-        held = await election.answer
+        fingerprint = record.create.fingerprint
+        if each_region:
+            held = await self._everywhere.elect(document_id, fingerprint, deadline_s)
+        else:
+            election = Election(self, document_id, fingerprint, primaries, deadline_s)
+            election.start()
+            held = await election.answer
         if held is None:
             return record
         self._check_key(held, record)

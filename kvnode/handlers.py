@@ -87,9 +87,10 @@ class Handlers:
             Op.LEVEL: regional.level,
             Op.INSPECT: self._inspect,
             Op.CREATE: partial(self._coordinate, self._create),
-            Op.READ: partial(self._coordinate, partial(self._read, coordinator.read)),
+            Op.READ: partial(self._coordinate, self._read_anywhere),
             Op.READ_HERE: partial(self._coordinate, partial(self._read, coordinator.read_here)),
             Op.DELETE: partial(self._coordinate, self._delete),
+            Op.WRITE_HERE: partial(self._coordinate, self._write_here),
         }
 
     def __call__(self, connection: Connection, peer: str, message: Message) -> None:
@@ -293,7 +294,7 @@ class Handlers:
         task.add_done_callback(self._tasks.pop)
 
     async def _create(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
-        document_id, encoded, keyed, required, sloppy = fields
+        document_id, encoded, keyed, required, sloppy, each_region = fields
         stored = await self._coordinator.create(
             document_id,
             decode(document_id, encoded),
@@ -301,8 +302,14 @@ class Handlers:
             write_quorum=_count(required),
             sloppy=bool(sloppy),
             deadline_s=deadline_s,
+            each_region=bool(each_region),
         )
         return _stored_fields(document_id, stored)
+
+    async def _read_anywhere(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
+        *fields, each_region = fields
+        read = partial(self._coordinator.read, each_region=bool(each_region))
+        return await self._read(read, fields, deadline_s)
 
     async def _read(
         self, read: Callable[..., Awaitable[Fetched]], fields: Fields, deadline_s: float
@@ -321,15 +328,21 @@ class Handlers:
         return answer, len(encoded) if encoded else 0
 
     async def _delete(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
-        document_id, encoded, required, sloppy = fields
+        document_id, encoded, required, sloppy, each_region = fields
         stored = await self._coordinator.delete(
             document_id,
             decode(document_id, encoded),
             write_quorum=_count(required),
             sloppy=bool(sloppy),
             deadline_s=deadline_s,
+            each_region=bool(each_region),
         )
         return _stored_fields(document_id, stored)
+
+    async def _write_here(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
+        document_id, encoded = fields
+        write = self._coordinator.take_in(document_id, encoded, deadline_s, late_counts=False)
+        return _stored_fields(document_id, await write)
 
 
 async def _answer(

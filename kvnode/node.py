@@ -251,6 +251,7 @@ class Node:
         self._assemble_regions()
         self.coordinator = Coordinator(
             node=self.own.node_id,
+            rings=self.rings,
             placement=self.placement,
             replica=self.replica,
             transport=self.transport,

@@ -12,8 +12,8 @@ Rules
 4. Every hint kept or replica reached makes a lost write "unknown"; only a write that has left
    nothing anywhere is "unavailable".
 5. Where there are other regions, the write is in this node's outbox before it is acknowledged
-   (``kvnode.outbox``). One that came from another region is not, and a replica that has put it into
-   quarantine counts: it is durable there, and its owners are asked.
+   (``kvnode.outbox``). One that came from another region is not; of what was shipped, a
+   copy that was put into quarantine counts: it is durable there, and its owners are asked.
 """
 
 import asyncio
@@ -43,10 +43,10 @@ class Write:
         "_encoded",
         "_hints_uncounted",
         "_joined",
+        "_late_counts",
         "_left_something",
         "_logged",
         "_plan",
-        "_shipped",
         "_sloppy",
         "_spares_used",
         "_stored_here",
@@ -68,6 +68,7 @@ class Write:
         sloppy: bool,
         deadline_s: float,
         shipped: bool = False,
+        late_counts: bool = False,
     ) -> None:
         self._coordinator = coordinator
         self._document_id = document_id
@@ -78,7 +79,7 @@ class Write:
         self._joined = record
         self._spares_used = 0
         self._left_something = False
-        self._shipped = shipped
+        self._late_counts = late_counts
         #: Whether this node puts the record on its own disk, and whether other regions will get it.
         self._stored_here = False
         self._logged = shipped or not coordinator.replica.outbox.regions
@@ -183,7 +184,7 @@ class Write:
         self._progress()
 
     def _on_lost(self, target: Target, lost: Lost) -> None:
-        if self._shipped and lost.code == LateCopy.code:
+        if self._late_counts and lost.code == LateCopy.code:
             self._on_merged(target, None)
             return
         primary = target.hint_for or target.node

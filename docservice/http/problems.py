@@ -121,8 +121,8 @@ _KINDS: Final = (
         400,
         "The query string is not understood",
         "Known parameters are consistency (one, two, quorum, all, local_quorum, each_quorum), or "
-        "r and w (one, quorum, all or a count), and sloppy (true, false). Each at most once, and "
-        "consistency not together with r or w.",
+        "r and w (one, quorum, all or a count), and sloppy (true, false). Each at most once, "
+        "consistency not together with r or w, and each_quorum not with sloppy=true.",
     ),
     ProblemKind(
         "invalid-consistency",

@@ -50,4 +50,6 @@ def parse_query(query: str) -> Consistency:
         raise RequestRefused("invalid-query", "a parameter is unknown")
     if consistency.level is not None and (consistency.read, consistency.write) != (None, None):
         raise RequestRefused("invalid-query", "consistency and r or w exclude each other")
+    if consistency.level == "each_quorum" and consistency.sloppy:
+        raise RequestRefused("invalid-query", "each_quorum takes no stand-ins")
     return consistency

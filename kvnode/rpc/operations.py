@@ -40,11 +40,15 @@ class Op(IntEnum):
     LEVEL = 30  # region, [[partition, count | nil]] -> process, count, [whether it is done]
     # See kvnode.elsewhere.
     READ_HERE = 31  # as READ, of this region only
+    # See kvnode.everywhere.
+    WRITE_HERE = 35  # id, record -> as CREATE, of this region only
 
     # From a document service to a coordinator.
-    CREATE = 32  # id, record, keyed, w, sloppy -> record, acked, required, copies, hints
-    READ = 33  # id, r, sloppy, seen | nil -> record | nil, answered, required, copies
-    DELETE = 34  # id, record, w, sloppy -> record, acked, required, copies, hints
+    CREATE = (
+        32  # id, record, keyed, w, sloppy, each region -> record, acked, required, copies, hints
+    )
+    READ = 33  # id, r, sloppy, seen | nil, each region -> record | nil, answered, required, copies
+    DELETE = 34  # id, record, w, sloppy, each region -> record, acked, required, copies, hints
 
     # For operators; see kvnode.inspection.
     INSPECT = 48  # id -> owner, doubt | nil, record | nil, damaged, hints_for, quarantined | nil

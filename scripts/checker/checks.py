@@ -27,7 +27,8 @@ I22  A disk that was wiped, or put back to an old copy, has been fenced (``invar
 Replicas whose copy a fault destroyed (``atlas``) count no more, and nothing but I4 is promised of a
 document whose last copy it was.
 
-Where there are several regions, this holds within each of them. Between them nothing that was
+Where there are several regions, this holds within each of them, and between them for what was asked
+of a quorum in each region. For the rest, between them nothing that was
 acknowledged is lost, and I20 says from when on it is everywhere (``invariants`` of the simulation).
 
 "Absent" counts only from owners, so it needs no strictness; "found" counts from hint holders too.
@@ -143,8 +144,11 @@ def _absences(
         if over:
             continue
         if isinstance(op.answer, DocumentNotFound):
-            for create in _of_one_region(acknowledged, op, evidence.bounds):
-                if _after(op, create) and _left(create, evidence, op) + op.answer.acked > copies:
+            for create in _that_meet(acknowledged, op, evidence.bounds):
+                if (
+                    _after(op, create)
+                    and _left(create, evidence, op) + op.heard(op.answer.acked) > copies
+                ):
                     yield "I1", f"absent: {op}, after {create}"
         gone = isinstance(op.answer, DocumentDeleted | KeyDeleted)
         if gone and all(_after(delete, op) for delete in deletes):
@@ -178,7 +182,7 @@ def _guesses(
             assert op.answered_s is not None
             holders = evidence.holders_during(document_id, op.invoked_s, op.answered_s)
             holders = [one for one in holders if evidence.bounds.together(one, op.via)]
-            if len(holders) + op.answer.acked > copies:
+            if len(holders) + op.heard(op.answer.acked) > copies:
                 yield "I2", f"{holders} had it: {op}"
 
 
@@ -201,13 +205,13 @@ def _deletes(
     for delete in deletes:
         if not delete.acknowledged:
             continue
-        for op in _of_one_region(found, delete, evidence.bounds):
+        for op in _that_meet(found, delete, evidence.bounds):
             assert isinstance(op.answer, Found)
             left = _left(delete, evidence, op)
-            strict = not op.quorums.sloppy and left + op.answer.fetched.answered > copies
+            strict = not op.quorums.sloppy and left + op.heard(op.answer.fetched.answered) > copies
             if strict and _after(op, delete):
                 yield "I3", f"still there: {op}, after {delete}"
-        for op in _of_one_region(creates, delete, evidence.bounds):
+        for op in _that_meet(creates, delete, evidence.bounds):
             left = _left(delete, evidence, op)
             if op.acknowledged and _after(op, delete) and left + op.replicas > copies:
                 yield "I10", f"created again: {op}, after {delete}"
@@ -220,7 +224,8 @@ def _bodies(
         return
     destroyed = evidence.atlas.destroyed_since(creates[0].document_id or b"", 0)
     bounds = evidence.bounds
-    apart = not bounds.together(*(op.via for op in creates))
+    everywhere = all(op.quorums.each_region for op in creates)
+    apart = not everywhere and not bounds.together(*(op.via for op in creates))
     if apart or not _strong(creates, bounds.copies, destroyed):
         return
     acknowledged = [op for op in creates if op.acknowledged]
@@ -279,11 +284,15 @@ def _may_store(create: Operation, evidence: Evidence) -> bool:
     )
 
 
-def _of_one_region(
+def _that_meet(
     operations: Iterable[Operation], other: Operation, bounds: Bounds
 ) -> list[Operation]:
-    """Those that were asked for where another one was: their quorums meet."""
-    return [op for op in operations if bounds.together(op.via, other.via)]
+    """Those whose quorums meet another one's: of its region, or one of the two is of each."""
+    return [
+        op
+        for op in operations
+        if bounds.together(op.via, other.via) or op.quorums.each_region or other.quorums.each_region
+    ]
 
 
 def _origins(history: list[Operation]) -> dict[str, list[Operation]]:

@@ -77,9 +77,18 @@ class Operation(msgspec.Struct, eq=False):
 
     @property
     def replicas(self) -> int:
-        """Primaries that had an acknowledged write on disk when it was answered."""
+        """Primaries that had an acknowledged write on disk when it was answered, in a region.
+
+        At a level of each region the answer has their sum; in each of them there was a quorum.
+        """
         stored = self.stored
+        if stored is not None and self.quorums.each_region:
+            return self.quorums.write
         return stored.acked - stored.hints if stored is not None else 0
+
+    def heard(self, answered: int) -> int:
+        """Of the owners that answered a read, those of one region."""
+        return self.quorums.read if self.quorums.each_region else answered
 
     @property
     def hints(self) -> int:
@@ -96,7 +105,9 @@ class Operation(msgspec.Struct, eq=False):
         until = f"{self.answered_s:.4f}" if self.answered_s is not None else "open"
         wanted = self.quorums.read if self.kind is Kind.READ else self.quorums.write
         asked = f"{self.kind.value} via {self.via} {wanted}"
-        if not self.quorums.sloppy:
+        if self.quorums.each_region:
+            asked += " in each region"
+        elif not self.quorums.sloppy:
             asked += " strict"
         if self.session is not None:
             asked += f" in session {self.session}"

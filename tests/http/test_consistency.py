@@ -33,7 +33,7 @@ BODY = b'{"content":"x"}'
         ("?consistency=quorum", 3, 3, True),
         ("?consistency=all", 5, 5, True),
         ("?consistency=local_quorum", 3, 3, True),
-        ("?consistency=each_quorum", 3, 3, True),
+        ("?consistency=each_quorum", 3, 3, False),
         ("?r=2", 2, 1, True),
         ("?w=4", 1, 4, True),
         ("?r=quorum&w=all", 3, 5, True),
@@ -48,6 +48,7 @@ async def test_a_request_asks_for_the_replicas_it_names(
     async with serving(replication=ReplicationSettings(copies=5)) as served:
         await served.call("POST", "/documents" + query, BODY)
         assert served.store.asked == (write, sloppy)
+        assert served.store.each_region == ("each_quorum" in query)
         await served.call("GET", TARGET + query)
         assert served.store.asked == (read, sloppy)
         await served.call("DELETE", TARGET + query)

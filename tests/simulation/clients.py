@@ -83,11 +83,14 @@ class Clients:
         ttl_s: int | None = None,
         write: int = 1,
         sloppy: bool = True,
+        each_region: bool = False,
         timeout_s: float = TIMEOUT_S,
         session: SimSession | None = None,
     ) -> Created:
         """Create a document through a machine. Raises StoreError or NoAnswer."""
-        operation = self._invoke(Kind.CREATE, via, Quorums(1, write, sloppy), timeout_s)
+        operation = self._invoke(
+            Kind.CREATE, via, Quorums(1, write, sloppy, each_region), timeout_s
+        )
         operation.content, operation.key, operation.ttl_s = content, key, ttl_s
         operation.document_id = id_of_key(key) if key is not None else None
         created: Created = await self._answer(
@@ -111,11 +114,12 @@ class Clients:
         *,
         read: int = 1,
         sloppy: bool = True,
+        each_region: bool = False,
         timeout_s: float = TIMEOUT_S,
         session: SimSession | None = None,
     ) -> Found:
         """Read a document through a machine. Raises StoreError or NoAnswer."""
-        operation = self._invoke(Kind.READ, via, Quorums(read, 1, sloppy), timeout_s)
+        operation = self._invoke(Kind.READ, via, Quorums(read, 1, sloppy, each_region), timeout_s)
         operation.document_id = document_id
         found: Found = await self._answer(
             operation,
@@ -133,11 +137,14 @@ class Clients:
         *,
         write: int = 1,
         sloppy: bool = True,
+        each_region: bool = False,
         timeout_s: float = TIMEOUT_S,
         session: SimSession | None = None,
     ) -> Stored:
         """Delete a document through a machine. Raises StoreError or NoAnswer."""
-        operation = self._invoke(Kind.DELETE, via, Quorums(1, write, sloppy), timeout_s)
+        operation = self._invoke(
+            Kind.DELETE, via, Quorums(1, write, sloppy, each_region), timeout_s
+        )
         operation.document_id = document_id
         stored: Stored = await self._answer(
             operation,

@@ -329,7 +329,7 @@ class DiskWatch:
         near = {
             name: disk
             for name, disk in self._disks.items()
-            if self.bounds.together(name, operation.via)
+            if operation.quorums.each_region or self.bounds.together(name, operation.via)
         }
         replicas = [
             name
@@ -347,7 +347,12 @@ class DiskWatch:
         gone = self._given_up.get((document_id, deleted), [])
         holders += [name for at_s, name in gone if at_s >= operation.invoked_s]
         found = f"on disk at {replicas}, hints at {holders}: {operation}"
-        if len(replicas) < operation.replicas:
+        regions = {self.bounds.region_of.get(name): None for name in near}
+        fewest = min(
+            sum(self.bounds.region_of.get(name) == region for name in replicas)
+            for region in regions
+        )
+        if fewest < operation.replicas:
             self._violated("I18", f"fewer replicas than said, {found}", document_id)
         if len({*replicas, *holders}) < stored.acked:
             self._violated("I18", f"fewer nodes than said, {found}", document_id)

@@ -27,6 +27,8 @@ class MemoryStore:
         self.arrived = 0
         #: What the last call was asked for: (quorum, sloppy).
         self.asked: tuple[int, bool] | None = None
+        #: Whether in each region.
+        self.each_region = False
         #: What the last read was to find at least.
         self.seen: Sighting | None = None
 
@@ -43,9 +45,11 @@ class MemoryStore:
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
+        each_region: bool = False,
     ) -> Stored:
         """See ``DocumentStore``."""
         assert keyed or document_id not in self.records
+        self.each_region = each_region
         return await self._write("create", document_id, record, write_quorum, sloppy, deadline_s)
 
     async def read(
@@ -56,9 +60,10 @@ class MemoryStore:
         sloppy: bool,
         deadline_s: float,
         seen: Sighting | None = None,
+        each_region: bool = False,
     ) -> Fetched:
         """See ``DocumentStore``."""
-        self.seen = seen
+        self.seen, self.each_region = seen, each_region
         await self._reached(read_quorum, sloppy)
         return Fetched(self.records.get(document_id), read_quorum, read_quorum, self.copies)
 
@@ -70,9 +75,11 @@ class MemoryStore:
         write_quorum: int,
         sloppy: bool,
         deadline_s: float,
+        each_region: bool = False,
     ) -> Stored:
         """See ``DocumentStore``."""
         assert record.create is None
+        self.each_region = each_region
         return await self._write("delete", document_id, record, write_quorum, sloppy, deadline_s)
 
     async def _write(

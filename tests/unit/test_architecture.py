@@ -28,7 +28,7 @@ ORDER = """
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
     kvnode.rpc.operations  kvnode.rpc.frames  kvnode.rpc.handshake
-    kvnode.rpc.connection  kvnode.rpc.transport
+    kvnode.rpc.connection  kvnode.rpc.transport  kvnode.rpc.inturn
 
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
@@ -37,6 +37,7 @@ ORDER = """
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
+    kvnode.everywhere
     kvnode.coordinator
     kvnode.services
     kvnode.regionhandlers  kvnode.handlers  kvnode.health

@@ -248,9 +248,9 @@ def test_the_answer_to_the_greatest_merge_fits_in_a_frame() -> None:
 
 def test_a_client_gets_what_the_coordinator_says() -> None:
     """The record as it is now, and honestly what happened."""
-    create = [Op.CREATE, 1, 1000, ID, ENCODED, True, 2, False]
-    read = [Op.READ, 2, 1000, ID, 1, True, None]
-    delete = [Op.DELETE, 3, 1000, ID, TOMBSTONE, 1, True]
+    create = [Op.CREATE, 1, 1000, ID, ENCODED, True, 2, False, False]
+    read = [Op.READ, 2, 1000, ID, 1, True, None, False]
+    delete = [Op.DELETE, 3, 1000, ID, TOMBSTONE, 1, True, False]
     assert serve(create, read, delete).sent == [
         [Op.REPLY, 1, ENCODED, 2, 2, 3, 1],
         [Op.REPLY, 2, ENCODED, 1, 1, 3],
@@ -260,7 +260,7 @@ def test_a_client_gets_what_the_coordinator_says() -> None:
 
 def test_a_client_gets_the_coordinators_error_with_its_counts() -> None:
     """As values: code, detail, acknowledged, required."""
-    read = [Op.READ, 1, 1000, ID, 1, True, [5, b"abc"]]
+    read = [Op.READ, 1, 1000, ID, 1, True, [5, b"abc"], False]
     (failed,) = serve(read, error=Unavailable("why", acked=1, required=2)).sent
     assert failed == [Op.FAILED, 1, "unavailable", "why", 1, 2]
     (failed,) = serve(read, error=KeyReused("other")).sent

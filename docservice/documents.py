@@ -33,7 +33,7 @@ from cluster.ids import (
     uuid8_of_key,
 )
 from cluster.settings import LifecycleSettings, Quorum, ReplicationSettings, resolve_quorum
-from docservice.session import Known, Session, gone, region_tag, shown
+from docservice.session import Known, Session, gone, shown
 from docservice.store import DocumentStore
 from kvnode.errors import KeyDeleted, StoreError, Unavailable
 from kvnode.idempotency import first_create
@@ -46,6 +46,7 @@ from kvnode.record import (
     Record,
     Status,
     Tombstone,
+    region_tag,
 )
 from kvnode.results import Fetched, Stored
 

@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import pytest
 
+from cluster.ids import DocumentId
 from cluster.layout import Rings
+from docservice.documents import DocumentService
 from docservice.session import Known, Session
 from kvnode import elsewhere
 from kvnode.elsewhere import Elsewhere
@@ -25,6 +27,22 @@ ablation: Final = ABLATIONS.add
 def token_ignored(patch: pytest.MonkeyPatch) -> None:
     """A read takes no notice of what its client has seen."""
     patch.setattr(Session, "known", lambda self, document_id: None)
+
+
+@ablation("I13: |I14: ", sessions(9))
+def token_of_another_region_ignored(patch: pytest.MonkeyPatch) -> None:
+    """A read takes no notice of what its client has seen in another region."""
+    read = DocumentService.read
+
+    async def near_sighted(
+        self: DocumentService, document_id: DocumentId, *, session: Session, **rest: Any
+    ) -> Any:
+        known = session.known(document_id)
+        if known is not None and known.region != self._region:
+            session = Session()
+        return await read(self, document_id, session=session, **rest)
+
+    patch.setattr(DocumentService, "read", near_sighted)
 
 
 @ablation("I13: |I14: ", sessions(0))

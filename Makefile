@@ -47,6 +47,10 @@ load: $(INSTALLED) ## Load JSON lines or fortune files: make load FILE=docs.json
 bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 	@$(BIN)/python -m scripts.bench
 
+.PHONY: session-reads
+session-reads: $(INSTALLED_DEV) ## Measure what a session token is worth in another region
+	@$(BIN)/python -m scripts.session_reads
+
 .PHONY: failover
 failover: $(INSTALLED_DEV) ## Measure what clients notice when a node or a region behind the edge fails
 	@$(BIN)/python -m scripts.failover

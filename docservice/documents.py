@@ -304,22 +304,20 @@ class DocumentService:
         known = session.known(document_id)
         if known is not None and known.deleted and not self._is_over(known):
             raise DocumentDeleted
-        seen = known.sighting if known is not None else None
         try:
             fetched = await self._store.read(
                 document_id,
                 read_quorum=quorums.read,
                 sloppy=quorums.sloppy,
                 deadline_s=deadline_s,
-                seen=seen,
+                seen=known.sighting if known is not None else None,
                 each_region=quorums.each_region,
             )
         except Unavailable as error:
-            if seen is None or isinstance(error, ReadTimeout):
+            if known is None or known.deleted or isinstance(error, ReadTimeout):
                 raise
-            raise SessionUnreachable(
-                error.detail, acked=error.acked, required=error.required
-            ) from error
+            counts = {"acked": error.acked, "required": error.required}
+            raise SessionUnreachable(error.detail, **counts) from error
         record, acked, required = fetched.record, fetched.answered, fetched.required
         if known is not None and known.is_beyond(record) and not self._is_over(known):
             # All owners have less, and no purge can have taken it: it is on its way to them.

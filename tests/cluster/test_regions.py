@@ -3,13 +3,17 @@
 One cluster for all tests, as a start takes seconds; each test leaves it whole.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from docservice.client import AsyncClient
+from docservice.client.errors import Deleted
 from scripts.local_cluster import Answer, LocalCluster, call, wait_until
+from scripts.session_reads import measured, table
 from tests.cluster.test_metrics import metrics
 
 pytestmark = pytest.mark.cluster
@@ -162,3 +166,44 @@ def test_one_key_with_two_bodies_in_regions_that_are_apart_ends_as_one_document(
     )
     conflicts = "stele_idempotency_conflicts_total"
     assert sum(metrics(two, node)[conflicts] for node in two.regions["b"]) >= 1
+
+
+def test_pairs_of_create_and_read_across_regions_are_stale_without_a_token_and_never_with_one(
+    two: LocalCluster,
+) -> None:
+    """What `make session-reads` measures, with fewer pairs."""
+    all_reads = asyncio.run(measured(two, 40))
+
+    told = {reads.title: reads.statuses for reads in all_reads}
+    assert told["key, no token: at once"][404] > 0
+    assert told["key, token: at once"] == {200: 40}
+    assert told["key, no token: once it is there"] == told["key, token: once it is there"]
+    assert "| key, token: at once | 40 | 40 | 0 | 0 |" in table(all_reads)
+
+
+def test_a_client_that_goes_to_the_other_region_takes_its_session_along(two: LocalCluster) -> None:
+    """Because it wants to, or because its region is lost: it sees its own writes, and 410."""
+    endpoints = {
+        region: [two.http_url(node) for node in nodes] for region, nodes in two.regions.items()
+    }
+
+    async def roam() -> None:
+        async with AsyncClient(endpoints, region="a") as at_a:
+            with at_a.session() as session:
+                created = await at_a.create("seen in a", key="roaming")
+                doomed = await at_a.create("deleted in a", key="doomed")
+                token = session.token
+        async with AsyncClient(endpoints, region="b") as at_b:
+            with at_b.session(token):
+                assert (await at_b.get(created.id)).content == "seen in a"
+                await at_b.delete(doomed.id)
+                last = await at_b.create("seen in b", key="last")
+                await asyncio.to_thread(two.wait_level)
+                await asyncio.to_thread(kill, two, "b")
+                assert (await at_b.get(last.id)).content == "seen in b"
+                with pytest.raises(Deleted):
+                    await at_b.get(doomed.id)
+
+    asyncio.run(roam())
+    start(two, "b")
+    two.wait_connected()

@@ -144,6 +144,15 @@ def one_node_of_the_other_region_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(elsewhere, "ask_in_turn", ask_first)
 
 
+@ablation(
+    "not found, though it can be reached",
+    partial(test_roaming.test_a_node_that_hangs_in_this_region_leaves_time_to_ask_the_other, 0),
+)
+def no_time_left_for_other_regions(patch: pytest.MonkeyPatch) -> None:
+    """This region is waited for until the request's deadline."""
+    patch.setattr(Elsewhere, "_first_until_s", lambda self, deadline_s: deadline_s)
+
+
 @ABLATIONS.each()
 def test_without_this_safeguard_a_promise_is_broken(
     ablated: Ablation, monkeypatch: pytest.MonkeyPatch

@@ -226,3 +226,17 @@ def test_a_node_that_hangs_in_the_other_region_is_passed_over(seed: int) -> None
             await must_read(cluster, via, created, session)
 
     simulate(scenario, seed, LATE_TWO)
+
+
+@seeds(2)
+def test_a_node_that_hangs_in_this_region_leaves_time_to_ask_the_other(seed: int) -> None:
+    """Its word is missing for what this region has; but what was seen is somewhere else."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        session = SimSession()
+        created = await cluster.create("a1", CONTENT, key="key", session=session)
+        cluster.pause("b3")
+        for via in ("b1", "b2"):
+            await must_read(cluster, via, created, session)
+
+    simulate(scenario, seed, LATE_TWO)

@@ -7,7 +7,10 @@ Rules
    two replicas repair each other for ever.
 2. An unknown copy that may be of a purged document (``kvnode.floors``, rule 4) is LATE. Only a
    co-owner that compares whole partitions can vouch for it, for then an owner knows it.
-3. Comparisons leave out what is over: EXPIRING buckets by the clock of whoever compares, DELETED
+3. A deletion that comes when its owners have agreed on the floor above it was known to none of
+   them: whoever had it was away. If the document lives on, it is deleted as of now, so that all
+   hear of it before it is purged. If it is another life of its key, begun since, it is left alone.
+4. Comparisons leave out what is over: EXPIRING buckets by the clock of whoever compares, DELETED
    ones by the floor that both have. Removal keeps a clock's error behind.
 """
 
@@ -17,6 +20,7 @@ from cluster.settings import LifecycleSettings
 from kvnode.ending import Ending, Family, first_open
 from kvnode.floors import Floor
 from kvnode.ports import Clock
+from kvnode.record import Record, Tombstone
 
 
 class Admission(Enum):
@@ -40,6 +44,7 @@ class Lifecycle:
         self._clock = clock
         self.bucket_ms = max(1, round(settings.purge_bucket_s * 1000))
         self.skew_ms = round(settings.clock_skew_max_s * 1000)
+        self._retention_ms = round(settings.tombstone_retention_s * 1000)
         self._floors = [Floor()] * partitions
         #: No floor's ``newest_deleted_ms`` plus skew is above this: the first look is cheap.
         self._late_before_ms = -1
@@ -64,6 +69,18 @@ class Lifecycle:
         ):
             return Admission.LATE
         return Admission.STORE
+
+    def met_alive(self, partition: int, held: Record, joined: Record) -> Record:
+        """What becomes of a live record that is joined with a tombstone: see rule 3."""
+        assert held.create is not None
+        assert joined.tombstone is not None
+        tombstone = joined.tombstone
+        if tombstone.delete_at_ms // self.bucket_ms >= self._floors[partition].promised:
+            return joined
+        if tombstone.deleted_at_ms + self.skew_ms < held.create.created_at_ms:
+            return held
+        delete_at_ms = self._clock.wall_ms() + self._retention_ms
+        return Record(joined.create, Tombstone(tombstone.deleted_at_ms, delete_at_ms))
 
     def first_compared_expiring(self) -> int:
         """First bucket of EXPIRING records that a comparison started now takes in."""

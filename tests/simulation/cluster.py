@@ -29,6 +29,7 @@ from cluster.settings import (
     RegionSettings,
     ReplicationSettings,
 )
+from kvnode.rpc.connection import FRAME_S, HEARTBEAT_S
 from tests.simulation.clients import CLUSTER_ID, Clients, id_of_key
 from tests.simulation.disk import SimDisk
 from tests.simulation.invariants import DiskWatch
@@ -206,6 +207,9 @@ class SimCluster(Clients):
                 self.loop.resume(name)
             elif machine.process.dead:
                 machine.start()
+        # A frame whose length was changed swallows what follows until it is given up.
+        given_up_s = self.loop.network.damaged_s + FRAME_S + 2 * HEARTBEAT_S
+        await asyncio.sleep(max(0.0, given_up_s - self.loop.time()))
         await self.ready()
 
     def note(self, what: str) -> None:

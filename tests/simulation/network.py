@@ -22,6 +22,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from functools import partial
+from math import inf
 from random import Random
 from typing import Final
 
@@ -70,6 +71,8 @@ class SimNetwork:
         self.slow_readers: dict[str, tuple[int, float]] = {}
         #: How often bytes were changed, a part was broken off, and a window was full.
         self.damaged_count = self.broken_off_count = self.full_window_count = 0
+        #: When bytes were last changed.
+        self.damaged_s = -inf
         self._loop = loop
         self._processes = processes
         self._random = random
@@ -257,6 +260,7 @@ class SimNetwork:
         damaged = bytearray(part)
         damaged[self._random.randrange(len(part))] ^= self._random.randrange(1, 256)
         self.damaged_count += 1
+        self.damaged_s = self._loop.time()
         return bytes(damaged)
 
     def broken_off(self, part: bytes) -> bytes:

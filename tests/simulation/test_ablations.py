@@ -192,7 +192,9 @@ def create_beats_tombstone(patch: pytest.MonkeyPatch) -> None:
 def election_skipped(patch: pytest.MonkeyPatch) -> None:
     """Two bodies under one key are left to the lattice, also in the strong mode."""
 
-    async def elect(self: Coordinator, document_id: bytes, record: Record, _: float) -> Record:
+    async def elect(
+        self: Coordinator, document_id: bytes, record: Record, _: float, **_more: object
+    ) -> Record:
         return record
 
     patch.setattr(Coordinator, "_elect", elect)

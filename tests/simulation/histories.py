@@ -147,15 +147,15 @@ def random_sessions(seed: int, plan: Plan | None = None) -> SimCluster:
     """Run and judge the history of a seed in which clients bring session tokens along.
 
     In every second one documents end and disks are lost; where none is, every session gets an
-    answer in the end of all that it knows. In every third one clients roam between regions.
+    answer in the end of all that it knows. In three of ten clients roam between regions.
     """
     plan = plan or Plan()
     chance = Random(f"{seed}/sessions")
     ending = chance.random() < 0.5
     settings = short_lived(chance) if ending else random_settings(chance)
     order, nemeses = random_order(chance), chance.randint(1, 3)
-    of_regions = Random(f"{seed}/sessions/roaming")
-    roaming = of_regions.random() < 0.3
+    of_regions = Random(f"{seed}/roaming")
+    roaming = of_regions.random() > 0.7
     if roaming:
         settings = _in_regions(settings, of_regions)
         nemeses = min(nemeses, 1)  # what strikes regions comes on top

@@ -29,7 +29,7 @@ def token_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "known", lambda self, document_id: None)
 
 
-@ablation("I13: |I14: ", sessions(9))
+@ablation("I13: |I14: ", sessions(0))
 def token_of_another_region_ignored(patch: pytest.MonkeyPatch) -> None:
     """A read takes no notice of what its client has seen in another region."""
     read = DocumentService.read

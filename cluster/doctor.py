@@ -26,8 +26,8 @@ from cluster.operations import (
     MembersView,
     NoAnswer,
     QuarantineView,
-    RegionsView,
 )
+from cluster.regionpairs import Pair
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.status import NodeState, NodeView
 from cluster.vardir import VarDirectory
@@ -37,8 +37,10 @@ _TIMEOUT_S: Final = 5.0
 _VETO_S: Final = 300.0
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
-#: What a region is behind before anyone need care.
-_LAG_S: Final = 60.0
+#: What a region is behind before anyone need care. It is told each second how far it is.
+_LAG_S: Final = 5.0
+#: Of the log of writes for a region.
+_FULLNESS: Final = 0.5
 _Answer = TypeVar("_Answer")
 
 
@@ -69,7 +71,6 @@ class Checkup:
     lifecycle: LifecycleView | None
     quarantine: QuarantineView | None
     members: MembersView | None
-    regions: RegionsView | None = None
 
     @property
     def id(self) -> str:
@@ -96,7 +97,6 @@ def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
             ask(operations.lifecycle, view),
             ask(operations.quarantine, view),
             ask(operations.members, view),
-            ask(operations.regions, view),
         )
 
     with ThreadPoolExecutor(max_workers=len(views)) as pool:
@@ -323,30 +323,54 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
 
 
 def _regions(checkups: Sequence[Checkup]) -> Iterator[Finding]:
-    for checkup in checkups:
-        for region, seen in checkup.regions.regions.items() if checkup.regions else ():
-            waits = f"{seen.waiting:,} of its writes wait" if seen.waiting else "no write waits"
-            if not seen.connected:
-                yield Finding(
-                    Severity.WARNING,
-                    checkup.id,
-                    f"reaches no node of region {region}; {waits}, and deletions stay on all disks",
-                    "bring the region or the network to it back; all is brought there by itself",
-                )
-            elif seen.lag_s is not None and seen.lag_s > _LAG_S:
-                yield Finding(
-                    Severity.WARNING,
-                    checkup.id,
-                    f"lacks what {seen.slowest} wrote in the last {seen.lag_s:.0f} s",
-                    f"bring {seen.slowest} up, or replace it; `stele doctor` tells what ails it",
-                )
-            if seen.comparisons_owed:
-                yield Finding(
-                    Severity.NOTE,
-                    checkup.id,
-                    f"owes region {region} a comparison of {seen.comparisons_owed} partitions",
-                    "wait: they are compared when all owners are up",
-                )
+    found = status.region_pairs([checkup.view for checkup in checkups])
+    cut = {(pair.source, pair.target) for pair in found if pair.cut_off_since_ms is not None}
+    for pair in found:
+        apart = (pair.source, pair.target) in cut or (pair.target, pair.source) in cut
+        yield from _contact(pair)
+        if pair.lag_s is not None and pair.lag_s > _LAG_S and not apart:
+            yield Finding(
+                Severity.WARNING,
+                f"region {pair.target}",
+                f"lacks what {pair.slowest} wrote in the last {pair.lag_s:.0f} s: the watermark of "
+                f"region {pair.source} stands still",
+                f"bring {pair.slowest} up, or replace it; `stele doctor` tells what ails it",
+            )
+        if pair.fullness >= _FULLNESS:
+            yield Finding(
+                Severity.WARNING,
+                f"region {pair.source}",
+                f"its log of writes for region {pair.target} is {pair.fullness:.0%} full",
+                f"bring region {pair.target} back; beyond 100% the oldest are dropped, and whole "
+                "partitions compared in their place, which takes longer and loses nothing",
+            )
+        if pair.comparisons_owed:
+            yield Finding(
+                Severity.NOTE,
+                f"region {pair.source}",
+                f"owes region {pair.target} a comparison of {pair.comparisons_owed} partitions",
+                "wait: they are compared when all owners are up",
+            )
+
+
+def _contact(pair: Pair) -> Iterator[Finding]:
+    waits = f"{pair.waiting:,} of its writes wait" if pair.waiting else "no write waits"
+    if pair.cut_off_since_ms is not None:
+        yield Finding(
+            Severity.WARNING,
+            f"region {pair.source}",
+            f"reaches no node of region {pair.target} since {status.moment(pair.cut_off_since_ms)}"
+            f"; {waits}, and deletions stay on all disks",
+            "bring the region or the network to it back; all is brought there by itself",
+        )
+    elif pair.cut_off:
+        nodes = ", ".join(pair.cut_off)
+        yield Finding(
+            Severity.WARNING,
+            nodes,
+            f"reach no node of region {pair.target}, though others of region {pair.source} do",
+            f"if it stays so, look at the network between {nodes} and region {pair.target}",
+        )
 
 
 def _put_aside(var: VarDirectory, checkups: Sequence[Checkup]) -> Iterator[Finding]:

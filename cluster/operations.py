@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from cluster.regionpairs import RegionSeen
 from cluster.settings import NodeSettings
 
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -67,6 +68,8 @@ class NodeStatus(msgspec.Struct):
     documents_estimate: int | None = None
     #: What is wrong and does not make it unready.
     warnings: list[str] = []
+    #: The other ones.
+    regions: dict[str, RegionSeen] = {}
 
 
 class HintsKept(msgspec.Struct):
@@ -87,23 +90,6 @@ class HintsView(msgspec.Struct):
     targets: dict[str, HintsKept]
     #: By node: partitions that are compared with it because hints for it were lost.
     comparisons_owed: dict[str, int]
-
-
-class RegionSeen(msgspec.Struct):
-    """Of ``RegionsView``: what a node says of another region."""
-
-    connected: list[str]
-    lag_s: float | None
-    #: The node there that holds up what is known of it.
-    slowest: str
-    waiting: int
-    comparisons_owed: int
-
-
-class RegionsView(msgspec.Struct):
-    """Answer of ``GET /admin/regions``."""
-
-    regions: dict[str, RegionSeen]
 
 
 class Veto(msgspec.Struct):
@@ -261,11 +247,6 @@ def node_status(node: NodeSettings, timeout_s: float) -> NodeStatus:
 def hints(node: NodeSettings, timeout_s: float) -> HintsView:
     """What the node keeps for others. Raises NoAnswer."""
     return _ask(node, "/admin/hints", timeout_s, HintsView)
-
-
-def regions(node: NodeSettings, timeout_s: float) -> RegionsView:
-    """How far the node is with the other regions. Raises NoAnswer."""
-    return _ask(node, "/admin/regions", timeout_s, RegionsView)
 
 
 def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:

@@ -6,6 +6,7 @@ from cluster.ids import format_document_id
 from kvnode.ending import Family
 from kvnode.health import Weight, check, troubles
 from kvnode.quarantine import State
+from kvnode.regionviews import regions
 
 if TYPE_CHECKING:
     from kvnode.node import Node
@@ -47,6 +48,7 @@ def status(node: "Node") -> dict[str, Any]:
             target: {"count": held.count, "bytes": held.size_bytes}
             for target, held in node.replica.hints.targets()
         },
+        "regions": regions(node)["regions"],
         "background_pace": round(node.background.budget.pace, 3),
         "documents_estimate": node.replica.records.count - node.replica.records.deleted_count,
         "storage": {"disk_free_bytes": node.disk_free_bytes, "disk_low": node.replica.disk_low},

@@ -1,7 +1,6 @@
 """Commands that show what is: status, doctor, ring, owners, hints. They change nothing."""
 
 import time
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -198,10 +197,7 @@ def _remarks(replica: ReplicaView) -> list[str]:
 
 
 def _time(wall_ms: int | None) -> str:
-    if wall_ms is None:
-        return ""
-    at = datetime.fromtimestamp(wall_ms / 1000, UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}"
+    return "" if wall_ms is None else status.moment(wall_ms)
 
 
 def show_hints(var: VarOption = DEFAULT_ROOT, output: OutputOption = Output.TABLE) -> None:

@@ -107,11 +107,16 @@ def test_a_region_that_is_lost_is_missed_by_nobody_elsewhere_and_catches_up(
     assert read(two, "a3", known).status == 200
     assert sum(_of_b(two, node)["waiting"] for node in two.regions["a"]) >= len(meanwhile)
     wait_until(lambda: not any(_of_b(two, node)["connected"] for node in two.regions["a"]))
-    assert "reaches no node of region b" in two.stele("doctor", exit_code=1).stdout
+    assert "reaches no node of region b since" in two.stele("doctor", exit_code=1).stdout
+    status = two.stele("status", exit_code=1).stdout
+    assert "a to b: cut off since" in status
+    assert "a1 reaches no node of region b" in status
+    assert two.events("a1", "region.cut_off")
 
     start(two, "b")
     two.wait_level()
     two.wait_connected()
+    assert "a to b: all is there but the last" in two.stele("status").stdout
     for document_id in (known, *meanwhile):
         assert read(two, "b1", document_id).status == 200
     assert read(two, "a1", last_words).status == 200

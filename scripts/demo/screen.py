@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.text import Text
 
 from cluster.regionpairs import Pair
-from cluster.report import new_table
 from scripts.demo.visitors import Tally
 
 WIDTH: Final = 100
@@ -17,6 +16,10 @@ _HEADS: Final = (
     f"{'time':6}{'asked':>5}{'failed':>7}{'retried':>8}{'slowest':>9}{'no token':>10}{'token':>7}",
 )
 _PAIR: Final = f"{'all until':>11}{'behind':>8}{'waiting':>8}"
+_SUMMARY_HEAD: Final = (
+    f"{'':22}{'requests':>10}{'failed':>8}{'retried':>9}{'by the edge':>13}{'slowest':>10}"
+    f"{'no token':>10}{'token':>7}"
+)
 #: Beyond it, what a region is behind is worth a look.
 _BEHIND_S: Final = 2.0
 
@@ -48,22 +51,15 @@ class Screen:
 
     def summary(self, acts: Mapping[str, tuple[Tally, int | None]]) -> None:
         """All acts; with each, how often the edge asked another node."""
-        table = new_table(
-            "",
-            right=("requests", "failed", "retried", "by the edge", "slowest", "no token", "token"),
-        )
+        self._console.print(Text(_SUMMARY_HEAD, style="dim"), soft_wrap=True)
         for title, (tally, by_edge) in acts.items():
-            table.add_row(
-                title,
-                f"{tally.requests:,}",
-                str(tally.failed.total()),
-                str(tally.retried),
-                "-" if by_edge is None else str(by_edge),
-                _ms(tally.slowest_s),
-                str(tally.stale_without_token),
-                str(tally.stale_with_token),
+            edge = "-" if by_edge is None else f"{by_edge:,}"
+            self._console.print(
+                f"{title:22}{tally.requests:>10,}{tally.failed.total():>8}{tally.retried:>9}"
+                f"{edge:>13}{_ms(tally.slowest_s):>10}{tally.stale_without_token:>10}"
+                f"{tally.stale_with_token:>7}",
+                soft_wrap=True,
             )
-        self._console.print(table, width=WIDTH, crop=False)
 
 
 def line(at_s: float, tally: Tally, pairs: Sequence[Pair]) -> Text:

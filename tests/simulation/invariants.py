@@ -161,8 +161,9 @@ class DiskWatch:
         old = readable(document_id, before)
         if old is None or merge(new, old) is new:
             return
-        if old.tombstone is not None and new.create is None:
-            self._purged(disk, document_id)  # and deleted once more, in one batch
+        another_life = new.tombstone is None and self.below_floor(disk, document_id, old)
+        if old.tombstone is not None and (new.create is None or another_life):
+            self._purged(disk, document_id)  # and deleted once more, or begun anew, in one batch
         elif new.create is not None or not self._expired(disk, old):  # or expired, and deleted
             self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)
 

@@ -2,7 +2,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 
-# make up VAR=dir PORT_BASE=18000 NODES=5 CONFIG=file.toml: several clusters can run side by side.
+# make up VAR=dir PORT_BASE=18000 REGIONS=3 NODES=5 CONFIG=file.toml: several clusters can run side by side.
 VAR ?= var
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
@@ -23,7 +23,7 @@ help: ## List the targets
 	  | awk -F ':.*## ' '{ printf "  \033[1m%-9s\033[0m %s\n", $$1, $$2 }'
 
 .PHONY: up
-up: $(INSTALLED) ## Start a local cluster and return when it is ready: make up NODES=5
+up: $(INSTALLED) ## Start a local cluster and return when it is ready: make up REGIONS=2 NODES=3
 	@$(STELE) up --var "$(VAR)" $(UP_OPTIONS)
 
 .PHONY: down
@@ -47,8 +47,12 @@ load: $(INSTALLED) ## Load JSON lines or fortune files: make load FILE=docs.json
 bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 	@$(BIN)/python -m scripts.bench
 
+.PHONY: session-reads
+session-reads: $(INSTALLED_DEV) ## Measure what a session token is worth in another region
+	@$(BIN)/python -m scripts.session_reads
+
 .PHONY: failover
-failover: $(INSTALLED_DEV) ## Measure what clients notice when a node behind the edge fails
+failover: $(INSTALLED_DEV) ## Measure what clients notice when a node or a region behind the edge fails
 	@$(BIN)/python -m scripts.failover
 
 .PHONY: scenarios
@@ -56,8 +60,9 @@ scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scen
 	@$(BIN)/python -m scripts.scenarios $(NAME)
 
 .PHONY: chaos
-chaos: $(INSTALLED_DEV) ## Break processes under load and judge: make chaos DURATION=300 NODES=5 SEED=1 FAULTS=kill,pause
-	@$(BIN)/python -m scripts.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(NODES),--nodes $(NODES)) \
+chaos: $(INSTALLED_DEV) ## Break processes under load and judge: make chaos DURATION=300 REGIONS=2 NODES=3 SEED=1 FAULTS=kill,pause
+	@$(BIN)/python -m scripts.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(REGIONS),--regions $(REGIONS)) \
+	  $(if $(NODES),--nodes $(NODES)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults "$(FAULTS)") $(if $(PLAN),--plan "$(PLAN)")
 
 .PHONY: simulate

@@ -54,7 +54,7 @@ def up(
         int | None, typer.Option(help="How many in a region; 3 for a new cluster.")
     ] = None,
     port_base: Annotated[int | None, typer.Option(help="8000 for a new cluster.")] = None,
-    regions: Annotated[int | None, typer.Option(help="1 to 3; 1 for a new cluster.")] = None,
+    regions: Annotated[int | None, typer.Option(help="1 to 3; 2 for a new cluster.")] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="TOML file whose settings override a new cluster's.", metavar="FILE"),
@@ -104,19 +104,22 @@ def restart(nodes: NodesArgument, var: VarOption = DEFAULT_ROOT) -> None:
 
 @app.command()
 def replace(
-    node: NodeArgument,
+    nodes: NodesArgument,
     var: VarOption = DEFAULT_ROOT,
 ) -> None:
-    """Start a stopped node on an empty directory and rebuild it from its peers.
+    """Start stopped nodes on empty directories and rebuild them from their peers.
 
-    What it had is kept beside it.
+    All nodes of a region are rebuilt from another region. What they had is kept beside them.
     """
     directory = VarDirectory(var)
-    for one in launch.replace(directory, node, console()):
-        follow = directory.command("stele status")
-        launch.say(console(), f"{node} runs, but is not ready yet: {one.unready}; {follow} tells")
+    late = launch.replace(directory, nodes, console())
+    follow = directory.command("stele status")
+    for one in late:
+        launch.say(console(), f"{one.id} runs, but is not ready yet: {one.unready}; {follow} tells")
+    if late:
         raise typer.Exit(1)
-    launch.say(console(), f"{node} was rebuilt and is ready")
+    was = "was rebuilt and is ready" if len(nodes) == 1 else "were rebuilt and are ready"
+    launch.say(console(), f"{', '.join(nodes)} {was}")
 
 
 @app.command()

@@ -87,8 +87,13 @@ def find_envoy() -> Path | None:
 
 def edge_url(settings: ClusterSettings) -> str:
     """One URL for clients, whether or not anything listens there."""
-    host = settings.edge.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.edge.port}"
+    return _url(settings, settings.edge.port)
+
+
+def region_urls(settings: ClusterSettings) -> dict[str, str]:
+    """By region, the URL for clients that are there."""
+    _, *each = listeners(settings)
+    return {one.region: _url(settings, one.port) for one in each}
 
 
 def start_edge(var: VarDirectory, settings: ClusterSettings, envoy: Path) -> Starting:
@@ -155,6 +160,11 @@ def _readiness(settings: ClusterSettings, timeout_s: float) -> Readiness:
     except _Refused:
         return Readiness(ready=False, reasons=["no node takes requests"])
     return Readiness(ready=True)
+
+
+def _url(settings: ClusterSettings, port: int) -> str:
+    host = settings.edge.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class _Refused(NoAnswer):

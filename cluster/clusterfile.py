@@ -36,7 +36,7 @@ _TABLES: Final = {
 }
 
 WHY: Final = {
-    "replication.copies": "Copies of each document, each on its own node (N).",
+    "replication.copies": "Copies of each document in each region, each on its own node (N).",
     "replication.read_quorum": (
         'Copies that must answer a read (R): "one", "quorum", "all" or a count. Requests may ask '
         "for others. R + W above N gives read-your-writes on every node."
@@ -102,8 +102,9 @@ WHY: Final = {
 
 _NODES = """\
 
-# The nodes. weight is the share of the documents relative to other nodes (default 1). Copies of a
-# document go to different zones. host must be a loopback address: there is no TLS yet.
+# The nodes. Each region has all documents; weight is a node's share of its region's, relative to
+# the others (default 1). The copies in a region go to different zones. host must be a loopback
+# address: there is no TLS yet.
 """
 
 

@@ -35,6 +35,7 @@ from cluster.topology import overridden, plan_cluster
 from cluster.vardir import VarDirectory, VarError
 
 NODES_DEFAULT: Final = 3
+REGIONS_DEFAULT: Final = 2
 PORT_BASE_DEFAULT: Final = 8000
 READY_WITHIN_S: Final = 30.0
 #: How long ``start`` waits for a node that may lack its peers.
@@ -85,24 +86,29 @@ def start(var: VarDirectory, names: Sequence[str], console: Console) -> list[Sta
             return startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
 
 
-def replace(var: VarDirectory, name: str, console: Console) -> list[Starting]:
-    """Start a node anew on an empty directory, to be rebuilt from its peers.
+def replace(var: VarDirectory, names: Sequence[str], console: Console) -> list[Starting]:
+    """Start nodes anew on empty directories, to be rebuilt from their peers.
 
-    What it had is put aside. Returns it in a list if it is still being rebuilt.
+    What they had is put aside. Returns those that are still being rebuilt.
     """
     with Interrupts() as interrupts, var.locked():
-        settings = var.settings()
-        (node,) = named(var, [name])
-        if len(settings.node) == 1:
-            raise LaunchError(f"{name} has no peers to be rebuilt from.")
-        if processes.find_node(var, name):
-            stop_it = var.command(f"stele stop {name}")
-            raise LaunchError(f"{name} runs; {stop_it} stops it, if its documents may go.")
-        aside = var.put_aside(name, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-        if aside is not None:
-            say(console, f"what {name} had is in {aside} now; remove it when all is well")
-        startup.initialise_nodes(var, [node], var.cluster_file, interrupts, "--replace")
-        with _starting(var, [name], console, interrupts) as starting:
+        nodes = named(var, names)
+        together = " ".join(node.id for node in nodes)
+        if len(nodes) == len(var.settings().node):
+            raise LaunchError(f"there are no peers that {together} could be rebuilt from.")
+        running = [node.id for node in nodes if processes.find_node(var, node.id)]
+        if running:
+            run, them = ("runs", "it") if len(running) == 1 else ("run", "them")
+            stop_it = var.command(f"stele stop {' '.join(running)}")
+            raise LaunchError(
+                f"{', '.join(running)} {run}; {stop_it} stops {them}, if the documents may go."
+            )
+        when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        for node in nodes:
+            if (aside := var.put_aside(node.id, when)) is not None:
+                say(console, f"what {node.id} had is in {aside} now; remove it when all is well")
+        startup.initialise_nodes(var, nodes, var.cluster_file, interrupts, "--replace")
+        with _starting(var, [node.id for node in nodes], console, interrupts) as starting:
             late = startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
         try:
             return startup.wait_until_ready(late, inf, console, interrupts)
@@ -179,7 +185,7 @@ def _create(
     settings = plan_cluster(
         cluster_id=secrets.token_hex(16),
         nodes=NODES_DEFAULT if wanted.nodes is None else wanted.nodes,
-        regions=1 if wanted.regions is None else wanted.regions,
+        regions=REGIONS_DEFAULT if wanted.regions is None else wanted.regions,
         port_base=PORT_BASE_DEFAULT if wanted.port_base is None else wanted.port_base,
         config=wanted.config,
     )
@@ -209,7 +215,9 @@ def _refuse_another_plan(var: VarDirectory, settings: ClusterSettings, wanted: W
         )
     nodes = len(settings.region_nodes(regions[0]))
     if wanted.nodes not in (None, nodes):
-        raise LaunchError(f"{here} has {nodes} nodes, not NODES={wanted.nodes}; {otherwise}")
+        raise LaunchError(
+            f"{here} has {nodes} nodes in a region, not NODES={wanted.nodes}; {otherwise}"
+        )
     first = settings.node[0].http_port
     if wanted.port_base not in (None, first - 101):
         raise LaunchError(

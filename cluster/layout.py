@@ -50,6 +50,10 @@ class Rings(msgspec.Struct, frozen=True):
         """Its primaries in one region."""
         return self.by_region[region].primaries(PartitionId(partition))
 
+    def owners_first(self, region: str, partition: int) -> list[NodeId]:
+        """All nodes of a region, those first that can answer for a partition by themselves."""
+        return list(dict.fromkeys([*self.owners_in(region, partition), *self.nodes_of(region)]))
+
     def partitions_of(self, node: NodeId) -> tuple[PartitionId, ...]:
         """Every partition that a node is a primary of, ascending."""
         return self.by_region[self.region_of[node]].partitions_of(node)

@@ -61,16 +61,25 @@ class NodeProcess:
                 return
 
 
-def node_command(
-    verb: str, var: VarDirectory, node: str, cluster_file: Path, *options: str
-) -> list[str]:
-    """``python -m kvnode init|run`` for one node, with the absolute paths ``find_node`` reads."""
+def run_command(var: VarDirectory, node: str) -> list[str]:
+    """``python -m kvnode run`` for one node, with the absolute paths that ``find_node`` reads."""
+    secret = ("--secret-file", str(var.secret_file.resolve()))
+    return [*_python("kvnode", "run"), *_node(var, node, var.cluster_file), *secret]
+
+
+def make_command(var: VarDirectory, node: str, cluster_file: Path, *options: str) -> list[str]:
+    """``python -m kvnode.storage`` for one node."""
+    return [*_python("kvnode.storage", *options), *_node(var, node, cluster_file)]
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _node(var: VarDirectory, node: str, cluster_file: Path) -> list[str]:
     return [
-        *(sys.executable, "-P", "-m", "kvnode", verb),
         *("--cluster-file", str(cluster_file.resolve())),
-        *(() if verb == "init" else ("--secret-file", str(var.secret_file.resolve()))),
         *("--node", node),
-        *options,
         *("--directory", str(var.node_directory(node).resolve())),
     ]
 
@@ -90,7 +99,7 @@ def spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 def start_node(var: VarDirectory, node: str) -> NodeProcess:
     """Start one node and write its pid file."""
-    return start(var, node, node_command("run", var, node, var.cluster_file))
+    return start(var, node, run_command(var, node))
 
 
 def start(var: VarDirectory, name: str, command: list[str]) -> NodeProcess:

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.balancer import EdgeState, EdgeView
+from cluster.balancer import EdgeState, EdgeView, region_urls
 from cluster.doctor import Finding, Severity
 from cluster.edge import EDGE
 from cluster.launch import say
@@ -44,12 +44,16 @@ def print_welcome(settings: ClusterSettings, edge: EdgeView | None, console: Con
     """The URLs, and commands to paste. An edge that was there once, and is not now, has none."""
     one_url = edge.url if edge and edge.state is EdgeState.READY else ""
     if one_url:
-        say(console, f"one URL for clients: {one_url}\n")
+        say(console, f"one URL for clients: {one_url}")
+        for region, url in region_urls(settings).items() if len(settings.region_names) > 1 else ():
+            say(console, f"   those in region {region}: {url}")
+        console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("node", "zone", "documents", "operations"):
+    for heading in ("node", "region", "zone", "documents", "operations"):
         table.add_column(heading, no_wrap=True)
     for node in settings.node:
-        table.add_row(node.id, node.zone, data_url(node), _url(node.host, node.ops_port))
+        urls = data_url(node), _url(node.host, node.ops_port)
+        table.add_row(node.id, node.region, node.zone, *urls)
     first, other = one_url or data_url(settings.node[0]), one_url or data_url(settings.node[-1])
     console.print(table)
     say(console, f"\nThe API with a page to try it: {first}/docs\n")

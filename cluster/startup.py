@@ -67,11 +67,11 @@ def initialise_nodes(
     """Make every node's directory. Raises LaunchError, with the node's own words.
 
     Args:
-        options: Of ``python -m kvnode init``.
+        options: Of ``python -m kvnode.storage``.
     """
     running = {
         node.id: processes.spawn(
-            processes.node_command("init", var, node.id, cluster_file, *options),
+            processes.make_command(var, node.id, cluster_file, *options),
             var.log_file(node.id),
         )
         for node in nodes
@@ -93,7 +93,7 @@ def initialise_nodes(
 
 def start_node(var: VarDirectory, node: NodeSettings) -> Starting:
     """Start one node."""
-    command = processes.node_command("run", var, node.id, var.cluster_file)
+    command = processes.run_command(var, node.id)
     return start(var, node.id, command, partial(readiness, node))
 
 

@@ -49,6 +49,15 @@ def has_settings_only(path: Path) -> bool:
     return not {"cluster_id", "node"} & _read_toml(path).keys()
 
 
+def node_named(settings: ClusterSettings, name: str) -> NodeSettings:
+    """One node of a cluster. Raises TopologyError when it has none of that name."""
+    for node in settings.node:
+        if node.id == name:
+            return node
+    known = ", ".join(node.id for node in settings.node)
+    raise TopologyError(f"the cluster file has no node {name!r}; it has {known}")
+
+
 def plan_cluster(
     *, cluster_id: str, nodes: int, regions: int, port_base: int, config: Path | None
 ) -> ClusterSettings:

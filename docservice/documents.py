@@ -33,9 +33,9 @@ from cluster.ids import (
     uuid8_of_key,
 )
 from cluster.settings import LifecycleSettings, Quorum, ReplicationSettings, resolve_quorum
-from docservice.session import Known, Session, gone, region_tag, shown
+from docservice.session import Known, Session, gone, shown
 from docservice.store import DocumentStore
-from kvnode.errors import KeyDeleted, StoreError, Unavailable
+from kvnode.errors import KeyDeleted, ReadTimeout, StoreError, Unavailable
 from kvnode.idempotency import first_create
 from kvnode.ports import Clock, Entropy
 from kvnode.record import (
@@ -46,6 +46,7 @@ from kvnode.record import (
     Record,
     Status,
     Tombstone,
+    region_tag,
 )
 from kvnode.results import Fetched, Stored
 
@@ -88,7 +89,7 @@ class DocumentDeleted(StoreError):
 
 
 class SessionUnreachable(Unavailable):
-    """All owners answered, and none has (yet) what the client's session has seen."""
+    """What the client's session has seen is (yet) nowhere that can be asked."""
 
     code = "session-unreachable"
 
@@ -297,20 +298,26 @@ class DocumentService:
         Raises:
             DocumentNotFound: absent, said by a majority of its owners.
             DocumentDeleted: a tombstone is known, or its time to live has passed.
-            SessionUnreachable: the owners have less than the session has seen.
+            SessionUnreachable: those that can be asked have less than the session has seen.
             ReadTimeout: too few answers in time; and what else every store call may raise.
         """
         known = session.known(document_id)
         if known is not None and known.deleted and not self._is_over(known):
             raise DocumentDeleted
-        fetched = await self._store.read(
-            document_id,
-            read_quorum=quorums.read,
-            sloppy=quorums.sloppy,
-            deadline_s=deadline_s,
-            seen=known.sighting if known is not None else None,
-            each_region=quorums.each_region,
-        )
+        try:
+            fetched = await self._store.read(
+                document_id,
+                read_quorum=quorums.read,
+                sloppy=quorums.sloppy,
+                deadline_s=deadline_s,
+                seen=known.sighting if known is not None else None,
+                each_region=quorums.each_region,
+            )
+        except Unavailable as error:
+            if known is None or known.deleted or isinstance(error, ReadTimeout):
+                raise
+            counts = {"acked": error.acked, "required": error.required}
+            raise SessionUnreachable(error.detail, **counts) from error
         record, acked, required = fetched.record, fetched.answered, fetched.required
         if known is not None and known.is_beyond(record) and not self._is_over(known):
             # All owners have less, and no purge can have taken it: it is on its way to them.

@@ -41,7 +41,6 @@ _SHA256_BLOCK_BYTES: Final = 64
 _SECONDS_MAX: Final = 2**32 - 1
 #: id, deleted, region, seen_s, until_ms, created_at_ms, first bytes of the checksum.
 _ROW: Final = Struct(">16s?2sIQQ3s")
-_REGION_BYTES: Final = 2
 _ROWS_BYTES_MAX: Final = SIGHTINGS_MAX * _ROW.size
 _REST_BYTES_MAX: Final = _ROWS_BYTES_MAX - _ROW.size
 _BARE_BYTES: Final = len(MAGIC) + TAG_BYTES
@@ -55,7 +54,7 @@ class Known(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a session knows of one document."""
 
     deleted: bool
-    #: Of the region in which it was seen: ``region_tag``.
+    #: Of the region in which it was seen: ``kvnode.record.region_tag``.
     region: bytes
     #: Seconds since 1970.
     seen_s: int
@@ -69,7 +68,9 @@ class Known(msgspec.Struct, frozen=True, gc=False, array_like=True):
     @property
     def sighting(self) -> Sighting | None:
         """What a replica must have to be no older than this; None: it need not have anything."""
-        return None if self.deleted else Sighting(self.created_at_ms, self.checksum_head)
+        if self.deleted:
+            return None
+        return Sighting(self.created_at_ms, self.checksum_head, self.region)
 
     def is_beyond(self, record: Record | None) -> bool:
         """Whether what replicas have is older: without the document that was seen."""
@@ -125,11 +126,6 @@ def join(a: Known, b: Known) -> Known:
     if a.deleted:
         return min(a, b, key=lambda known: (-known.until_ms, *_when(known)))
     return min(a, b, key=lambda known: (known.created_at_ms, known.checksum_head, *_when(known)))
-
-
-def region_tag(region: str) -> bytes:
-    """A region's name in two bytes."""
-    return hashlib.blake2b(region.encode(), digest_size=_REGION_BYTES).digest()
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""``python -m kvnode init`` makes a node's database, ``python -m kvnode run`` serves it.
+"""``python -m kvnode run`` serves what ``python -m kvnode.storage`` has made.
 
 Entry points stand above all layers: this one puts the document service on top of a node.
 """
@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from cluster.layout import rings_of
 from cluster.secret import read_secret
-from cluster.settings import ClusterSettings, NodeSettings, StorageSettings
-from cluster.topology import TopologyError, read_cluster_file
+from cluster.settings import StorageSettings
+from cluster.topology import TopologyError, node_named, read_cluster_file
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.errors import CannotStart, DamagedBlock
@@ -29,11 +29,9 @@ from kvnode.node import Node
 from kvnode.regionviews import regions
 from kvnode.ringviews import members, owners, ring
 from kvnode.status import hints, lifecycle, quarantine, status
-from kvnode.storage.commit import Changes
-from kvnode.storage.database import create_database, is_damage, text_of
+from kvnode.storage.database import is_damage, text_of
 from kvnode.storage.disk import DiskGuard
-from kvnode.storage.identity import Identity, Replaced
-from kvnode.storage.keys import IDENTITY_KEY, REPLACED_KEY
+from kvnode.storage.identity import Identity
 from kvnode.storage.leveldb import LevelDBEngine
 from kvnode.storage.recovery import has_put_aside, mark_damaged, replace_if_damaged
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
@@ -44,40 +42,12 @@ DRAIN_S = 5.0
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kvnode", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, help_text in (("init", "make a new node's database"), ("run", "serve it")):
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("--cluster-file", type=Path, required=True)
-        command.add_argument("--node", required=True, help="the node's id in the cluster file")
-        command.add_argument("--directory", type=Path, required=True, help="its database")
-        if name == "init":
-            command.add_argument(
-                "--replace",
-                action="store_true",
-                help="in place of a lost one: the node is rebuilt from its peers first",
-            )
-        else:
-            command.add_argument("--secret-file", type=Path, required=True)
+    run = commands.add_parser("run", help="serve a database")
+    run.add_argument("--cluster-file", type=Path, required=True)
+    run.add_argument("--node", required=True, help="the node's id in the cluster file")
+    run.add_argument("--directory", type=Path, required=True, help="its database")
+    run.add_argument("--secret-file", type=Path, required=True)
     return parser.parse_args(argv)
-
-
-def _own_settings(settings: ClusterSettings, node: str) -> NodeSettings:
-    for own in settings.node:
-        if own.id == node:
-            return own
-    known = ", ".join(own.id for own in settings.node)
-    msg = f"the cluster file has no node {node!r}; it has {known}"
-    raise CannotStart(msg)
-
-
-def _init(arguments: argparse.Namespace) -> None:
-    settings = read_cluster_file(arguments.cluster_file)
-    own = _own_settings(settings, arguments.node)
-    identity = Identity(settings.cluster_id, own.id, settings.replication.partitions)
-    rows: Changes = {IDENTITY_KEY: identity.encode()}
-    if arguments.replace:
-        now_ms = SystemClock().wall_ms()
-        rows[REPLACED_KEY] = Replaced(now_ms, "an operator replaced it", "").encode()
-    create_database(arguments.directory, rows)
 
 
 def _open_engine(
@@ -136,7 +106,7 @@ async def _start(node: Node, directory: Path, log: Log) -> None:
 
 async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
     settings = read_cluster_file(arguments.cluster_file)
-    own = _own_settings(settings, arguments.node)
+    own = node_named(settings, arguments.node)
     directory, storage = arguments.directory, settings.storage
     identity = Identity(settings.cluster_id, own.id, settings.replication.partitions)
     disk = DiskGuard(
@@ -205,16 +175,13 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
 
 
 def main() -> int:
-    """Run one command; the exit code is 0, or 1 with a last line that says why."""
+    """Run until told to stop; the exit code is 0, or 1 with a last line that says why."""
     arguments = _arguments(sys.argv[1:])
     events = EventRing(SystemEntropy().random_bytes(4).hex())
     log = process_log(events.append, node=arguments.node)
     try:
-        if arguments.command == "init":
-            _init(arguments)
-        else:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_run(arguments, log, events))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(arguments, log, events))
     except (CannotStart, TopologyError) as error:
         log.error("node.refused", detail=str(error))
         return 1

@@ -119,7 +119,7 @@ class ClusterClient:
         each_region: bool = False,
     ) -> Fetched:
         """See ``docservice.store.DocumentStore``."""
-        sighting = [seen.created_at_ms, seen.checksum_head] if seen is not None else None
+        sighting = seen.fields if seen is not None else None
         fields = [document_id, read_quorum, sloppy, sighting, each_region]
         encoded, answered, required, copies = await self._call(
             Op.READ, document_id, fields, 0, deadline_s

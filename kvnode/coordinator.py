@@ -23,7 +23,7 @@ from kvnode.errors import (
     StoreError,
     Unavailable,
 )
-from kvnode.everywhere import Everywhere, is_behind
+from kvnode.everywhere import Everywhere
 from kvnode.idempotency import first_create
 from kvnode.latency import Latencies
 from kvnode.merging import UNWATCHED, MergeSender, Sender
@@ -134,26 +134,15 @@ class Coordinator:
                 deadline_s=deadline_s,
             )
             fetched = await self._everywhere.read(document_id, read_here, read_quorum, deadline_s)
-            if not is_behind(seen, fetched):
+            if seen is None or seen.is_in(fetched.record):
                 return fetched
         elsewhere = self._elsewhere
-        try:
-            fetched = await self.read_here(
-                document_id,
-                read_quorum=read_quorum,
-                sloppy=sloppy,
-                deadline_s=deadline_s,
-                seen=seen,
-            )
-        except Unavailable:
-            if elsewhere is None or seen is None:
-                raise
-            # Nobody here has what the caller was shown: it may have been shown it elsewhere.
-            regions = elsewhere.regions
-            found = await elsewhere.read(regions, document_id, read_quorum, deadline_s)
-            if found is None or not seen.is_in(found.record):
-                raise
-            return found
+        if seen is not None and elsewhere is not None:
+            read_here = partial(self.read_here, read_quorum=read_quorum, sloppy=sloppy)
+            return await elsewhere.read_seen(document_id, seen, read_here, read_quorum, deadline_s)
+        fetched = await self.read_here(
+            document_id, read_quorum=read_quorum, sloppy=sloppy, deadline_s=deadline_s, seen=seen
+        )
         if fetched.record is None and elsewhere is not None:
             regions = elsewhere.in_question(document_id)
             if regions:

@@ -1,4 +1,4 @@
-"""Asking the other regions before a miss is told as absence.
+"""Asking the other regions: before a miss is told as absence, and for what a client has seen.
 
 Rules
 -----
@@ -7,28 +7,48 @@ Rules
    (``kvnode.watermarks``) everything is here that was coordinated there before.
 2. An id is minted before its create is coordinated: by at most a request's time, on a clock that is
    wrong by at most what the cluster allows for. Both are taken off the watermark.
-3. Each region that is in question is asked, all at once. One that can't be asked makes the answer
-   "unavailable": repeating it will help.
+3. Each region that is in question is asked, all at once, and the first that has it is enough. If
+   none has it, one that can't be asked makes the answer "unavailable": repeating it will help.
 4. An id from an idempotency key has no time, and nobody else is asked. Whoever creates under a key
-   and reads in another region must bring a session token, or wait for the watermark: what a token
-   shows and nobody here has is asked for elsewhere.
+   and reads in another region must bring a session token, or wait for the watermark.
+5. What a client has seen and this region has not is asked for in the region in which it was seen;
+   only if that one has less too, or does not answer, in all others. Less than what was seen is an
+   answer only if it is the word of every region; while one can't be asked it is "unavailable".
+6. An owner is asked first, which reads its own disk; after one that is silent, the next.
 """
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final, Protocol
 
-from cluster.ids import NodeId
+import msgspec
+
+from cluster.ids import NodeId, partition_of
 from cluster.layout import Rings
 from kvnode.codec import decode
 from kvnode.errors import ReadTimeout, Unavailable
 from kvnode.ports import Clock
+from kvnode.record import Sighting, merge, region_tag
 from kvnode.results import Fetched
-from kvnode.rpc.connection import Lost, Outcome, settle
-from kvnode.rpc.operations import Op
+from kvnode.rpc.connection import Lost
+from kvnode.rpc.inturn import ask_in_turn
+from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
 from kvnode.watermarks import Watermarks
 
-_TIME_ORDERED = 7
+_TIME_ORDERED: Final = 7
+_TIMEOUTS: Final = ("timeout", ReadTimeout.code)
+#: Of the time that is left, for whoever is asked before others are.
+_FIRST_SHARE: Final = 0.6
+
+
+class ReadHere(Protocol):
+    """A read of this region's owners only: ``Coordinator.read_here``, at a request's level."""
+
+    async def __call__(
+        self, document_id: bytes, *, deadline_s: float, seen: Sighting | None
+    ) -> Fetched:
+        """See ``docservice.store.DocumentStore.read``."""
 
 
 class Elsewhere:
@@ -48,12 +68,13 @@ class Elsewhere:
         slack_ms: int,
     ) -> None:
         self.regions = rings.other_regions(node)
-        self._nodes = {region: rings.nodes_of(region) for region in self.regions}
+        self._tags = {region: region_tag(region) for region in self.regions}
+        self._rings = rings
         self._watermarks = watermarks
         self._transport = transport
         self._clock = clock
         self._slack_ms = slack_ms
-        #: Misses that other regions were asked about, and documents found so.
+        #: Reads that other regions were asked about, and documents found so.
         self.asked_count = 0
         self.found_count = 0
 
@@ -62,41 +83,120 @@ class Elsewhere:
         if document_id[6] >> 4 != _TIME_ORDERED:
             return []
         coordinated_ms = int.from_bytes(document_id[:6], "big") + self._slack_ms
-        return [region for region in self._nodes if self._watermarks.of(region) <= coordinated_ms]
+        return [region for region in self.regions if self._watermarks.of(region) <= coordinated_ms]
 
     async def read(
         self, regions: Sequence[str], document_id: bytes, required: int, deadline_s: float
     ) -> Fetched | None:
-        """What the first of them has that has anything; None: none of them has.
+        """What any of them has (rule 3); None: none of them has it.
 
         Raises:
             Unavailable, ReadTimeout: one of them can't be asked, or does not answer, and no other
                 has it.
         """
         self.asked_count += 1
-        asked = [self._ask(region, document_id, required, deadline_s) for region in regions]
-        lost: tuple[str, Lost] | None = None
-        found: Fetched | None = None
-        for region, future in zip(regions, asked, strict=True):
-            answer = await future
-            if isinstance(answer, Lost):
-                lost = lost or (region, answer)
-            elif found is None and answer[0] is not None:
-                found = Fetched(decode(document_id, answer[0]), *answer[1:])
+        found, lost = await self._ask(regions, document_id, None, required, deadline_s)
         if found is not None:
             self.found_count += 1
         elif lost is not None:
-            region, why = lost
-            kind = ReadTimeout if why.code in ("timeout", ReadTimeout.code) else Unavailable
-            raise kind(f"region {region} may have it and can't be asked: {why.detail}")
+            raise lost
         return found
 
-    def _ask(
-        self, region: str, document_id: bytes, required: int, deadline_s: float
-    ) -> "asyncio.Future[Outcome]":
-        nodes = self._nodes[region]
-        node = next(filter(self._transport.connected, nodes), nodes[0])
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        fields = [document_id, required, False, None]
-        self._transport.request(node, Op.READ_HERE, deadline_s, fields, 64, settle(outcome))
-        return outcome
+    async def read_seen(
+        self,
+        document_id: bytes,
+        seen: Sighting,
+        read_here: ReadHere,
+        required: int,
+        deadline_s: float,
+    ) -> Fetched:
+        """What shows what was seen, from here if it is here, else from wherever it is (rule 5).
+
+        Raises:
+            Unavailable, ReadTimeout: some region can't say, and no other has it.
+        """
+        joined: Fetched | None = None
+        lost: Unavailable | None = None
+        here_until_s = self._first_until_s(deadline_s)
+        try:
+            joined = await read_here(document_id, deadline_s=here_until_s, seen=seen)
+        except Unavailable as error:
+            lost = error
+        else:
+            if seen.is_in(joined.record):
+                return joined
+        self.asked_count += 1
+        named = [region for region, tag in self._tags.items() if tag == seen.region]
+        others = [region for region in self.regions if region not in named]
+        rounds = [regions for regions in (named, others) if regions]
+        for regions in rounds:
+            last = regions is rounds[-1]
+            until_s = deadline_s if last else self._first_until_s(deadline_s)
+            found, unable = await self._ask(regions, document_id, seen, required, until_s)
+            lost = lost or unable
+            if found is None:
+                continue
+            joined = _join(joined, found)
+            if seen.is_in(joined.record):
+                self.found_count += 1
+                return joined
+        if lost is not None:
+            raise lost
+        assert joined is not None
+        return joined
+
+    def _first_until_s(self, deadline_s: float) -> float:
+        """Until when to wait for one answer, so that time is left to ask others."""
+        now_s = self._clock.monotonic_s()
+        return now_s + (deadline_s - now_s) * _FIRST_SHARE
+
+    async def _ask(
+        self,
+        regions: Sequence[str],
+        document_id: bytes,
+        seen: Sighting | None,
+        required: int,
+        deadline_s: float,
+    ) -> tuple[Fetched | None, Unavailable | None]:
+        """What they have, all asked at once until it is enough, and why one of them can't say."""
+        fields = [document_id, required, False, seen.fields if seen is not None else None]
+        asked = [
+            asyncio.ensure_future(self._ask_one(region, document_id, fields, deadline_s))
+            for region in regions
+        ]
+        found: Fetched | None = None
+        lost: Unavailable | None = None
+        for earliest in asyncio.as_completed(asked):
+            answer = await earliest
+            if isinstance(answer, Unavailable):
+                lost = lost or answer
+            elif answer.record is not None:
+                found = _join(found, answer)
+                if seen is None or seen.is_in(found.record):
+                    break
+        for task in asked:
+            task.cancel()
+        return found, lost
+
+    async def _ask_one(
+        self, region: str, document_id: bytes, fields: Fields, deadline_s: float
+    ) -> Fetched | Unavailable:
+        nodes = self._rings.owners_first(region, partition_of(document_id, self._rings.partitions))
+        connected = filter(self._transport.connected, nodes)
+        answer = await ask_in_turn(
+            self._transport, self._clock, connected, Op.READ_HERE, deadline_s, fields, 64
+        )
+        outcome = answer.outcome
+        if isinstance(outcome, Lost):
+            kind = ReadTimeout if outcome.code in _TIMEOUTS else Unavailable
+            return kind(f"region {region} may have it and can't be asked: {outcome.detail}")
+        encoded, *counts = outcome
+        return Fetched(decode(document_id, encoded) if encoded is not None else None, *counts)
+
+
+def _join(one: Fetched | None, other: Fetched) -> Fetched:
+    """What two regions have between them, with the counts of the one that adds to it."""
+    if one is None or one.record is None or other.record is None:
+        return one if one is not None and other.record is None else other
+    joined = merge(one.record, other.record)
+    return one if joined is one.record else msgspec.structs.replace(other, record=joined)

@@ -28,7 +28,7 @@ from cluster.ids import NodeId, partition_of
 from cluster.layout import Rings
 from kvnode.codec import decode, encode
 from kvnode.errors import ReadTimeout, Unavailable, WriteTimeout
-from kvnode.record import Record, Sighting, merge
+from kvnode.record import Record, merge
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Lost
 from kvnode.rpc.inturn import ask_in_turn
@@ -153,7 +153,8 @@ class Everywhere:
 
     def _reachable(self, region: str, document_id: bytes) -> list[NodeId]:
         """The nodes of a region that are connected, owners first: they need a hop less."""
-        nodes = dict.fromkeys([*self._owners(region, document_id), *self._rings.nodes_of(region)])
+        partition = partition_of(document_id, self._rings.partitions)
+        nodes = self._rings.owners_first(region, partition)
         return [node for node in nodes if self._transport.connected(node)]
 
     async def _own(self, document_id: bytes, read_here: Callable[[], Awaitable[Fetched]]) -> _Share:
@@ -197,11 +198,6 @@ class Everywhere:
         encoded, acked, required, copies = outcome[:4]
         record = decode(document_id, encoded) if encoded is not None else None
         return _Share(region, acked, required, copies, record)
-
-
-def is_behind(seen: Sighting | None, fetched: Fetched) -> bool:
-    """Whether a client has seen more than an answer shows."""
-    return seen is not None and not seen.is_in(fetched.record)
 
 
 def _told(shares: Sequence[_Share]) -> str:

@@ -375,10 +375,11 @@ def _seen(sighting: object) -> Sighting | None:
         return None
     if not isinstance(sighting, list):
         raise TypeError("what was seen is not a list")
-    created_at_ms, checksum_head = sighting
-    if not (isinstance(created_at_ms, int) and isinstance(checksum_head, bytes)):
+    created_at_ms, checksum_head, region = sighting
+    heads = isinstance(checksum_head, bytes) and isinstance(region, bytes)
+    if not (isinstance(created_at_ms, int) and heads):
         raise TypeError("what was seen is not a time and bytes")
-    return Sighting(created_at_ms, checksum_head)
+    return Sighting(created_at_ms, checksum_head, region)
 
 
 def _fail(connection: Connection, request_id: int, error: StoreError) -> None:

@@ -13,6 +13,7 @@ Rules
 Source: Shapiro et al., "Conflict-free Replicated Data Types", SSS 2011, section 2.2.
 """
 
+import hashlib
 from enum import Enum
 from typing import ClassVar, Final
 
@@ -21,6 +22,7 @@ import msgspec
 CONTENT_BYTES_MAX: Final = 2048
 CHECKSUM_BYTES: Final = 32
 FINGERPRINT_BYTES: Final = 16
+REGION_TAG_BYTES: Final = 2
 #: ``expires_at_ms`` of a document that never expires.
 NEVER_MS: Final = 0
 
@@ -84,6 +86,13 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
     created_at_ms: int
     #: The first bytes of its checksum: only bodies that one key got in one millisecond need them.
     checksum_head: bytes
+    #: Where it was shown: ``region_tag``.
+    region: bytes = b""
+
+    @property
+    def fields(self) -> list[int | bytes]:
+        """As it travels."""
+        return [self.created_at_ms, self.checksum_head, self.region]
 
     def is_in(self, record: Record | None) -> bool:
         """Whether a record is this one, or above it in the lattice."""
@@ -95,6 +104,11 @@ class Sighting(msgspec.Struct, frozen=True, gc=False):
         if create.created_at_ms != self.created_at_ms:
             return create.created_at_ms < self.created_at_ms
         return create.checksum[: self.HEAD_BYTES] <= self.checksum_head
+
+
+def region_tag(region: str) -> bytes:
+    """A region's name in two bytes."""
+    return hashlib.blake2b(region.encode(), digest_size=REGION_TAG_BYTES).digest()
 
 
 def merge(a: Record, b: Record) -> Record:

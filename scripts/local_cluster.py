@@ -1,8 +1,9 @@
 """A cluster of real processes of its own, for a test or a scenario.
 
-Ports: each cluster takes a block of ten below the range from which the kernel takes ports for
-outgoing connections, and holds the block by listening on its first port, which no node uses.
-So runs that go on at the same time don't meet. An edge has a block of its own, held likewise.
+Ports: each region of a cluster takes a block of ten below the range from which the kernel takes
+ports for outgoing connections, and holds the block by listening on its first port, which no node
+uses. So runs that go on at the same time don't meet. The blocks of one cluster are 100 ports apart.
+An edge has a block of its own, held likewise.
 """
 
 import json
@@ -59,21 +60,31 @@ class Answer(NamedTuple):
 
 
 class LocalCluster:
-    """One region of ``nodes`` nodes, a1 and so on, in a VAR under ``directory``.
+    """Regions of ``nodes`` nodes each, a1 and so on, in a VAR under ``directory``.
 
     Nothing runs before ``up``; ``close`` ends whatever runs. With ``edge``, there is one before
     the nodes if this machine has Envoy; without, a node that is stopped need not drain.
     """
 
     def __init__(
-        self, directory: Path, *, nodes: int = 3, config: str = "", edge: bool = False
+        self,
+        directory: Path,
+        *,
+        nodes: int = 3,
+        regions: int = 1,
+        config: str = "",
+        edge: bool = False,
     ) -> None:
         assert 1 <= nodes <= NODES_MAX
         self.directory = directory
         self.var = VarDirectory(directory / "var")
-        self.nodes = [f"a{number}" for number in range(1, nodes + 1)]
-        self.port_base, claim = _claim_ports()
-        self._claims = [claim]
+        #: Nodes by region.
+        self.regions = {
+            region: [f"{region}{number}" for number in range(1, nodes + 1)]
+            for region in "abc"[:regions]
+        }
+        self.nodes = [node for region in self.regions.values() for node in region]
+        self.port_base, self._claims = _claim_ports(regions)
         self.edge_port = 0
         drain = "drain_s = 0\n"
         if edge:
@@ -107,23 +118,34 @@ class LocalCluster:
 
     def wait_connected(self) -> None:
         """A node is ready when it has a quorum; ?w=all needs the last connection too."""
-        wait_until(
-            lambda: all(
-                member["connected"]
-                for node in self.nodes
-                for member in self.status(node)["members"]
-            )
+        wait_until(lambda: all(self._is_connected(node) for node in self.nodes))
+
+    def _is_connected(self, node: str) -> bool:
+        members = self.status(node)["members"]
+        regions = self.view(node, "regions")["regions"]
+        return all(member["connected"] for member in members) and all(
+            seen["connected"] == self.regions[region] for region, seen in regions.items()
         )
+
+    def wait_level(self) -> None:
+        """Until each node knows that all that was written anywhere before now is in its region."""
+        now_ms = time.time() * 1000
+        wait_until(lambda: all(self._knows_all_until(node, now_ms) for node in self.nodes))
+
+    def _knows_all_until(self, node: str, at_ms: float) -> bool:
+        regions = self.view(node, "regions")["regions"]
+        return all((seen["watermark_ms"] or 0) > at_ms for seen in regions.values())
 
     def initialise(self, node: str) -> None:
         """Make an empty database for a node that has lost its own."""
-        self._run(processes.node_command("init", self.var, node, self.var.cluster_file), 0)
+        self._run(processes.make_command(self.var, node, self.var.cluster_file), 0)
 
     @property
     def up_options(self) -> list[str]:
         """What follows ``stele up``."""
         return [
-            *("--nodes", str(len(self.nodes))),
+            *("--nodes", str(len(self.regions["a"]))),
+            *("--regions", str(len(self.regions))),
             *("--port-base", str(self.port_base)),
             *("--config", str(self._config)),
         ]
@@ -162,11 +184,14 @@ class LocalCluster:
 
     def http_url(self, node: str) -> str:
         """The data listener."""
-        return f"http://127.0.0.1:{self.port_base + 100 + int(node[1:])}"
+        return f"http://127.0.0.1:{self.port_base + self._offset(node)}"
 
     def ops_url(self, node: str) -> str:
         """The operations listener."""
-        return f"http://127.0.0.1:{self.port_base + 2100 + int(node[1:])}"
+        return f"http://127.0.0.1:{self.port_base + 2000 + self._offset(node)}"
+
+    def _offset(self, node: str) -> int:
+        return 100 * (1 + list(self.regions).index(node[0])) + int(node[1:])
 
     @property
     def edge_url(self) -> str:
@@ -269,20 +294,21 @@ def wait_until(condition: Callable[[], object], within_s: float = 20.0) -> None:
         time.sleep(_POLL_S)
 
 
-def _claim_ports() -> tuple[int, socket.socket]:
-    """A base whose ports are free, and the socket that holds it for this cluster."""
+def _claim_ports(regions: int) -> tuple[int, list[socket.socket]]:
+    """A base whose ports are free, and the sockets that hold it for this cluster."""
     for port_base in random.sample(_PORT_BASES, len(_PORT_BASES)):
-        claim = _listen(port_base)
-        if claim is None:
-            continue
-        ports = [
-            port_base + offset + number
+        blocks = range(port_base, port_base + 100 * regions, 100)
+        claims = [claim for block in blocks if (claim := _listen(block)) is not None]
+        ports = (
+            block + offset + number
+            for block in blocks
             for offset in (100, 1100, 2100)
             for number in range(1, NODES_MAX + 1)
-        ]
-        if all(_is_free(port) for port in ports):
-            return port_base, claim
-        claim.close()
+        )
+        if len(claims) == regions and all(_is_free(port) for port in ports):
+            return port_base, claims
+        for claim in claims:
+            claim.close()
     raise ClusterError("every block of ports is taken")
 
 

@@ -49,7 +49,9 @@ def _check(file: Path) -> str:
         )
         return "settings for a new cluster, to be used as CONFIG"
     settings = read_cluster_file(file)
+    regions = len(settings.region_names)
     return (
-        f"{len(settings.node)} nodes, {settings.replication.copies} copies, "
+        f"{len(settings.node)} nodes in {regions} region{'s' if regions > 1 else ''}, "
+        f"{settings.replication.copies} copies in each, "
         f"{settings.replication.partitions} partitions"
     )

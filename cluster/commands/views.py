@@ -1,7 +1,6 @@
 """Commands that show what is: status, doctor, ring, owners, hints. They change nothing."""
 
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -100,17 +99,25 @@ def show_ring(
     """Show who owns what. Exit code 1: an owner is not up, or nodes use different rings."""
     nodes = VarDirectory(var).settings().node
     rings = Answers(nodes, operations.ring).given
-    ring = next(iter(rings.values()))
-    others = [name for name, one in rings.items() if one.digest != ring.digest]
+    regions: dict[str, RingView] = {}
+    for one in rings.values():
+        regions.setdefault(one.region, one)
+    others = [name for name, one in rings.items() if one.digest != regions[one.region].digest]
     if output is Output.JSON:
-        print_json(msgspec.to_builtins(ring) | {"disagreeing": others})
+        print_json({"regions": msgspec.to_builtins(regions), "disagreeing": others})
     else:
-        _print_ring(ring, others, partitions=partitions)
+        for number, ring in enumerate(regions.values()):
+            if number:
+                say(console(), "")
+            _print_ring(ring, partitions=partitions)
+        if others:
+            use = f"{', '.join(others)} use another ring: restart them with the same file"
+            say(console(), use)
     if others or any(one.under_replicated for one in rings.values()):
         raise typer.Exit(EXIT_DEGRADED)
 
 
-def _print_ring(ring: RingView, others: Sequence[str], *, partitions: bool) -> None:
+def _print_ring(ring: RingView, *, partitions: bool) -> None:
     table = report.new_table("node", "zone", right=("weight", "partitions", "share"))
     for node in ring.nodes:
         share = f"{node.owned / (ring.partitions * ring.copies):.1%}"
@@ -130,8 +137,6 @@ def _print_ring(ring: RingView, others: Sequence[str], *, partitions: bool) -> N
     )
     if ring.under_replicated:
         say(screen, f"{ring.under_replicated} partitions have an owner that is not up")
-    if others:
-        say(screen, f"{', '.join(others)} use another ring: restart them with the same file")
 
 
 def show_owners(

@@ -18,7 +18,7 @@ import msgspec
 
 from docservice.client import wire
 from docservice.client.endpoints import Endpoint, Endpoints
-from docservice.client.errors import NoAnswer, SteleError
+from docservice.client.errors import NoAnswer, SessionUnreachable, SteleError
 from docservice.client.model import CreatedDocument, Document, How, NewDocument
 from docservice.client.retrying import Budget, Retrying
 from docservice.client.session import BULK_KNOWN, Session
@@ -275,6 +275,7 @@ class AsyncClient:
         headers = self._headers(request)
         self._budget.earn()
         tried: list[Endpoint] = []
+        retries = 0
         maybe_applied = False
         while True:
             endpoint, rests_s = self._endpoints.choose(loop.time(), tried)
@@ -288,8 +289,11 @@ class AsyncClient:
                     raise
                 if maybe_applied:  # an earlier try may have been carried out all the same
                     error.outcome = "unknown"
-                wait_s = self._retrying.backoff_s(len(tried), self._random.random())
+                wait_s = self._retrying.backoff_s(retries, self._random.random())
+                retries += 1
                 tried.append(endpoint)
+                if isinstance(error, SessionUnreachable):  # it spoke for its whole region
+                    tried += self._endpoints.beside(endpoint)
                 _, rests_s = self._endpoints.choose(loop.time(), tried)
                 wait_s = max(wait_s, rests_s)
                 if loop.time() + wait_s >= deadline_s or not self._budget.spend():
@@ -303,6 +307,8 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         timeout_s = max(min(self._retrying.try_timeout_s, deadline_s - began_s), 0.001)
+        if self._region is not None:
+            headers["Stele-Region"] = endpoint.region
         headers["Stele-Timeout-Ms"] = str(max(int(timeout_s * _TOLD_SHARE * 1000), 1))
         try:
             answer = await self._transport.send(endpoint.url, request, headers, timeout_s)
@@ -324,8 +330,6 @@ class AsyncClient:
 
     def _headers(self, request: Request) -> dict[str, str]:
         headers = wire.headers_of(request)
-        if self._region is not None:
-            headers["Stele-Region"] = self._region
         traceparent = self._traceparent() if self._traceparent is not None else None
         if traceparent is not None:
             headers["traceparent"] = traceparent

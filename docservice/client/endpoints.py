@@ -24,8 +24,9 @@ _NEWEST: Final = 0.2
 class Endpoint:
     """One server. Made by ``Endpoints``."""
 
-    def __init__(self, url: str, distance: int) -> None:
+    def __init__(self, url: str, region: str, distance: int) -> None:
         self.url = url
+        self.region = region
         #: 0 in the preferred region, then in the order in which regions were named.
         self.distance = distance
         self.failures = 0
@@ -50,7 +51,7 @@ class Endpoints:
             raise ValueError(f"there is no region {region!r}: {', '.join(by_region)}")
         regions = sorted(by_region, key=lambda name: name != region)
         self._all = [
-            Endpoint(url.rstrip("/"), distance)
+            Endpoint(url.rstrip("/"), name, distance)
             for distance, name in enumerate(regions)
             for url in by_region[name]
         ]
@@ -82,6 +83,10 @@ class Endpoints:
             return chosen, chosen.rests_until_s - now_s
         drawn = self._random.sample(good, min(2, len(good)))
         return min(drawn, key=lambda one: one.latency_s), 0.0
+
+    def beside(self, endpoint: Endpoint) -> list[Endpoint]:
+        """The others of its region."""
+        return [one for one in self._all if one.region == endpoint.region and one is not endpoint]
 
     def answered(self, endpoint: Endpoint, latency_s: float) -> None:
         """It is well."""

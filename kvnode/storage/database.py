@@ -63,7 +63,7 @@ def open_database(directory: Path) -> plyvel.DB:
         msg = (
             f"no database in {directory} (its CURRENT file is missing): a node never starts "
             "empty where it held documents; restore the directory, or remove it and run "
-            "'python -m kvnode init' if it is new"
+            "'python -m kvnode.storage' if it is new"
         )
         raise CannotStart(msg)
     try:

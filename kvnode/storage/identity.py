@@ -58,7 +58,7 @@ def decode_replaced(encoded: bytes) -> Replaced:
 def decode_identity(encoded: bytes | None) -> Identity:
     """The stored identity. Raises CannotStart when it is missing or unreadable."""
     if encoded is None:
-        msg = "the database has no identity: it was not made by 'python -m kvnode init'"
+        msg = "the database has no identity: it was not made by 'python -m kvnode.storage'"
         raise CannotStart(msg)
     try:
         version, *fields = msgpack.unpackb(encoded)

@@ -20,15 +20,19 @@ from scripts.bench import report, result, stage
 from scripts.bench.cpu import ServerGone
 from scripts.bench.drive import Generator, LoadError, installed_generator
 from scripts.bench.measure import Plan, measure
+from scripts.bench.regions import BACKLOG_PER_S
 from scripts.bench.result import Result
 from scripts.bench.rows import ROWS
 from scripts.bulk import BulkError
+from scripts.local_cluster import ClusterError
 
 _DIRECTORY: Final = Path("bench")
 _RESULT: Final = _DIRECTORY / "result.json"
 #: A quick run's numbers must not take the place of real ones.
 _QUICK_RESULT: Final = _DIRECTORY / "quick.json"
 _QUICK_DOCUMENTS: Final = 2_000
+#: The name of what is measured between regions.
+REGIONS: Final = "regions"
 #: Wide enough for the table where no terminal says how wide it is.
 _WIDTH_WITHOUT_TERMINAL: Final = 120
 
@@ -38,13 +42,14 @@ def _write(measured: Result, json: Path, page: Path | None) -> None:
     json.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=2) + b"\n")
     if page:
         text = page.read_text(encoding="utf-8") if page.exists() else report.EMPTY_PAGE
-        page.write_text(report.with_table(text, report.markdown(measured)), encoding="utf-8")
+        page.write_text(report.on_page(text, measured), encoding="utf-8")
 
 
 def _check_page(page: Path | None) -> None:
     """Before minutes of measuring, not after them."""
     if page and page.exists():
-        report.with_table(page.read_text(encoding="utf-8"), "")
+        for marks in (report.TABLE, report.REGIONS):
+            report.with_table(page.read_text(encoding="utf-8"), "", marks)
 
 
 def _earlier(file: Path | None) -> Result | None:
@@ -57,7 +62,7 @@ def _earlier(file: Path | None) -> Result | None:
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
-    known = [row.name for row in ROWS if row.server == "cluster"]
+    known = [*(row.name for row in ROWS if row.server == "cluster"), REGIONS]
     for name in names:
         if name not in known:
             raise typer.BadParameter(f"there is no row {name}; there are {', '.join(known)}.")
@@ -89,12 +94,15 @@ def bench(
 ) -> None:
     """Measure a local cluster of its own against a bare HTTP handler."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    chosen = _chosen(only or ())
+    backlog = _QUICK_DOCUMENTS if quick else 3600 * BACKLOG_PER_S
     plan = Plan(
         seconds=1 if quick else seconds,
         rounds=1 if quick else rounds,
         documents=_QUICK_DOCUMENTS if quick else documents,
         generator=generator or installed_generator(),
-        rows=_chosen(only or ()),
+        rows=[name for name in chosen if name != REGIONS],
+        backlog=backlog if REGIONS in chosen else 0,
     )
     before = _earlier(compare)
     _check_page(markdown)
@@ -114,7 +122,14 @@ def main() -> None:
     """Entry point."""
     try:
         _app()
-    except (BulkError, LoadError, ServerGone, report.PageError, stage.StageError) as error:
+    except (
+        BulkError,
+        ClusterError,
+        LoadError,
+        ServerGone,
+        report.PageError,
+        stage.StageError,
+    ) as error:
         _fail(str(error), 1)
     except Interrupted:
         _fail("interrupted; what was started has been stopped.", 130)

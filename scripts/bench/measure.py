@@ -18,6 +18,7 @@ from cluster.launch import say
 from scripts.bench import deck, report, stage
 from scripts.bench.drive import Generator, Load, LoadError, apply_load
 from scripts.bench.machine import this_machine
+from scripts.bench.regions import RegionsResult, measure_regions
 from scripts.bench.result import Measurement, Result, Run, summarise
 from scripts.bench.rows import PARTS, ROWS, Material, Row
 
@@ -35,6 +36,8 @@ class Plan:
     generator: Generator
     #: Names of the cluster's rows.
     rows: Sequence[str]
+    #: Documents that two regions fall behind by; 0: regions are not measured.
+    backlog: int
 
     def turns(self) -> Iterator[tuple[tuple[int, int], Row]]:
         """Every measurement to be made, in order. Bare rows go with whatever was asked for."""
@@ -143,7 +146,8 @@ def measure(plan: Plan, directory: Path, console: Console) -> Result:
         console: For progress and a line for each measurement.
 
     Raises:
-        LoadError, ServerGone, StageError, BulkError, Interrupted: nothing that was started runs.
+        LoadError, ServerGone, StageError, BulkError, ClusterError, Interrupted: nothing that was
+            started runs.
     """
     columns = (TextColumn("{task.description:<22}"), BarColumn(), TimeElapsedColumn())
     directory.mkdir(parents=True, exist_ok=True)
@@ -154,7 +158,8 @@ def measure(plan: Plan, directory: Path, console: Console) -> Result:
         Progress(*columns, console=console, transient=True) as progress,
     ):
         bench = Bench(plan, Path(scratch), interrupts, progress)
-        copies = bench.run()
+        copies = bench.run() if plan.rows else 0
+        between = _between_regions(plan, Path(scratch), interrupts, progress)
     return Result(
         machine=machine,
         run=Run(
@@ -167,4 +172,17 @@ def measure(plan: Plan, directory: Path, console: Console) -> Result:
             generator=plan.generator.value,
         ),
         rows=summarise(ROWS, bench.measurements),
+        regions=between,
     )
+
+
+def _between_regions(
+    plan: Plan, scratch: Path, interrupts: Interrupts, progress: Progress
+) -> RegionsResult | None:
+    if not plan.backlog:
+        return None
+    interrupts.check()
+    progress.add_task("measuring two regions", total=None)
+    directory = scratch / "regions"
+    directory.mkdir()
+    return measure_regions(directory, 3 * plan.seconds, plan.backlog)

@@ -1,20 +1,30 @@
 """The table: on a terminal, and as a page's Markdown."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from cluster.launch import say
+from scripts.bench.regions import RegionsResult
 from scripts.bench.result import Change, Result, RowResult, Run
 from scripts.bench.rows import BARE_GET, BARE_POST
 
-#: The page keeps what is around these, and what is between them is replaced.
-BEGIN: Final = "<!-- begin of the measured table -->"
-END: Final = "<!-- end of the measured table -->"
-EMPTY_PAGE: Final = f"{BEGIN}\n{END}\n"
+
+class Marks(NamedTuple):
+    """The page keeps what is around these, and what is between them is replaced."""
+
+    begin: str
+    end: str
+
+
+TABLE: Final = Marks("<!-- begin of the measured table -->", "<!-- end of the measured table -->")
+REGIONS: Final = Marks(
+    "<!-- begin of the measured regions -->", "<!-- end of the measured regions -->"
+)
+EMPTY_PAGE: Final = "".join(f"{marks.begin}\n{marks.end}\n" for marks in (TABLE, REGIONS))
 _COLUMNS: Final = (
     "",
     "per second",
@@ -36,11 +46,16 @@ class PageError(Exception):
 
 
 def print_result(result: Result, console: Console) -> None:
-    """The table and what one must know to read it."""
-    _print_table(_COLUMNS, [_cells(row) for row in result.rows], console)
-    say(console, "")
-    for line in (*_notes(result), *_machine(result)):
-        say(console, line)
+    """The tables and what one must know to read them."""
+    if result.rows:
+        _print_table(_COLUMNS, [_cells(row) for row in result.rows], console)
+        say(console, "")
+        for line in (*_notes(result), *_machine(result)):
+            say(console, line)
+    if result.regions is not None:
+        say(console, "")
+        for line in regions_markdown(result, result.regions).splitlines():
+            say(console, line)
 
 
 def print_changes(changes: Sequence[Change], console: Console) -> None:
@@ -67,15 +82,58 @@ def markdown(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(page: str, table: str) -> str:
-    """``page`` with the table between its two marks. Raises PageError without them."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def on_page(page: str, result: Result) -> str:
+    """``page`` with all that was measured in its places. Raises PageError without them."""
+    if result.rows:
+        page = with_table(page, markdown(result))
+    if result.regions is not None:
+        page = with_table(page, regions_markdown(result, result.regions), REGIONS)
+    return page
+
+
+def with_table(page: str, table: str, marks: Marks = TABLE) -> str:
+    """``page`` with the table between two marks. Raises PageError without them."""
+    before, begin, rest = page.partition(marks.begin)
+    _, end, after = rest.partition(marks.end)
     if not (begin and end):
         raise PageError(
-            f"the page lacks the lines {BEGIN} and {END}, between which the table goes."
+            f"the page lacks the lines {marks.begin} and {marks.end}, between which the table goes."
         )
-    return f"{before}{BEGIN}\n{table}{END}{after}"
+    return f"{before}{marks.begin}\n{table}{marks.end}{after}"
+
+
+def regions_markdown(result: Result, regions: RegionsResult) -> str:
+    """What was measured between two regions."""
+    rows, seconds = regions.backlog_rows, regions.caught_up_s
+    sent = regions.sent_bytes / 2**20
+    lines = [
+        _row(["between two regions", "p50 ms", "p99 ms"]),
+        _row(["---", "---:", "---:"]),
+        _row(
+            [
+                "a create is read in the other region after",
+                f"{regions.arrival_ms_p50:,.0f}",
+                f"{regions.arrival_ms_p99:,.0f}",
+            ]
+        ),
+        _row(
+            [
+                "what is known of the region there is old by",
+                f"{regions.known_ms_p50:,.0f}",
+                f"{regions.known_ms_p99:,.0f}",
+            ]
+        ),
+        "",
+        f"- {regions.nodes} nodes in each region, default settings. {regions.offered_per_s:,.0f} "
+        f"creates per second in one region for {regions.seconds:.0f} s, half of the "
+        f"{regions.most_per_s:,.0f} that it takes beside the other region and the generator; "
+        f"{regions.probes:,} probes.",
+        f"- Catching up with {rows:,} documents of 1 KB, as an hour leaves at {rows / 3600:.3g} "
+        f"a second: {seconds:.1f} s, {rows / seconds:,.0f} documents and {sent / seconds:.1f} MiB "
+        f"per second, {sent:,.0f} MiB in all.",
+        *(f"- {line}" for line in _machine(result)),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def summary(title: str, operations_per_s: float, cpu_us: float) -> str:

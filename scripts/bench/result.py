@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from scripts.bench.machine import Machine
+from scripts.bench.regions import RegionsResult
 from scripts.bench.rows import Row
 from scripts.bench.sample import Sample, quantile
 
@@ -103,6 +104,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     run: Run
     rows: list[RowResult]
+    #: None: not measured.
+    regions: RegionsResult | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

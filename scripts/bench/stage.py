@@ -62,7 +62,7 @@ def local_cluster(scratch: Path, interrupts: Interrupts) -> Iterator[Cluster]:
     var = VarDirectory(scratch / "var")
     config = scratch / "config.toml"
     config.write_text("[edge]\nport = 0\n", encoding="utf-8")  # nodes are measured by themselves
-    size = ["--nodes", str(NODES), "--port-base", str(_free_port_base())]
+    size = ["--nodes", str(NODES), "--regions", "1", "--port-base", str(_free_port_base())]
     try:
         _stele(["up", *size, "--config", str(config)], var, interrupts)
         settings = var.settings()
@@ -103,7 +103,7 @@ def yardstick(scratch: Path, document: bytes, created: bytes) -> Iterator[Server
 def load_documents(
     urls: Sequence[str],
     contents: Sequence[str],
-    interrupts: Interrupts,
+    interrupts: Interrupts | None,
     advance: Callable[[int], None],
 ) -> list[str]:
     """Create them all and return their ids in order. Raises StageError, BulkError, Interrupted."""
@@ -113,7 +113,8 @@ def load_documents(
         async with aiohttp.ClientSession() as session:
             client = BulkClient(post_with(session), urls, patience_s=_PATIENCE_S)
             for start in range(0, len(contents), BATCH_OPERATIONS):
-                interrupts.check()
+                if interrupts:
+                    interrupts.check()
                 batch = contents[start : start + BATCH_OPERATIONS]
                 operations: list[Operation] = [{"op": "create", "content": one} for one in batch]
                 for result in await client.run(operations):

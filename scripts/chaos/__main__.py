@@ -16,6 +16,7 @@ from typing import Annotated, Final
 import typer
 
 from cluster.interrupts import Interrupted
+from cluster.topology import REGIONS_MAX
 from scripts.chaos.arena import ABSENT_S, Arena
 from scripts.chaos.plan import EVERY, BadPlan, Fault, kinds_named, parse, random_plan
 from scripts.chaos.report import write_report
@@ -33,9 +34,8 @@ _SEEDS: Final = 1_000_000
 
 
 def _planned(
-    seed: int, nodes: int, duration_s: float, faults: str | None, plan: Path | None
+    seed: int, names: list[str], duration_s: float, faults: str | None, plan: Path | None
 ) -> list[Fault]:
-    names = [f"a{number}" for number in range(1, nodes + 1)]
     try:
         if plan is not None:
             return parse(plan.read_text(encoding="utf-8"), names)
@@ -47,7 +47,8 @@ def _planned(
 
 def chaos(
     duration: Annotated[float, typer.Option(help="Seconds of load and faults.")] = 60.0,
-    nodes: Annotated[int, typer.Option(min=3, max=NODES_MAX)] = 3,
+    nodes: Annotated[int, typer.Option(min=3, max=NODES_MAX, help="In each region.")] = 3,
+    regions: Annotated[int, typer.Option(min=1, max=REGIONS_MAX)] = 1,
     seed: Annotated[int | None, typer.Option(help="Of clients and faults; drawn if none.")] = None,
     faults: Annotated[str | None, typer.Option(help="Only these, as kill,pause,partition.")] = None,
     plan: Annotated[
@@ -60,15 +61,17 @@ def chaos(
 ) -> None:
     """Break a cluster of real processes under load, heal it, and judge what clients saw."""
     seed = random.randrange(_SEEDS) if seed is None else seed
+    names = [f"{region}{number}" for region in "abc"[:regions] for number in range(1, nodes + 1)]
     options = Options(
         seed=seed,
         nodes=nodes,
+        regions=regions,
         duration_s=duration,
-        plan=_planned(seed, nodes, duration, faults, plan),
+        plan=_planned(seed, names, duration, faults, plan),
         rate=rate,
     )
     directory = Path(tempfile.mkdtemp(prefix=f"stele-chaos-{seed}-"))
-    typer.echo(f"seed {seed}, {nodes} nodes, {duration:g} s, {len(options.plan)} faults")
+    typer.echo(f"seed {seed}, {options.size}, {duration:g} s, {len(options.plan)} faults")
     try:
         outcome = _play(options, directory)
     except ClusterError as error:
@@ -92,7 +95,7 @@ def chaos(
 
 
 def _play(options: Options, directory: Path) -> Outcome:
-    arena = Arena(directory, options.nodes, options.seed)
+    arena = Arena(directory, options.nodes, options.regions, options.seed)
 
     async def main() -> Outcome:
         run = Run(options, arena, typer.echo)

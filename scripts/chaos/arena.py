@@ -24,7 +24,7 @@ import msgspec
 from cluster import processes, startup
 from cluster.clusterfile import render_cluster_file
 from cluster.interrupts import Interrupts
-from cluster.layout import ring_of
+from cluster.layout import rings_of
 from cluster.processes import NodeProcess
 from cluster.settings import ClusterSettings
 from cluster.topology import plan_cluster
@@ -32,7 +32,6 @@ from cluster.vardir import VarDirectory
 from scripts.chaos.proxy import Network
 from scripts.local_cluster import ClusterError, LocalCluster
 
-REGION: Final = "a"
 #: A day of the cluster, so to say: all intervals and windows are short.
 RETENTION_S: Final = 12.0
 SKEW_S: Final = 0.5
@@ -52,6 +51,9 @@ tombstone_retention_s = {RETENTION_S}
 purge_bucket_s = 1
 sweep_interval_s = 0.5
 clock_skew_max_s = {SKEW_S}
+[regions]
+outbox_bytes_max = 2000
+compare_interval_s = 4
 [gossip]
 interval_s = 0.5
 """
@@ -77,12 +79,12 @@ class OwnView(VarDirectory):
 class Arena:
     """The cluster, its network, and what can be done to its processes and disks."""
 
-    def __init__(self, directory: Path, nodes: int, seed: int) -> None:
+    def __init__(self, directory: Path, nodes: int, regions: int, seed: int) -> None:
         self.directory = directory
-        self.local = LocalCluster(directory, nodes=nodes, config=_CONFIG)
+        self.local = LocalCluster(directory, nodes=nodes, regions=regions, config=_CONFIG)
         self.nodes = self.local.nodes
         self.settings = self._create()
-        self.ring = ring_of(self.settings, REGION)
+        self.rings = rings_of(self.settings)
         addresses = {node.id: (node.host, node.rpc_port) for node in self.settings.node}
         self.network = Network(addresses, f"{seed}")
         self._running: dict[str, NodeProcess] = {}
@@ -159,10 +161,13 @@ class Arena:
     async def unready(self, nodes: list[str]) -> list[str]:
         """Why some of these nodes, connected to all of these, don't serve yet."""
         reasons = []
-        for node, status in zip(
-            nodes, await asyncio.gather(*(self.view(node, "status") for node in nodes)), strict=True
+        for node, status, regions in zip(
+            nodes,
+            await asyncio.gather(*(self.view(node, "status") for node in nodes)),
+            await asyncio.gather(*(self.view(node, "regions") for node in nodes)),
+            strict=True,
         ):
-            if status is None:
+            if status is None or regions is None:
                 reasons.append(f"{node} does not answer")
                 continue
             reasons += [f"{node}: {reason}" for reason in status["reasons"]]
@@ -171,6 +176,12 @@ class Arena:
                 for member in status["members"]
                 if member["id"] in nodes
                 and not (member["connected"] and member["state"] == "alive")
+            ]
+            reasons += [
+                f"{node} is not connected to {other}"
+                for region, seen in regions["regions"].items()
+                for other in self.local.regions[region]
+                if other in nodes and other not in seen["connected"]
             ]
         return reasons
 
@@ -243,8 +254,8 @@ class Arena:
         config = self.directory / "config.toml"
         settings = plan_cluster(
             cluster_id=secrets.token_hex(16),
-            nodes=len(self.nodes),
-            regions=1,
+            nodes=len(self.local.regions["a"]),
+            regions=len(self.local.regions),
             port_base=self.local.port_base,
             config=config,
         )

@@ -115,6 +115,8 @@ class Conductor:
             Kind.DAMAGE: self._damage,
             Kind.AWAY: self._stay_away,
             Kind.FILL: self._fill,
+            Kind.CUT_REGION: self._cut,
+            Kind.KILL_REGION: self._kill,
         }
 
     @property

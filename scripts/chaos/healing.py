@@ -69,7 +69,8 @@ async def _owed(arena: Arena) -> tuple[int, list[str]]:
         hints: dict[str, Any] | None = await arena.view(node, "hints")
         lifecycle = await arena.view(node, "lifecycle")
         quarantine = await arena.view(node, "quarantine")
-        if hints is None or lifecycle is None or quarantine is None:
+        regions = await arena.view(node, "regions")
+        if hints is None or lifecycle is None or quarantine is None or regions is None:
             reasons.append(f"{node} does not answer")
             continue
         for target, kept in hints["targets"].items():
@@ -78,6 +79,11 @@ async def _owed(arena: Arena) -> tuple[int, list[str]]:
                 reasons.append(f"{node} holds {kept['count']} hints for {target}")
         for target, owed in hints["comparisons_owed"].items():
             reasons.append(f"{node} owes {target} {owed} comparisons")
+        for region, seen in regions["regions"].items():
+            if seen["waiting"]:
+                reasons.append(f"{node} keeps {seen['waiting']} writes for region {region}")
+            if seen["comparisons_owed"]:
+                reasons.append(f"{node} owes {region} {seen['comparisons_owed']} comparisons")
         if lifecycle["fenced"]:
             reasons.append(f"{node} is fenced")
         if lifecycle["contradicted"]:

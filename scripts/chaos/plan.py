@@ -48,13 +48,20 @@ class Kind(Enum):
     DAMAGE = "damage"
     AWAY = "away"
     FILL = "fill"
+    CUT_REGION = "cut-region"
+    KILL_REGION = "kill-region"
 
 
 DESTROYING: Final = (Kind.WIPE, Kind.DAMAGE, Kind.AWAY)
 #: Faults that destroy copies, or put a disk to the test.
 STRIKES: Final = (*DESTROYING, Kind.FILL)
 #: Faults that stop a process and start it.
-PROCESSES: Final = (Kind.KILL, Kind.RESTART, Kind.RESTART_ALL, Kind.PAUSE, *STRIKES)
+PROCESSES: Final = (
+    *(Kind.KILL, Kind.RESTART, Kind.RESTART_ALL, Kind.PAUSE, Kind.KILL_REGION),
+    *STRIKES,
+)
+#: Faults of all nodes of a region; only where there are several.
+OF_REGIONS: Final = (Kind.CUT_REGION, Kind.KILL_REGION)
 EVERY: Final = tuple(Kind)
 
 
@@ -66,7 +73,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One fault.
 
     ``nodes`` are those that it befalls: one side of the halves; who is not heard and who does not
-    hear, of a one-way cut; all of them, of restart-all.
+    hear, of a one-way cut; all of them, of restart-all; all of a region, of those of regions.
     """
 
     at_s: float
@@ -94,7 +101,8 @@ def random_plan(
         kinds: Those that may come.
         away_s: Beyond what makes the others go on without a node.
     """
-    passing = [kind for kind in kinds if kind not in STRIKES]
+    whole = nodes_of_region(nodes, nodes[0]) == list(nodes)
+    passing = [kind for kind in kinds if kind not in STRIKES and not (whole and kind in OF_REGIONS)]
     strikes = [kind for kind in kinds if kind in STRIKES]
     free_s = dict.fromkeys(nodes, 0.0)
     faults: list[Fault] = []
@@ -131,9 +139,16 @@ def _drawn(chance: random.Random, kind: Kind, nodes: Sequence[str], at_s: float)
             struck = chance.sample(nodes, len(nodes) // 2)
         case Kind.ONE_WAY | Kind.RESET:
             struck = chance.sample(nodes, 2)
+        case Kind.CUT_REGION | Kind.KILL_REGION:
+            struck = nodes_of_region(nodes, chance.choice(nodes))
         case _:
             struck = [chance.choice(nodes)]
     return Fault(at_s, kind, tuple(struck), lasts_s)
+
+
+def nodes_of_region(nodes: Sequence[str], one: str) -> list[str]:
+    """Those in the region of a node: its name begins with the region's."""
+    return [node for node in nodes if node[0] == one[0]]
 
 
 def _away(fault: Fault, nodes: Sequence[str]) -> Sequence[str]:
@@ -173,6 +188,10 @@ def parse(text: str, nodes: Sequence[str]) -> list[Fault]:
     return sorted(plan, key=lambda fault: fault.at_s)
 
 
+def _one_region(named: Sequence[str], nodes: Sequence[str]) -> bool:
+    return 0 < len(named) < len(nodes) and sorted(named) == nodes_of_region(nodes, named[0])
+
+
 def _one(named: Sequence[str], _: Sequence[str]) -> bool:
     return len(named) == 1
 
@@ -182,6 +201,7 @@ _FITS: Final[Mapping[Kind, Callable[[Sequence[str], Sequence[str]], bool]]] = {
     Kind.HALVES: lambda named, nodes: 0 < len(named) < len(nodes),
     Kind.ONE_WAY: lambda named, _: len(named) == 2,
     Kind.RESET: lambda named, _: len(named) == 2,
+    **dict.fromkeys(OF_REGIONS, _one_region),
 }
 
 
@@ -190,7 +210,7 @@ def kinds_named(names: str) -> list[Kind]:
     chosen: list[Kind] = []
     for name in names.split(","):
         if name.strip() == "partition":
-            chosen += [Kind.ISOLATE, Kind.HALVES, Kind.ONE_WAY, Kind.FLAP]
+            chosen += [Kind.ISOLATE, Kind.HALVES, Kind.ONE_WAY, Kind.FLAP, Kind.CUT_REGION]
             continue
         try:
             chosen.append(Kind(name.strip()))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from cluster.ids import DocumentId, NodeId, partition_of
-from cluster.ring import Ring
+from cluster.layout import Rings
 from cluster.settings import ClusterSettings
 from kvnode.codec import decode
 from kvnode.record import NEVER_MS, Record
@@ -32,14 +32,14 @@ Copy = Record | str | None
 class Replicas:
     """Connections to every node, made in the background."""
 
-    def __init__(self, settings: ClusterSettings, secret: bytes, ring: Ring) -> None:
-        self._ring = ring
+    def __init__(self, settings: ClusterSettings, secret: bytes, rings: Rings) -> None:
+        self._rings = rings
         self._clock, entropy = SystemClock(), SystemEntropy()
         self._transport = Transport(
             name=CLIENT_PREFIX + entropy.random_bytes(_ENTROPY_BYTES).hex(),
             cluster_id=settings.cluster_id,
             secret=secret,
-            ring=(ring.epoch, ring.digest()),
+            ring=rings.version,
             addresses={node.node_id: (node.host, node.rpc_port) for node in settings.node},
             clock=self._clock,
             entropy=entropy,
@@ -52,9 +52,9 @@ class Replicas:
         """Hang up."""
         await self._transport.close()
 
-    def owners(self, document_id: DocumentId) -> tuple[NodeId, ...]:
-        """Where its copies belong."""
-        return self._ring.primaries(partition_of(document_id, self._ring.partitions))
+    def owners(self, document_id: DocumentId) -> list[NodeId]:
+        """Where its copies belong, in all regions."""
+        return self._rings.owners(partition_of(document_id, self._rings.partitions))
 
     async def copies(
         self, documents: Sequence[DocumentId], nodes_of: Callable[[DocumentId], Iterable[NodeId]]

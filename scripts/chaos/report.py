@@ -41,7 +41,7 @@ _TELLING: Final = (
 def write_report(outcome: Outcome, directory: Path, left_out: Sequence[str]) -> Path:
     """Write everything; the page's path is returned."""
     directory.mkdir(parents=True, exist_ok=True)
-    which = f"Chaos, seed {outcome.options.seed}, {outcome.options.nodes} nodes"
+    which = f"Chaos, seed {outcome.options.seed}, {outcome.options.size}"
     series = series_of(outcome.history, outcome.load_ended_s)
     pictures: dict[str, dict[str, bytes]] = {name: {} for name, _, _ in _TELLING}
     for theme_name, theme in THEMES.items():
@@ -125,7 +125,7 @@ def _rows(outcome: Outcome) -> str:
     healing_s = outcome.looks[-1].at_s - outcome.load_ended_s
     rows = {
         "seed": f"{options.seed}",
-        "nodes": f"{options.nodes}",
+        "cluster": options.size,
         "load": f"{outcome.load_ended_s:.0f} s, {options.clients} clients",
         "operations": f"{verdict.operations:,}",
         "acknowledged": f"{verdict.acknowledged:,}",
@@ -162,6 +162,6 @@ def _picture(themes: dict[str, bytes], title: str) -> str:
 def _again(outcome: Outcome) -> str:
     options = outcome.options
     return (
-        f"make chaos SEED={options.seed} NODES={options.nodes} DURATION={options.duration_s:g} "
-        "PLAN=plan.toml"
+        f"make chaos SEED={options.seed} REGIONS={options.regions} NODES={options.nodes} "
+        f"DURATION={options.duration_s:g} PLAN=plan.toml"
     )

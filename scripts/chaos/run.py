@@ -52,12 +52,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is to be."""
 
     seed: int
+    #: In each region.
     nodes: int
+    regions: int = 1
     duration_s: float
     plan: Sequence[Fault]
     clients: int = 24
     #: Requests a second, of all clients together, at most.
     rate: float = 120.0
+
+    @property
+    def size(self) -> str:
+        """Of the cluster, in words."""
+        return f"{self.regions} x {self.nodes} nodes" if self.regions > 1 else f"{self.nodes} nodes"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -103,12 +110,12 @@ class Run:
             if why is not None:
                 self._tell(f"no disk will be filled: {why}")
         await arena.up()
-        self._tell(f"{options.nodes} nodes are up")
+        self._tell(f"{len(arena.nodes)} nodes are up")
         secret = read_secret(arena.local.var.secret_file)
         began_s = time.monotonic()
         start_ms = time.time_ns() // 1_000_000
         clients = Clients(arena.http_addresses, arena.settings.cluster_id, began_s)
-        replicas = Replicas(arena.settings, secret, arena.ring)
+        replicas = Replicas(arena.settings, secret, arena.rings)
         destroyed = Destroyed()
         conductor = Conductor(
             arena, options.plan, replicas, destroyed, now_s=clients.now_s, seed=options.seed
@@ -131,10 +138,11 @@ class Run:
         disks = await self._take_down()
         self._set_back(clients.history, conductor, destroyed, start_ms)
         bounds = Bounds(
-            copies=arena.ring.copies,
+            copies=arena.settings.replication.copies,
             clock_error_s=_CLOCK_ERROR_S,
             late_s=_LATE_S,
             start_ms=start_ms,
+            region_of={node.id: node.region for node in arena.settings.node},
         )
         witness = Witness(
             clients.history,
@@ -269,7 +277,7 @@ class Run:
         start_ms: int,
     ) -> None:
         """Count what nodes have lost by themselves."""
-        local, ring = self._arena.local, self._arena.ring
+        local, rings = self._arena.local, self._arena.rings
         log = {node: local.log(node) for node in self._arena.nodes}
         for one in setbacks(log, conductor.strikes, start_ms):
             conductor.notes.append((one.at_s, one.what))
@@ -278,8 +286,7 @@ class Run:
             since_s = max((at_s for at_s in struck if at_s < one.at_s), default=0.0)
 
             def owned(document_id: DocumentId, node: str = one.node) -> bool:
-                partition = partition_of(document_id, ring.partitions)
-                return node in ring.primaries(partition)
+                return node in rings.owners(partition_of(document_id, rings.partitions))
 
             destroyed.sets_back(owned, since_s, one.at_s, history)
 
@@ -302,10 +309,10 @@ class Run:
             )
         self._violations += clients.violations
         self._violations += witness.violations
-        ring, now_s = self._arena.ring, clients.now_s()
+        rings, now_s = self._arena.rings, clients.now_s()
 
         def stored(document_id: DocumentId) -> list[Record | None]:
-            owners = ring.primaries(partition_of(document_id, ring.partitions))
+            owners = rings.owners(partition_of(document_id, rings.partitions))
             return [disks[owner].records.get(document_id) for owner in owners]
 
         def judged() -> list[Violation]:

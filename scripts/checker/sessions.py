@@ -7,6 +7,8 @@ I13  Monotonic reads: once a session was shown a document, it is not told that t
 I14  Read your writes: the same after its own creates and deletes. An error that may be retried is
      no answer, so it breaks neither.
 
+Whichever nodes answered, in whichever regions: a session is nobody's but its client's.
+
 What was purged, has expired, or was last on a disk that a fault destroyed may be absent.
 """
 

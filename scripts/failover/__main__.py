@@ -1,14 +1,15 @@
-"""``python -m scripts.failover``: how long a failing node is felt through the edge."""
+"""``python -m scripts.failover``: how long a failing node, or region, is felt through the edge."""
 
 import asyncio
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
+from cluster.report import new_table
 from scripts.failover.balancers import ENVOY, HAPROXY, in_front_of, missing
 from scripts.failover.clients import REPEATABLE, Seen
 from scripts.failover.faults import FAULTS, strike
@@ -22,9 +23,11 @@ _SLOW_S: Final = 0.1
 def main() -> int:
     """Strike a cluster of its own through each balancer that is installed; print what was seen."""
     console = Console()
-    table = Table("edge", "fault", "requests", "failed", "keyless failed", "slowest", "felt for")
+    numbers = ("requests", "failed", "keyless failed", "slowest", "felt for")
+    table = new_table("edge", "fault", right=numbers)
     with tempfile.TemporaryDirectory() as directory:
-        cluster = LocalCluster(Path(directory), edge=True)
+        cluster = LocalCluster(Path(directory), regions=2, edge=True)
+        struck = {"a node": ["a2"], "the region": cluster.regions["a"]}
         try:
             cluster.up()
             for name in (ENVOY, HAPROXY):
@@ -32,11 +35,10 @@ def main() -> int:
                     console.print(reason)
                     continue
                 with in_front_of(cluster, name) as balancer:
-                    for fault in FAULTS:
-                        (seen,) = asyncio.run(
-                            strike(fault, "a2", cluster, [balancer], per_second=_PER_SECOND)
-                        )
-                        table.add_row(name, fault, *_figures(seen))
+                    for (what, nodes), fault in product(struck.items(), FAULTS):
+                        striking = strike(fault, nodes, cluster, [balancer], per_second=_PER_SECOND)
+                        (seen,) = asyncio.run(striking)
+                        table.add_row(name, f"{fault} {what}", *_figures(seen))
         finally:
             cluster.close()
     console.print(table)

@@ -22,7 +22,7 @@ def directory_deleted(stage: Stage) -> None:
     refused = stage.cluster.stele("start", "a3", exit_code=1).stderr.strip()
     stage.check("a3" in refused, f"it is not started without: {refused}")
     stage.cluster.initialise("a3")
-    stage.say("a3 gets a new directory (python -m kvnode init)")
+    stage.say("a3 gets a new directory (python -m kvnode.storage)")
     stage.start_watched("a3", alive=kept, gone=doomed)
     _check_rebuilt(stage)
     stage.kill("a1", "a2", because="a3 has only its own disk to answer from")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,13 @@ MakeCluster = Callable[..., LocalCluster]
 
 @pytest.fixture
 def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
-    """``make_cluster(nodes=3, config=TOML, edge=False)``; call ``up`` on the result."""
+    """``make_cluster(nodes=3, regions=1, config=TOML, edge=False)``; ``up`` starts the result."""
     made: list[LocalCluster] = []
 
-    def make(*, nodes: int = 3, config: str = "", edge: bool = False) -> LocalCluster:
+    def make(**options: Any) -> LocalCluster:
         directory = tmp_path / f"cluster{len(made)}"
         directory.mkdir()
-        made.append(LocalCluster(directory, nodes=nodes, config=config, edge=edge))
+        made.append(LocalCluster(directory, **options))
         return made[-1]
 
     yield make

@@ -190,7 +190,7 @@ def test_what_goes_on_in_a_terminal_ends_at_a_key_and_leaves_the_terminal_as_it_
 def test_a_node_that_is_down_is_seen_by_every_command(cluster: LocalCluster) -> None:
     """Within seconds, and with another exit code; and so is a cluster that is down."""
     documents = [put(cluster, f"text {number}") for number in range(3)]
-    assert shown(cluster, "ring")["under_replicated"] == 0
+    assert shown(cluster, "ring")["regions"]["a"]["under_replicated"] == 0
     assert stele(cluster, "hints")[0] == "no hints are held\n"
     measured = shown(cluster, "top", "--once", "--interval", "0.1")
     assert [node["errors_per_s"] for node in measured["nodes"]] == [0, 0, 0]

@@ -50,6 +50,29 @@ def test_up_returns_when_every_node_serves_and_prints_commands_that_work(
     assert '"content":"Hello, Stele"' in _curl(read.replace("ID", document_id))
 
 
+def test_a_new_cluster_has_two_regions_unless_another_number_is_typed(
+    make_cluster: MakeCluster,
+) -> None:
+    """Each has a ring of its own; what is typed otherwise is checked against what there is."""
+    cluster = make_cluster(nodes=1, regions=2, config=QUICK)
+    options = cluster.up_options
+    at = options.index("--regions")
+    del options[at : at + 2]
+
+    printed = cluster.stele("up", *options).stdout
+
+    assert all(cluster.http_url(node) in printed for node in ("a1", "b1"))
+    rings = cluster.stele("ring").stdout
+    assert "region a, ring 1" in rings
+    assert "region b, ring 1" in rings
+    assert "another ring" not in rings
+    cluster.stele("stop", "a1", "b1")
+    refused = cluster.stele("up", "--regions", "1", exit_code=1)
+    assert "has regions a, b, not REGIONS=1" in _one_sentence(refused)
+    refused = cluster.stele("replace", "a1", "b1", exit_code=1)
+    assert "there are no peers that a1 b1 could be rebuilt from" in _one_sentence(refused)
+
+
 def _curl(line: str) -> str:
     done = subprocess.run([*shlex.split(line), "-s"], capture_output=True, text=True, check=True)
     return done.stdout

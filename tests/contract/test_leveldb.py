@@ -185,7 +185,7 @@ async def test_a_missing_table_keeps_the_database_shut(compacted: Path) -> None:
 async def test_a_directory_without_a_database_is_refused_and_left_empty(tmp_path: Path) -> None:
     """A wrong path, or a disk that is not mounted: an empty node would say "absent"."""
     for directory in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(CannotStart, match="'python -m kvnode init'"):
+        with pytest.raises(CannotStart, match=r"'python -m kvnode\.storage'"):
             open_engine(directory)
     assert content_of(tmp_path) == {}
 

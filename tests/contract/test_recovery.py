@@ -251,7 +251,7 @@ def test_a_directory_that_never_held_a_database_is_refused_and_left_alone(
     if name == "strangers":
         (directory / BALLAST_NAME).write_bytes(b"")
         (directory / "notes.txt").write_bytes(b"")
-    with pytest.raises(CannotStart, match="'python -m kvnode init'"):
+    with pytest.raises(CannotStart, match=r"'python -m kvnode\.storage'"):
         replace_if_damaged(directory, OWN, NOW_MS)
     assert not (directory / recovery.MARK_NAME).exists()
     assert list(tmp_path.rglob("damaged-*")) == []

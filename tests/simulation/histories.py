@@ -127,7 +127,10 @@ def random_regions(seed: int, plan: Plan | None = None) -> SimCluster:
 
 def far_apart(chance: Random) -> ClusterSettings:
     """A random cluster of two regions, or three, whose months last seconds."""
-    settings = short_lived(chance)
+    return _in_regions(short_lived(chance), chance)
+
+
+def _in_regions(settings: ClusterSettings, chance: Random) -> ClusterSettings:
     nodes, regions = chance.choice([(3, "ab"), (3, "ab"), (4, "ab"), (3, "abc")])
     between = RegionSettings(
         outbox_bytes_max=chance.choice([1 << 30, 300]),
@@ -144,13 +147,20 @@ def random_sessions(seed: int, plan: Plan | None = None) -> SimCluster:
     """Run and judge the history of a seed in which clients bring session tokens along.
 
     In every second one documents end and disks are lost; where none is, every session gets an
-    answer in the end of all that it knows.
+    answer in the end of all that it knows. In three of ten clients roam between regions.
     """
     plan = plan or Plan()
     chance = Random(f"{seed}/sessions")
     ending = chance.random() < 0.5
     settings = short_lived(chance) if ending else random_settings(chance)
     order, nemeses = random_order(chance), chance.randint(1, 3)
+    of_regions = Random(f"{seed}/roaming")
+    roaming = of_regions.random() > 0.7
+    if roaming:
+        settings = _in_regions(settings, of_regions)
+        nemeses = min(nemeses, 1)  # what strikes regions comes on top
+        soon = AntiEntropySettings(interval_s=min(settings.antientropy.interval_s, 5.0))
+        settings = msgspec.structs.replace(settings, antientropy=soon)
 
     async def scenario(cluster: SimCluster) -> None:
         loop = cluster.loop
@@ -163,10 +173,12 @@ def random_sessions(seed: int, plan: Plan | None = None) -> SimCluster:
         ]
         if ending:
             troubles.append(Strikes(cluster, loop.stream("strikes"), plan.line("s")))
+        if roaming:
+            troubles.append(RegionNemesis(cluster, loop.stream("regions"), plan.line("r")))
         await _live(cluster, troubles, FAULTS_S)
         await cluster.calm()
         if not ending:
-            await converge(cluster)
+            await (level if roaming else converge)(cluster)
             await recovered(cluster)
             await sessions.reads_all()
         await works(cluster)

@@ -81,6 +81,9 @@ def met_in_sessions(cluster: SimCluster) -> Counter[str]:
     met["session read again"] = sum(
         isinstance(op.answer, Found) and op.document_id in _known(op) for op in of_sessions
     )
+    met["session answered from another region"] = sum(
+        machine.serving.elsewhere.found_count for machine in cluster.nodes.values()
+    )
     met["session refused an older answer"] = sum(
         isinstance(op.answer, Unavailable) and op.document_id in _known(op) for op in of_sessions
     )

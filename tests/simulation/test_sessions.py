@@ -45,11 +45,8 @@ async def create_on(
     return created
 
 
-@seeds(2)
-def test_one_replica_is_read_when_it_has_what_was_seen(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A token costs no read: on an owner its own, elsewhere that of one owner; 0 when deleted."""
+def replica_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts from now on what replicas are asked for."""
     reads: Counter[str] = Counter()
     for name in ("get", "fetch"):
         original = getattr(Replica, name)
@@ -61,6 +58,15 @@ def test_one_replica_is_read_when_it_has_what_was_seen(
             return original(self, *arguments)
 
         monkeypatch.setattr(Replica, name, counted)
+    return reads
+
+
+@seeds(2)
+def test_one_replica_is_read_when_it_has_what_was_seen(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token costs no read: on an owner its own, elsewhere that of one owner; 0 when deleted."""
+    reads = replica_reads(monkeypatch)
 
     async def scenario(cluster: SimCluster) -> None:
         session = SimSession()

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from scripts.bench import report
 from scripts.bench.machine import Machine
-from scripts.bench.report import BEGIN, EMPTY_PAGE, END, PageError
+from scripts.bench.regions import RegionsResult
+from scripts.bench.report import EMPTY_PAGE, REGIONS, TABLE, PageError
 from scripts.bench.result import Change, Result, Run
 from tests.unit.test_bench_result import row_result
 
@@ -39,7 +40,22 @@ RESULT = Result(
 )
 
 #: Whatever a person writes, except the marks themselves.
-prose = st.text().filter(lambda text: BEGIN not in text and END not in text)
+prose = st.text().filter(lambda text: not any(mark in text for mark in (*TABLE, *REGIONS)))
+BEGIN, END = TABLE
+BETWEEN = RegionsResult(
+    nodes=3,
+    most_per_s=2000.0,
+    offered_per_s=1000.0,
+    seconds=24.0,
+    arrival_ms_p50=150.0,
+    arrival_ms_p99=310.0,
+    probes=600,
+    known_ms_p50=200.0,
+    known_ms_p99=400.0,
+    backlog_rows=180_000,
+    sent_bytes=150 * 2**20,
+    caught_up_s=40.0,
+)
 
 
 def _printed(console_prints: Console) -> str:
@@ -78,9 +94,19 @@ def test_the_markdown_has_a_line_for_each_row_and_says_what_was_met() -> None:
 
 def test_a_page_that_is_made_anew_can_take_the_next_table_too() -> None:
     """--markdown FILE, run twice."""
-    page = report.with_table(EMPTY_PAGE, report.markdown(RESULT))
+    measured = msgspec.structs.replace(RESULT, regions=BETWEEN)
+    page = report.on_page(EMPTY_PAGE, measured)
 
-    assert report.with_table(page, report.markdown(RESULT)) == page
+    assert report.on_page(page, measured) == page
+
+
+def test_what_was_not_measured_stays_on_the_page() -> None:
+    """--only regions leaves the rows alone, and the other way round."""
+    both = report.on_page(EMPTY_PAGE, msgspec.structs.replace(RESULT, regions=BETWEEN))
+
+    assert "4,500 documents" in both
+    assert report.on_page(both, RESULT) == both
+    assert report.on_page(both, msgspec.structs.replace(RESULT, rows=[], regions=BETWEEN)) == both
 
 
 def test_what_makes_numbers_doubtful_is_said() -> None:

@@ -37,6 +37,7 @@ class _Cluster:
             "hints": {"targets": {"a2": {"count": held}}, "comparisons_owed": {}},
             "lifecycle": {"fenced": [], "contradicted": 0},
             "quarantine": {"asked": 0},
+            "regions": {"regions": {}},
         }
         return views[name]
 
@@ -49,6 +50,27 @@ def _healed(count: int, differing: Sequence[int], *, owed: bool = False) -> list
             cast("Arena", cluster), cast("Replicas", cluster), documents, loop.time, WITHIN_S
         )
         return loop.run(looks)
+
+
+def test_what_a_region_has_yet_to_get_is_waited_for() -> None:
+    """All owners may agree on what is known of, and a deletion still be on its way."""
+
+    class Shipping(_Cluster):
+        async def view(self, node: str, name: str) -> dict[str, Any]:
+            if name != "regions":
+                return await super().view(node, name)
+            now_s = self._loop.time()
+            waiting, owed = int(now_s < 10), int(now_s < 20)
+            return {"regions": {"b": {"waiting": waiting, "comparisons_owed": owed}}}
+
+    with contextlib.closing(SimLoop(0)) as loop:
+        cluster = Shipping(loop, [], owed=False)
+        looks = loop.run(
+            heal(cast("Arena", cluster), cast("Replicas", cluster), [], loop.time, WITHIN_S)
+        )
+    assert "a1 keeps 1 writes for region b" in looks[0].reasons
+    assert looks[-1].reasons == []
+    assert looks[-1].at_s >= 20
 
 
 @pytest.mark.parametrize("only", [0, 1, 1234, 1999])

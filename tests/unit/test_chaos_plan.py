@@ -10,6 +10,7 @@ from scripts.chaos.plan import (
     CALM_S,
     EVERY,
     HOLDS_S,
+    OF_REGIONS,
     REST_S,
     STRIKES,
     BadPlan,
@@ -84,6 +85,20 @@ def test_a_plan_reads_back_as_it_was_written(seed: int, count: int) -> None:
     assert parse(as_text(plan), NODES[:count]) == plan
 
 
+@given(seeds, st.sampled_from(["ab", "abc"]))
+def test_faults_of_regions_strike_all_nodes_of_one_where_there_are_several(
+    seed: int, regions: str
+) -> None:
+    """A plan of theirs reads back; the cut of a single region would cut nothing."""
+    nodes = [f"{region}{number}" for region in regions for number in (1, 2, 3)]
+    plan = random_plan(seed, nodes, 60.0, OF_REGIONS, away_s=AWAY_S)
+    assert plan
+    for fault in plan:
+        assert list(fault.nodes) in [nodes[start : start + 3] for start in range(0, len(nodes), 3)]
+    assert parse(as_text(plan), nodes) == plan
+    assert random_plan(seed, NODES, 60.0, OF_REGIONS, away_s=AWAY_S) == []
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -95,6 +110,7 @@ def test_a_plan_reads_back_as_it_was_written(seed: int, count: int) -> None:
         ('[[fault]]\nat_s = 1\nkind = "kill"\nnodes = []\nlasts_s = 1', "too few"),
         ('[[fault]]\nat_s = 1\nkind = "one-way"\nnodes = ["a1"]\nlasts_s = 1', "too few"),
         ('[[fault]]\nat_s = 1\nkind = "restart-all"\nnodes = ["a1"]\nlasts_s = 1', "too few"),
+        ('[[fault]]\nat_s = 1\nkind = "cut-region"\nnodes = ["a1"]\nlasts_s = 1', "too few"),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused(text: str, says: str) -> None:
@@ -105,7 +121,7 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(text: str, says: str) -> N
 
 def test_kinds_are_named_as_they_are_typed() -> None:
     """``partition`` is all that cuts links."""
-    cuts = [Kind.ISOLATE, Kind.HALVES, Kind.ONE_WAY, Kind.FLAP]
+    cuts = [Kind.ISOLATE, Kind.HALVES, Kind.ONE_WAY, Kind.FLAP, Kind.CUT_REGION]
     assert kinds_named("kill, partition,kill") == [Kind.KILL, *cuts]
     with pytest.raises(BadPlan, match="burn"):
         kinds_named("burn")

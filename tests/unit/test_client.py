@@ -286,7 +286,31 @@ def test_the_preferred_region_is_asked_while_it_answers() -> None:
         return servers.asked
 
     assert play(servers, reads, client) == [B] * 9 + [B, A, A, A, B, A, B]
-    assert {headers["Stele-Region"] for *_, headers in servers.tries} == {"y"}
+    told = {(url, headers["Stele-Region"]) for _, url, _, headers in servers.tries}
+    assert told == {(A, "x"), (B, "y")}, "a balancer would send it back"
+
+
+def test_what_a_region_can_not_show_to_a_session_is_asked_for_in_the_next() -> None:
+    """With the token: no other server of that region has it either. Then all once more."""
+    near = {f"n{number}": always(problem("session-unreachable")) for number in range(3)}
+    servers = Servers(**near, far=in_turn(problem("unavailable"), found()))
+    client = AsyncClient({"n": [f"http://{name}" for name in near], "f": ["http://far"]})
+
+    async def read(client: AsyncClient) -> None:
+        with client.session("the token"):
+            await client.get(ID)
+
+    play(servers, read, client)
+    assert ["far" in url for url in servers.asked] == [False, True, False, True]
+    assert {headers["Stele-Session"] for *_, headers in servers.tries} == {"the token"}
+
+
+def test_a_server_that_is_not_well_is_no_reason_to_leave_its_region() -> None:
+    """Its neighbours are asked first, whatever it refused."""
+    servers = Servers(a=always(problem("unavailable")), b=always(found()), c=always(found()))
+    client = AsyncClient({"n": [A, B], "f": ["http://c"]})
+    play(servers, lambda client: client.get(ID), client, seed=1)
+    assert "http://c" not in servers.asked
 
 
 @given(st.integers(0, 1000))

@@ -77,7 +77,9 @@ def test_a_sound_file_is_said_to_be_what_it_is(
     whole, settings = tmp_path / "cluster.toml", tmp_path / "config.toml"
     whole.write_text(render_cluster_file(SETTINGS))
     settings.write_text("[replication]\ncopies = 9\n[hints]\nwindow_s = 5\n")
-    assert "3 nodes, 3 copies" in stele(capsys, "config", "check", str(whole))[0]
+    assert (
+        "3 nodes in 1 region, 3 copies in each" in stele(capsys, "config", "check", str(whole))[0]
+    )
     assert "to be used as CONFIG" in stele(capsys, "config", "check", str(settings))[0]
     out, _ = stele(capsys, "config", "check", str(whole), "-o", "json")
     assert json.loads(out)["sound"] is True

@@ -248,3 +248,18 @@ def test_only_an_edge_that_serves_is_shown_to_newcomers(state: balancer.EdgeStat
 
     first = re.findall(r"http://[\d.:]+", lines.getvalue())[0]
     assert first == (view.url if state is balancer.EdgeState.READY else "http://127.0.0.1:8101")
+
+
+@pytest.mark.parametrize("regions", [{"a": 1}, {"a": 1, "b": 2}, {"b": 1, "a": 1, "c": 1}])
+def test_where_clients_in_each_region_connect_is_printed_if_there_are_several(
+    regions: dict[str, int],
+) -> None:
+    """In one region there is nothing to choose."""
+    view = balancer.EdgeView("http://127.0.0.1:8080", balancer.EdgeState.READY, None, [], "")
+    lines = io.StringIO()
+
+    report.print_welcome(planned(regions), view, Console(file=lines))
+
+    said = re.findall(r"region (\w): (http://[\d.:]+)", lines.getvalue())
+    urls = [(region, f"http://127.0.0.1:{8081 + place}") for place, region in enumerate(regions)]
+    assert said == (urls if len(regions) > 1 else [])

@@ -260,7 +260,7 @@ def test_a_client_gets_what_the_coordinator_says() -> None:
 
 def test_a_client_gets_the_coordinators_error_with_its_counts() -> None:
     """As values: code, detail, acknowledged, required."""
-    read = [Op.READ, 1, 1000, ID, 1, True, [5, b"abc"], False]
+    read = [Op.READ, 1, 1000, ID, 1, True, [5, b"abc", b"de"], False]
     (failed,) = serve(read, error=Unavailable("why", acked=1, required=2)).sent
     assert failed == [Op.FAILED, 1, "unavailable", "why", 1, 2]
     (failed,) = serve(read, error=KeyReused("other")).sent

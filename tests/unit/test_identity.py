@@ -81,7 +81,7 @@ def test_whatever_is_stored_is_an_identity_or_refused(stored: bytes) -> None:
 
 def test_a_database_without_an_identity_is_refused() -> None:
     """Somebody else's LevelDB, or a half-made one."""
-    with pytest.raises(CannotStart, match="not made by 'python -m kvnode init'"):
+    with pytest.raises(CannotStart, match=r"not made by 'python -m kvnode\.storage'"):
         decode_identity(None)
 
 

@@ -53,7 +53,7 @@ def _sleeper(
 
 
 def _as_node(var: VarDirectory, node: str = "a1") -> list[str]:
-    return processes.node_command("run", var, node, var.cluster_file)[3:]
+    return processes.run_command(var, node)[3:]
 
 
 def test_a_process_with_the_command_line_of_the_node_is_found(

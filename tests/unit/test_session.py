@@ -20,10 +20,9 @@ from docservice.session import (
     Tokens,
     gone,
     join,
-    region_tag,
     shown,
 )
-from kvnode.record import NEVER_MS, Create, Record, Sighting, Tombstone, merge
+from kvnode.record import NEVER_MS, Create, Record, Sighting, Tombstone, merge, region_tag
 
 SECRET = bytes(range(32))
 TOKENS = Tokens(SECRET)

@@ -137,6 +137,13 @@ class QuarantineView(msgspec.Struct):
     orphans: int
 
 
+class ConflictsView(msgspec.Struct):
+    """Answer of ``GET /admin/conflicts``."""
+
+    #: Keys that were given two bodies, of those that this node has met with.
+    held: int
+
+
 class NodeShare(msgspec.Struct):
     """A node's part of the ring."""
 
@@ -257,6 +264,11 @@ def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:
 def quarantine(node: NodeSettings, timeout_s: float) -> QuarantineView:
     """Copies that the node does not merge. Raises NoAnswer."""
     return _ask(node, "/admin/quarantine", timeout_s, QuarantineView)
+
+
+def conflicts(node: NodeSettings, timeout_s: float) -> ConflictsView:
+    """Keys that were given two bodies. Raises NoAnswer."""
+    return _ask(node, "/admin/conflicts", timeout_s, ConflictsView)
 
 
 def ring(node: NodeSettings, timeout_s: float) -> RingView:

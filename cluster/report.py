@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.balancer import EdgeState, EdgeView, region_urls
-from cluster.doctor import Finding, Severity
 from cluster.edge import EDGE
+from cluster.findings import Finding, Severity
 from cluster.launch import say
 from cluster.regionpairs import Pair
 from cluster.settings import ClusterSettings, NodeSettings

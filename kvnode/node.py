@@ -16,6 +16,7 @@ from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.boots import BOOT_ID_BYTES, Boot
+from kvnode.conflicts import Conflict, conflict_words
 from kvnode.contacts import Contacts
 from kvnode.coordinator import Coordinator
 from kvnode.elsewhere import Elsewhere
@@ -248,6 +249,7 @@ class Node:
             Lifecycle(self.clock, settings.lifecycle, ring.partitions),
             regions=self.rings.other_regions(self.own.node_id),
             outbox_bytes_max=settings.regions.outbox_bytes_max,
+            on_conflict=self._on_conflict,
         )
         self._assemble_regions()
         self.coordinator = Coordinator(
@@ -362,6 +364,9 @@ class Node:
         elif region is not None and not self._stop.is_set():
             self.log.warning("region.cut_off", region=region)
         self.placement.refresh()
+
+    def _on_conflict(self, conflict: Conflict) -> None:
+        self.log.warning("document.key_conflict", **conflict_words(conflict))
 
     def _check_disk(self) -> None:
         self._disk.check()

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from cluster.ids import format_document_id
+from kvnode.conflicts import conflict_words
 from kvnode.ending import Family
 from kvnode.health import Weight, check, troubles
 from kvnode.quarantine import State
@@ -148,4 +149,13 @@ def quarantine(node: "Node") -> dict[str, Any]:
             }
             for suspect in found.suspects(b"", _LISTED_MAX)
         ],
+    }
+
+
+def conflicts(node: "Node") -> dict[str, Any]:
+    """``/admin/conflicts``: keys that were given two bodies, the newest of those met with here."""
+    met = node.replica.conflicts
+    return {
+        "held": len(met),
+        "conflicts": [conflict_words(conflict) for conflict in met.newest(_LISTED_MAX)],
     }

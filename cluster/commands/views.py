@@ -21,7 +21,7 @@ from cluster.commands.options import (
     console,
     print_json,
 )
-from cluster.doctor import Severity
+from cluster.findings import Severity
 from cluster.ids import parse_document_id
 from cluster.launch import say
 from cluster.operations import HintsView, OwnersView, ReplicaView, RingView

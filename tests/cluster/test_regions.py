@@ -170,7 +170,18 @@ def test_one_key_with_two_bodies_in_regions_that_are_apart_ends_as_one_document(
         lambda: {read(two, node, first).json["content"] for node in two.nodes} == {"body of a"}
     )
     conflicts = "stele_idempotency_conflicts_total"
-    assert sum(metrics(two, node)[conflicts] for node in two.regions["b"]) >= 1
+    losers = [node for node in two.regions["b"] if metrics(two, node)[conflicts]]
+    assert (
+        [{one["document"] for one in two.view(node, "conflicts")["conflicts"]} for node in losers]
+        == [{first}] * len(losers)
+        != []
+    )
+    for node in losers:
+        (event,) = two.events(node, "document.key_conflict")
+        assert event["document"] == first
+        assert "body" not in repr(event)
+        assert "one key" not in repr(event)
+    assert "1 keys that were given two bodies" in two.stele("doctor", exit_code=None).stdout
 
 
 def test_pairs_of_create_and_read_across_regions_are_stale_without_a_token_and_never_with_one(

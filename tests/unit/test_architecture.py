@@ -31,7 +31,7 @@ ORDER = """
     kvnode.rpc.connection  kvnode.rpc.transport  kvnode.rpc.inturn
 
     kvnode.storage
-    kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
+    kvnode.lifecycle  kvnode.quarantine  kvnode.conflicts  kvnode.boots  kvnode.leaflog
     kvnode.records  kvnode.hintstore  kvnode.outbox
     kvnode.replica  kvnode.inspection
 
@@ -56,7 +56,8 @@ ORDER = """
     cluster.ports  cluster.vardir  cluster.processes  cluster.regionpairs  cluster.operations
     cluster.answers
     cluster.startup
-    cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
+    cluster.balancer  cluster.status  cluster.launch  cluster.findings
+    cluster.regiondoctor  cluster.doctor  cluster.repair  cluster.report
     cluster.rates  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
@@ -70,8 +71,8 @@ PURITY = """
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks kvnode.contacts kvnode.jobs
-    kvnode.leases kvnode.skew kvnode.eventring
+    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks
+    kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.client.errors docservice.client.model
@@ -241,13 +242,14 @@ def test_the_client_needs_nothing_of_the_server() -> None:
 def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
     """One door: whatever changes a stored record goes through ``Replica.join``.
 
-    Records, hints, quarantine and boots are rooms behind it.
+    Records, hints, quarantine, conflicts and boots are rooms behind it.
     """
     rooms = {
         "kvnode.records",
         "kvnode.hintstore",
         "kvnode.outbox",
         "kvnode.quarantine",
+        "kvnode.conflicts",
         "kvnode.boots",
         "kvnode.leaflog",
     }

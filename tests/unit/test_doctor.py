@@ -8,9 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.balancer import EdgeState, EdgeView
-from cluster.doctor import Checkup, Finding, Severity, diagnose
+from cluster.doctor import Checkup, diagnose
+from cluster.findings import Finding, Severity
 from cluster.operations import (
     Comparison,
+    ConflictsView,
     HintsKept,
     HintsView,
     LifecycleView,
@@ -223,6 +225,11 @@ def filling(checkups: Checkups) -> None:
         says_of_b(checkups, node, replace(SEEN, waiting=5, fullness=fullness))
 
 
+def conflicting(checkups: Checkups) -> None:
+    """A client has used a key twice."""
+    checkups["a2"] = dataclasses.replace(checkups["a2"], conflicts=ConflictsView(2))
+
+
 def overflowed(checkups: Checkups) -> None:
     """The log of writes for region b was longer than it may be."""
     says_of_b(checkups, "a3", replace(SEEN, comparisons_owed=12))
@@ -254,6 +261,7 @@ def overflowed(checkups: Checkups) -> None:
         (lagging_region, Severity.WARNING, "region a", "b2 wrote in the last 90 s", "bring b2 up"),
         (filling, Severity.WARNING, "region a", "for region b is 63% full", "bring region b back"),
         (overflowed, Severity.NOTE, "region a", "a comparison of 12 partitions", "wait"),
+        (conflicting, Severity.NOTE, "a2", "2 keys that were given two", "/admin/conflicts"),
         (not_compared, Severity.WARNING, "a1", "with those of a2", "stele repair a1"),
     ],
 )

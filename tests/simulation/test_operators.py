@@ -6,9 +6,12 @@ from cluster.ids import NodeId
 from cluster.settings import AntiEntropySettings
 from kvnode.health import Weight, check, troubles
 from kvnode.jobs import JobState
-from kvnode.ringviews import owners
+from kvnode.regionviews import regions
+from kvnode.ringviews import members, owners, ring
 from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.convergence import level
 from tests.simulation.run import seeds, simulate
+from tests.simulation.test_regions import TWO, cut_off, heal
 
 SELDOM = settings_of(antientropy=AntiEntropySettings(interval_s=600.0))
 
@@ -81,6 +84,46 @@ def test_every_node_tells_what_all_hold_of_a_document(seed: int) -> None:
         assert "secret" not in repr(shown)
 
     simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_node_tells_of_all_regions_also_of_one_that_is_cut_off(seed: int) -> None:
+    """Who owns what there, who is up, and what each replica there holds of a document."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = (await cluster.create("a1", "secret", write=2)).document_id
+        await level(cluster)
+        await asyncio.sleep(5.0)
+        serving = cluster.nodes["a1"].serving
+
+        shown = await owners(serving, document_id)
+        assert [one["region"] for one in shown["replicas"]] == ["a"] * 3 + ["b"] * 3
+        assert shown["owners"] == [one["node"] for one in shown["replicas"]]
+        assert [one["record"] for one in shown["replicas"]] == [shown["replicas"][0]["record"]] * 6
+        other = ring(serving)["other_regions"]["b"]
+        assert other["digest"] == ring(cluster.nodes["b1"].serving)["digest"]
+        assert (other["under_replicated"], other["quorum_share"]) == (0, 1.0)
+        *_, b1, _, _ = members(serving)["members"]
+        assert (b1["id"], b1["region"], b1["state"]) == ("b1", "b", "alive")
+        assert b1["told_ms"] >= regions(serving)["regions"]["b"]["watermark_ms"]
+        assert "reaches" not in repr(troubles(check(serving), Weight.WARNING))
+
+        cut_off(cluster)
+        cut_ms = serving.clock.wall_ms()
+        await asyncio.sleep(20.0)
+        shown = await owners(serving, document_id)
+        assert [one["answered"] for one in shown["replicas"]] == [True] * 3 + [False] * 3
+        other = ring(serving)["other_regions"]["b"]
+        assert (other["under_replicated"], other["quorum_share"]) == (other["partitions"], 0.0)
+        assert members(serving)["members"][-1]["state"] == "unreachable"
+        since_ms = regions(serving)["regions"]["b"]["cut_off_since_ms"]
+        assert cut_ms <= since_ms < cut_ms + 15_000
+        assert "reaches no node of region b" in troubles(check(serving), Weight.WARNING)
+        await heal(cluster)
+        await level(cluster)
+        assert regions(serving)["regions"]["b"]["cut_off_since_ms"] is None
+
+    simulate(scenario, seed, TWO)
 
 
 @seeds(2)

@@ -84,9 +84,6 @@ def test_what_is_written_in_one_region_is_read_and_deleted_in_the_other(two: Loc
     assert found_at['stele_region_watermark_timestamp_seconds{region="a"}'] > written_s
     assert 0 <= found_at['stele_region_lag_seconds{region="a"}'] < 5
     assert found_at['stele_outbox_entries{region="a"}'] == 0
-    asked = [metrics(two, node)["stele_reads_elsewhere_total"] for node in two.regions["b"]]
-    met = [metrics(two, node)["stele_reads_found_elsewhere_total"] for node in two.regions["b"]]
-    assert sum(asked) >= sum(met)
     holders = [
         one["node"]
         for one in two.view("b1", f"owners/{document_id}")["replicas"]

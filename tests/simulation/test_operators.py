@@ -2,10 +2,14 @@
 
 import asyncio
 
-from cluster.ids import NodeId
+import pytest
+
+from cluster.ids import NodeId, uuid7
 from cluster.settings import AntiEntropySettings
+from docservice.documents import DocumentNotFound
 from kvnode.health import Weight, check, troubles
 from kvnode.jobs import JobState
+from kvnode.metrics import NodeCollector
 from kvnode.regionviews import regions
 from kvnode.ringviews import members, owners, ring
 from tests.simulation.cluster import SimCluster, settings_of
@@ -122,6 +126,27 @@ def test_a_node_tells_of_all_regions_also_of_one_that_is_cut_off(seed: int) -> N
         await heal(cluster)
         await level(cluster)
         assert regions(serving)["regions"]["b"]["cut_off_since_ms"] is None
+
+    simulate(scenario, seed, TWO)
+
+
+@seeds(2)
+def test_reads_that_ask_other_regions_are_counted(seed: int) -> None:
+    """And those for which that was worth it."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        serving = cluster.nodes["b1"].serving
+        await cluster.read("b1", (await cluster.create("a1", "young", write=2)).document_id)
+        with pytest.raises(DocumentNotFound):
+            await cluster.read("b1", uuid7(serving.clock.wall_ms(), bytes(10)))
+        counts = {
+            sample.name: sample.value
+            for family in NodeCollector(serving).collect()
+            for sample in family.samples
+        }
+        assert counts["stele_reads_elsewhere_total"] == 2
+        assert counts["stele_reads_found_elsewhere_total"] == 1
+        await level(cluster)
 
     simulate(scenario, seed, TWO)
 

@@ -26,8 +26,10 @@ from kvnode.latency import Latencies
 from kvnode.leases import LEASE_SHARE
 from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
+from kvnode.partings import Partings
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Engine, Entropy
+from kvnode.regionhandlers import Known
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
@@ -133,7 +135,8 @@ class Node:
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
             await self.replica.rebuild_trees()
-        self.replica.outbox.restore(is_new=identity.boot_counter == 1)
+        gone = self.replica.standing.gone
+        self.replica.outbox.restore(is_new=identity.boot_counter == 1, gone=gone)
         await self._fence_replacement()
         self._started_s = self.clock.monotonic_s()
         await self.transport.listen(self.own.host, self.own.rpc_port)
@@ -197,11 +200,16 @@ class Node:
         replaced = take_replaced(self._engine)
         if replaced is None:
             return
-        for partition in self.placement.ring.partitions_of(self.own.node_id):
-            self.replica.set_fenced(partition, True)
+        self._fence_all()
         self.replica.outbox.owe_all()
         await self.replica.durable()
         self.log.warning("node.fenced", reason=f"its database is new: {replaced.reason}")
+
+    def _fence_all(self) -> None:
+        """Nothing here is to be believed until it was rebuilt from now on."""
+        for partition in self.placement.ring.partitions_of(self.own.node_id):
+            self.replica.set_fenced(partition, True)
+        self.background.rebuild.begin_anew()
 
     def _assemble(self, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
@@ -236,6 +244,8 @@ class Node:
             entropy=self.entropy,
             on_request=self._on_request,
             on_peer_change=self._on_peer_change,
+            on_linked=self._on_linked,
+            may_talk=self._may_talk,
         )
         self.placement = Placement(ring, self.own.node_id, zones, self.is_up, latencies.estimate_s)
         self.replica = Replica(
@@ -245,6 +255,7 @@ class Node:
             self.placement.owns,
             ring.partitions,
             Lifecycle(self.clock, settings.lifecycle, ring.partitions),
+            region=self.region,
             regions=self.rings.other_regions(self.own.node_id),
             outbox_bytes_max=settings.regions.outbox_bytes_max,
         )
@@ -268,18 +279,26 @@ class Node:
             self.coordinator,
             self.gossip,
             absent=self.background.purge.absent,
-            boot_id=boot_id,
-            levelling=self.background.levelling,
-            watermarks=self.watermarks,
+            known=Known(self.background.levelling, self.watermarks, self.partings, boot_id),
         )
 
     def _assemble_regions(self) -> None:
+        self.partings = Partings(
+            self.replica,
+            self.rings,
+            self.own.node_id,
+            fence=self._fence_all,
+            transport=self.transport,
+            clock=self.clock,
+            log=self.log,
+        )
         self.watermarks = Watermarks(self.rings, self.own.node_id)
         slack_ms = round(self.settings.lifecycle.clock_skew_max_s * 1000)
         self.elsewhere = Elsewhere(
             self.rings,
             self.own.node_id,
             self.watermarks,
+            self.replica.standing,
             self.transport,
             self.clock,
             slack_ms + self.settings.http.request_timeout_ms,
@@ -297,6 +316,7 @@ class Node:
             merges=self.coordinator.merges,
             is_up=self.is_up,
             is_absent=self._is_absent,
+            agrees=self.partings.agrees,
             has_confirmed=self._has_confirmed,
             jobs=self.jobs,
             clock=self.clock,
@@ -341,6 +361,12 @@ class Node:
 
     def _on_request(self, connection: Connection, peer: str, message: Message) -> None:
         self.handlers(connection, peer, message)
+
+    def _on_linked(self, peer: NodeId) -> None:
+        self.partings.linked(peer)
+
+    def _may_talk(self, peer: NodeId) -> bool:
+        return self.partings.may_talk(peer)
 
     def _on_membership_change(self) -> None:
         self.placement.refresh()

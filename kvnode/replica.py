@@ -37,6 +37,7 @@ from kvnode.quarantine import Quarantine
 from kvnode.record import Record, merge
 from kvnode.records import RecordStore
 from kvnode.rpc.operations import FetchResult
+from kvnode.standing import Standing
 from kvnode.storage.keys import (
     FLOOR_PREFIX,
     floor_key,
@@ -54,6 +55,7 @@ class Replica:
 
     Args:
         owned: Which partitions' absence this node can vouch for, as a table by partition.
+        region: The node's own.
         regions: The other ones, and how much may wait for them (``kvnode.outbox``).
     """
 
@@ -66,6 +68,7 @@ class Replica:
         partitions: int,
         lifecycle: Lifecycle,
         *,
+        region: str = "",
         regions: Sequence[str] = (),
         outbox_bytes_max: int = 0,
     ) -> None:
@@ -79,6 +82,7 @@ class Replica:
         self.records = RecordStore(engine, partitions, lifecycle.bucket_ms)
         self.quarantine = Quarantine(engine, clock)
         self.boots = Boots(engine)
+        self.standing = Standing(engine, region, regions)
         self.outbox = Outbox(engine, clock, regions, partitions, outbox_bytes_max)
         #: By partition: whether what is held of it is not to be believed.
         self.fenced = [False] * partitions
@@ -327,6 +331,7 @@ class Replica:
             self._keep_floor(partition_of_floor(key), decode_floor(value))
         self.hint_store.restore()
         self.quarantine.restore()
+        self.standing.restore()
         return self.records.restore()
 
     async def rebuild_trees(self) -> None:

@@ -32,8 +32,8 @@ ORDER = """
 
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
-    kvnode.records  kvnode.hintstore  kvnode.outbox
-    kvnode.replica  kvnode.inspection
+    kvnode.records  kvnode.hintstore  kvnode.outbox  kvnode.standing
+    kvnode.replica  kvnode.inspection  kvnode.partings
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
@@ -69,8 +69,8 @@ PURITY = """
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks kvnode.jobs kvnode.leases
-    kvnode.skew kvnode.eventring
+    kvnode.hintstore kvnode.outbox kvnode.standing kvnode.batching kvnode.watermarks kvnode.jobs
+    kvnode.leases kvnode.skew kvnode.eventring
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.client.errors docservice.client.model

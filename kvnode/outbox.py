@@ -243,6 +243,7 @@ class Outbox:
         """A region is back: it gets what is written from now on, and all else is owed."""
         self.regions = tuple(one for one in self.cursors if one == region or one in self.regions)
         self._skip_log(region)
+        self.trim()
         self._owe_whole(region, self.cursors[region].told_ms)
 
     def _skip_log(self, region: str) -> None:

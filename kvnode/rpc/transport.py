@@ -13,11 +13,12 @@ Rules
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from cluster.ids import NodeId
 from kvnode.ports import Clock, Entropy
-from kvnode.rpc.connection import Connection, Lost, OnOutcome
+from kvnode.rpc.connection import Connection, Lost, OnOutcome, Outcome
 from kvnode.rpc.frames import Message
 from kvnode.rpc.handshake import NONCE_BYTES, Handshake
 from kvnode.rpc.operations import Fields, Op
@@ -124,10 +125,13 @@ class Transport:
     def tell(
         self, op: Op, fields: Fields, deadline_s: float, *, only: NodeId | None = None
     ) -> None:
-        """Send a request to all that are linked, or to one; nobody waits for the answers."""
-        for node, link in self._links.items():
+        """Send a request to all that are linked, or to one.
+
+        What else this node says must come after it: a connection on which it fails is closed.
+        """
+        for node, link in list(self._links.items()):
             if only in (None, node):
-                link.request(op, deadline_s, fields, 64, lambda _: None)
+                link.request(op, deadline_s, fields, 64, partial(_close_untold, link))
 
     def review(self) -> None:
         """Ask anew with whom this node may talk; see rule 4."""
@@ -241,3 +245,8 @@ class Transport:
             # Jitter keeps nodes that lost the same peer from dialling it in step.
             await asyncio.sleep(self._entropy.uniform(backoff_s / 2, backoff_s))
             backoff_s = min(DIAL_BACKOFF_MAX_S, backoff_s * 2)
+
+
+def _close_untold(link: Connection, outcome: Outcome) -> None:
+    if isinstance(outcome, Lost):
+        link.close(f"its peer could not be told: {outcome.code}")

@@ -249,6 +249,7 @@ def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
         "kvnode.quarantine",
         "kvnode.boots",
         "kvnode.leaflog",
+        "kvnode.standing",
     }
     doors = {"kvnode.replica", "kvnode.node", "kvnode.storage", "kvnode.__main__", "kvnode.ports"}
     doors |= rooms

@@ -224,9 +224,11 @@ class DiskWatch:
         """Judge that a deleted record leaves a disk."""
         self.purged.setdefault(document_id, []).append(disk.name)
         self.purged_s.setdefault(document_id, self._true_s())
+        held = readable(document_id, disk.values.get(record_key(document_id)))
         for region, unaware in self._spoken.unaware().items():
-            what = f"{disk.name} purges without region {region}, of which {unaware} know nothing"
-            self._violated("I22", what, document_id)
+            if held is not None and not self._promised_in(region, document_id, held):
+                what = f"{disk.name} purges without region {region}, and {unaware} know nothing"
+                self._violated("I22", what, document_id)
         if self._excused(disk.name, document_id):
             return  # it takes over what the others have agreed to
         for owner in self._owners(document_id):
@@ -239,6 +241,15 @@ class DiskWatch:
             if held is None or held.tombstone is None:
                 what = f"{disk.name} purges what is deleted, but {owner} has {describe(held)}"
                 self._violated("I6", what, document_id)
+
+    def _promised_in(self, region: str, document_id: DocumentId, record: Record) -> bool:
+        """Whether a region's owners have promised that a deletion may be purged."""
+        assert record.tombstone is not None
+        partition = partition_of(document_id, self._rings.partitions)
+        bucket = record.tombstone.delete_at_ms // self._bucket_ms
+        disks = [self._disks[owner] for owner in self._rings.owners_in(region, partition)]
+        floors = [disk.values.get(floor_key(partition)) for disk in disks]
+        return all(floor and decode_floor(floor).promised > bucket for floor in floors)
 
     def below_floor(self, disk: SimDisk, document_id: DocumentId, record: Record) -> bool:
         """Whether a deletion is of a time that a disk's owner has agreed to purge."""

@@ -323,6 +323,7 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
 
 
 def _regions(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    yield from _gone(checkups)
     for checkup in checkups:
         for region, seen in checkup.regions.regions.items() if checkup.regions else ():
             waits = f"{seen.waiting:,} of its writes wait" if seen.waiting else "no write waits"
@@ -347,6 +348,27 @@ def _regions(checkups: Sequence[Checkup]) -> Iterator[Finding]:
                     f"owes region {region} a comparison of {seen.comparisons_owed} partitions",
                     "wait: they are compared when all owners are up",
                 )
+
+
+def _gone(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    views = [one.regions for one in checkups if one.regions]
+    for region in dict.fromkeys(region for view in views for region in view.gone):
+        heard = [view for view in views if region in view.gone]
+        unaware = ", ".join(dict.fromkeys(node for view in heard for node in view.unaware))
+        if unaware:
+            yield Finding(
+                Severity.WARNING,
+                f"region {region}",
+                f"was said to be gone, and {unaware} may not have heard it: purges wait for that",
+                f"bring {unaware} up, or the network to them",
+            )
+        else:
+            yield Finding(
+                Severity.NOTE,
+                f"region {region}",
+                "was said to be gone: nothing waits for it, and its nodes serve nothing",
+                f"`stele region back {region}` when it has nodes again",
+            )
 
 
 def _put_aside(var: VarDirectory, checkups: Sequence[Checkup]) -> Iterator[Finding]:

@@ -103,7 +103,12 @@ class RegionSeen(msgspec.Struct):
 class RegionsView(msgspec.Struct):
     """Answer of ``GET /admin/regions``."""
 
+    #: The other ones that take part.
     regions: dict[str, RegionSeen]
+    #: Those that an operator has said to be gone.
+    gone: list[str] = []
+    #: Nodes that are not known to have heard the same.
+    unaware: list[str] = []
 
 
 class Veto(msgspec.Struct):
@@ -244,6 +249,10 @@ class JobView(msgspec.Struct):
     pulled: int = 0
 
 
+class Declined(Exception):
+    """The node answers that it won't; the message says why, without a full stop."""
+
+
 class NoAnswer(Exception):
     """The listener is not there, too slow, or did not say what was asked."""
 
@@ -294,8 +303,16 @@ def owners(node: NodeSettings, timeout_s: float, document_id: str) -> OwnersView
 
 
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:
-    """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer."""
+    """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer, Declined."""
     return _ask(node, f"/admin/{action}", timeout_s, JobView, method="POST")
+
+
+def speak_of_region(
+    node: NodeSettings, region: str, timeout_s: float, *, gone: bool
+) -> RegionsView:
+    """Tell the node that a region is gone, or back. Raises NoAnswer, Declined."""
+    path = f"/admin/{'gone' if gone else 'back'}/{region}"
+    return _ask(node, path, timeout_s, RegionsView, method="POST")
 
 
 def job(node: NodeSettings, job_id: str, timeout_s: float) -> JobView:
@@ -329,6 +346,10 @@ def _fetch(node: NodeSettings, method: str, path: str, timeout_s: float) -> byte
     connection = http.client.HTTPConnection(node.host, node.ops_port, timeout=timeout_s)
     try:
         connection.request(method, path)
-        return connection.getresponse().read(_ANSWER_BYTES_MAX)
+        response = connection.getresponse()
+        answer = response.read(_ANSWER_BYTES_MAX)
+        if response.status == http.HTTPStatus.CONFLICT:
+            raise Declined(answer.decode(errors="replace").strip())
+        return answer
     finally:
         connection.close()

@@ -200,6 +200,18 @@ def overflowed(checkups: Checkups) -> None:
     checkups["a3"] = dataclasses.replace(checkups["a3"], regions=RegionsView({"b": seen}))
 
 
+def given_up(checkups: Checkups) -> None:
+    """An operator has said that region b is gone, and all know it."""
+    for name, checkup in list(checkups.items()):
+        checkups[name] = dataclasses.replace(checkup, regions=RegionsView({}, gone=["b"]))
+
+
+def given_up_unheard(checkups: Checkups) -> None:
+    """And one that is cut off does not."""
+    view = RegionsView({}, gone=["b"], unaware=["a3"])
+    checkups["a1"] = dataclasses.replace(checkups["a1"], regions=view)
+
+
 @pytest.mark.parametrize(
     ("fault", "severity", "about", "what", "do"),
     [
@@ -212,6 +224,8 @@ def overflowed(checkups: Checkups) -> None:
         (damaged, Severity.CRITICAL, "a1", "2 damaged records, and replaced 1", "other owners"),
         (healed, Severity.WARNING, "a1", "2 damaged records, and replaced 2", "disk's health"),
         (contradicted, Severity.CRITICAL, "a2", "removed documents are alive", "a bug"),
+        (given_up, Severity.NOTE, "region b", "was said to be gone", "stele region back b"),
+        (given_up_unheard, Severity.WARNING, "region b", "a3 may not have heard", "bring a3 up"),
         (vetoed, Severity.WARNING, "a1", "waits for a3 (hints) for 408 s", "bring a3 up"),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
         (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),

@@ -125,8 +125,8 @@ class Replica:
         try:
             encoded = self.records.durable(document_id)
             if encoded is None:
-                encoded = self.hint_store.joined(document_id)
-            if encoded is not None:
+                encoded = self._hinted(partition, document_id)
+            else:
                 verify(document_id, encoded)
         except CorruptRecord:
             self.corrupt_count += 1
@@ -136,6 +136,18 @@ class Replica:
         if known_header is not None and header_of(encoded) == known_header:
             return FetchResult.SAME, None
         return FetchResult.FOUND, encoded
+
+    def _hinted(self, partition: int, document_id: bytes) -> bytes | None:
+        """What is kept for others of a document, unless it may be of a purged one.
+
+        That is no more an owner's word than a copy in quarantine. Raises CorruptRecord.
+        """
+        hint = self.hint_store.joined(document_id)
+        if hint is None:
+            return None
+        verify(document_id, hint)
+        admission = self.lifecycle.admit(partition, ending_of(hint), vouched=False)
+        return None if admission is Admission.LATE else hint
 
     def admit(self) -> None:
         """Raise Overloaded when too much is waiting for the disk."""

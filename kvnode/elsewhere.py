@@ -15,8 +15,8 @@ Rules
    only if that one has less too, or does not answer, in all others. Less than what was seen is an
    answer only if it is the word of every region; while one can't be asked it is "unavailable".
 6. An owner is asked first, which reads its own disk; after one that is silent, the next.
-7. A region that an operator has said to be gone is not asked: what only it had is lost, and a
-   client that has seen it there is answered as if it had not.
+7. A region that an operator has said to be gone is not asked: what only it had is lost. A client
+   that has seen it there still gets nothing less (``docservice.documents``).
 """
 
 import asyncio

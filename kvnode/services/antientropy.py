@@ -157,7 +157,8 @@ class AntiEntropy:
 
     def _report_repair(self, job: Job) -> None:
         counted = self._counted()
-        self._repairing = {peer: None for peer in self._repairing if peer in counted}
+        for peer in [one for one in self._repairing if one not in counted]:
+            del self._repairing[peer]
         left = sum(
             len(self.rounds[peer].left) or len(self.rounds[peer].shared) for peer in self._repairing
         )

@@ -55,7 +55,10 @@ class Spoken:
         return is_gone(self._latest.get(self._rings.region_of[NodeId(machine)], 0))
 
     def unaware(self) -> dict[str, list[str]]:
-        """By region that is gone, the disks of other ones that have not heard it."""
+        """By region that is gone, the disks of other ones that have not heard it.
+
+        Without those that are absent: they are fenced when they return.
+        """
         return {
             region: unaware
             for region, word in self._latest.items()
@@ -67,6 +70,7 @@ class Spoken:
             name
             for name, disk in self._disks.items()
             if self._rings.region_of[NodeId(name)] != region
+            and not self._atlas.was_ever_away(name)
             and int.from_bytes(disk.values.get(standing_key(region), b""), "big") < word
         ]
 

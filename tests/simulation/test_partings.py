@@ -5,6 +5,7 @@ node's disk has the word, and that a node which hears of its own region is fence
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -384,3 +385,106 @@ def test_a_node_refuses_words_that_it_is_not_the_one_to_be_told(seed: int) -> No
         await level(cluster)
 
     simulate(scenario, seed, COMPARED)
+
+
+@seeds(5)
+def test_whatever_befalls_a_region_that_is_given_up_and_taken_back_nothing_comes_to_life(
+    seed: int,
+) -> None:
+    """Words at any time, cuts, deaths, pauses and lost disks between them, under writes."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        await _Whims(cluster).act()
+        cluster.note("every fault is over")
+        cluster.loop.network.heal_all()
+        for name in (*A, *B):
+            process = cluster.nodes[name].process
+            if process.dead:
+                cluster.nodes[name].start()
+            elif not process.running:
+                cluster.resume(name)
+        await asyncio.sleep(15)
+        if max(word_on_disk(cluster, name, "b") for name in A) % 2:
+            say(cluster, "a1", "b", gone=False)
+        await returned(cluster, (*A, *B))
+        await ended(cluster)
+
+    simulate(scenario, seed, COMPARED)
+
+
+class _Whims:
+    """What happens to a cluster of two regions, drawn from its seed."""
+
+    def __init__(self, cluster: SimCluster) -> None:
+        self._cluster = cluster
+        self._chance = cluster.loop.stream("whims")
+        self._known: list[DocumentId] = []
+        self._steps = [self._write] * 6 + [self._delete] * 4 + [self._speak] * 3
+        self._steps += [self._cut] * 2 + [self._heal, self._die, self._die, self._rise, self._pause]
+        self._steps += [self._lose_region]
+
+    async def act(self) -> None:
+        """Some time of it."""
+        for _ in range(40):
+            step = self._chance.choice(self._steps)
+            with contextlib.suppress(StoreError, DocumentDeleted):
+                await step()
+            await asyncio.sleep(self._chance.choice((0.0, 0.01, 0.3, 2.0)))
+
+    def _up(self, names: Sequence[str]) -> list[str]:
+        machines = [self._cluster.nodes[name] for name in names]
+        return [one.name for one in machines if one.process.running and one.documents is not None]
+
+    async def _write(self) -> None:
+        if up := self._up((*A, *B)):
+            content = f"document {len(self._known)} of {self._cluster.loop.time()}"
+            write = self._chance.choice((1, 2, 2))
+            created = await self._cluster.create(self._chance.choice(up), content, write=write)
+            self._known.append(created.document_id)
+
+    async def _delete(self) -> None:
+        if (up := self._up((*A, *B))) and self._known:
+            document_id = self._chance.choice(self._known)
+            await self._cluster.delete(self._chance.choice(up), document_id, write=2)
+
+    async def _speak(self) -> None:
+        if up := self._up(A):
+            say(self._cluster, self._chance.choice(up), "b", gone=self._chance.random() < 0.6)
+
+    async def _cut(self) -> None:
+        if self._chance.random() < 0.5:
+            cut_off(self._cluster)
+        else:
+            one = self._chance.choice((*A, *B))
+            others = [name for name in (*A, *B) if name != one]
+            self._cluster.note(f"{one} is cut off")
+            self._cluster.loop.network.partition([one], self._chance.sample(others, 3))
+
+    async def _heal(self) -> None:
+        heal(self._cluster)
+
+    async def _die(self) -> None:
+        one = self._chance.choice((*A, *B))
+        if self._cluster.nodes[one].process.running:
+            self._chance.choice((self._cluster.kill, self._cluster.power_off))(one)
+
+    async def _rise(self) -> None:
+        for name in (*A, *B):
+            process = self._cluster.nodes[name].process
+            if process.dead:
+                self._cluster.nodes[name].start()
+            elif not process.running:
+                self._cluster.resume(name)
+
+    async def _pause(self) -> None:
+        one = self._chance.choice((*A, *B))
+        if self._cluster.nodes[one].process.running:
+            self._cluster.pause(one)
+
+    async def _lose_region(self) -> None:
+        """With all its disks, after an operator has given it up."""
+        if word_on_disk(self._cluster, "a1", "b") % 2 == 0:
+            return
+        dead = [name for name in B if self._cluster.nodes[name].process.dead]
+        self._cluster.kill(*(name for name in B if name not in dead))
+        lose_disks(self._cluster, *B)

@@ -12,10 +12,11 @@ from typing import Final
 import pytest
 
 from cluster.ids import DocumentId, NodeId
-from docservice.documents import DocumentDeleted, DocumentNotFound
+from docservice.documents import DocumentDeleted, DocumentNotFound, SessionUnreachable
 from kvnode.errors import Refused, StoreError, Unavailable
 from kvnode.storage.identity import Identity
 from kvnode.storage.keys import IDENTITY_KEY, standing_key
+from tests.simulation.clients import SimSession
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import ended, level
 from tests.simulation.run import seeds, simulate
@@ -369,6 +370,29 @@ def test_of_three_regions_two_go_on_without_the_third(seed: int) -> None:
             await cluster.read("b1", created.document_id, read=2)
 
     simulate(scenario, seed, THREE)
+
+
+@seeds(2)
+def test_a_session_that_saw_what_is_lost_is_refused_it(seed: int) -> None:
+    """Less than it has seen is no answer, and who has seen nothing gets a 404."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cut_off(cluster)
+        session = SimSession()
+        lost = await cluster.create("b1", "only b has it", write=3, session=session)
+        kept = await cluster.create("a1", "kept", write=3, session=session)
+        cluster.kill(*B)
+        say(cluster, "a1", "b", gone=True)
+        await heard(cluster, A, "b", 1)
+        for via in A:
+            with pytest.raises(SessionUnreachable):
+                await cluster.read(via, lost.document_id, session=session)
+            with pytest.raises(DocumentNotFound):
+                await cluster.read(via, lost.document_id)
+            found = await cluster.read(via, kept.document_id, session=session)
+            assert found.create.content == b"kept"
+
+    simulate(scenario, seed, COMPARED)
 
 
 @seeds(1)

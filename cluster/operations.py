@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from cluster.regionpairs import RegionSeen
 from cluster.settings import NodeSettings
 
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -67,6 +68,12 @@ class NodeStatus(msgspec.Struct):
     documents_estimate: int | None = None
     #: What is wrong and does not make it unready.
     warnings: list[str] = []
+    #: The other ones.
+    regions: dict[str, RegionSeen] = {}
+    #: Regions that an operator has said to be gone.
+    gone: list[str] = []
+    #: Nodes that are not known to have heard the same.
+    unaware: list[str] = []
 
 
 class HintsKept(msgspec.Struct):
@@ -89,22 +96,9 @@ class HintsView(msgspec.Struct):
     comparisons_owed: dict[str, int]
 
 
-class RegionSeen(msgspec.Struct):
-    """Of ``RegionsView``: what a node says of another region."""
-
-    connected: list[str]
-    lag_s: float | None
-    #: The node there that holds up what is known of it.
-    slowest: str
-    waiting: int
-    comparisons_owed: int
-
-
 class RegionsView(msgspec.Struct):
     """Answer of ``GET /admin/regions``."""
 
-    #: The other ones that take part.
-    regions: dict[str, RegionSeen]
     #: Those that an operator has said to be gone.
     gone: list[str] = []
     #: Nodes that are not known to have heard the same.
@@ -156,6 +150,13 @@ class QuarantineView(msgspec.Struct):
     orphans: int
 
 
+class ConflictsView(msgspec.Struct):
+    """Answer of ``GET /admin/conflicts``."""
+
+    #: Keys that were given two bodies, of those that this node has met with.
+    held: int
+
+
 class NodeShare(msgspec.Struct):
     """A node's part of the ring."""
 
@@ -181,6 +182,13 @@ class RingView(msgspec.Struct):
     quorum_share: float
     #: By partition, in preference order.
     owners: list[list[str]]
+    #: As this node sees them.
+    other_regions: dict[str, "RingView"] = {}
+
+    @property
+    def all_regions(self) -> dict[str, "RingView"]:
+        """This node's own one first."""
+        return {self.region: self, **self.other_regions}
 
 
 class MemberView(msgspec.Struct):
@@ -216,6 +224,7 @@ class ReplicaView(msgspec.Struct):
     """What one node holds of a document, or why that is not known."""
 
     node: str
+    region: str
     answered: bool
     reason: str = ""
     owner: bool = False
@@ -272,11 +281,6 @@ def hints(node: NodeSettings, timeout_s: float) -> HintsView:
     return _ask(node, "/admin/hints", timeout_s, HintsView)
 
 
-def regions(node: NodeSettings, timeout_s: float) -> RegionsView:
-    """How far the node is with the other regions. Raises NoAnswer."""
-    return _ask(node, "/admin/regions", timeout_s, RegionsView)
-
-
 def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:
     """What ends on the node, and what is being repaired. Raises NoAnswer."""
     return _ask(node, "/admin/lifecycle", timeout_s, LifecycleView)
@@ -285,6 +289,11 @@ def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:
 def quarantine(node: NodeSettings, timeout_s: float) -> QuarantineView:
     """Copies that the node does not merge. Raises NoAnswer."""
     return _ask(node, "/admin/quarantine", timeout_s, QuarantineView)
+
+
+def conflicts(node: NodeSettings, timeout_s: float) -> ConflictsView:
+    """Keys that were given two bodies. Raises NoAnswer."""
+    return _ask(node, "/admin/conflicts", timeout_s, ConflictsView)
 
 
 def ring(node: NodeSettings, timeout_s: float) -> RingView:
@@ -305,6 +314,11 @@ def owners(node: NodeSettings, timeout_s: float, document_id: str) -> OwnersView
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:
     """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer, Declined."""
     return _ask(node, f"/admin/{action}", timeout_s, JobView, method="POST")
+
+
+def regions(node: NodeSettings, timeout_s: float) -> RegionsView:
+    """What the node has heard of regions. Raises NoAnswer."""
+    return _ask(node, "/admin/regions", timeout_s, RegionsView)
 
 
 def speak_of_region(

@@ -16,6 +16,8 @@ from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.boots import BOOT_ID_BYTES, Boot
+from kvnode.conflicts import Conflict, conflict_words
+from kvnode.contacts import Contacts
 from kvnode.coordinator import Coordinator
 from kvnode.elsewhere import Elsewhere
 from kvnode.handlers import Handlers
@@ -200,28 +202,21 @@ class Node:
         replaced = take_replaced(self._engine)
         if replaced is None:
             return
-        self._fence_all()
+        self.background.rebuild.raise_all()
         self.replica.outbox.owe_all()
         await self.replica.durable()
         self.log.warning("node.fenced", reason=f"its database is new: {replaced.reason}")
 
-    def _fence_all(self) -> None:
-        """Nothing here is to be believed until it was rebuilt from now on."""
-        for partition in self.placement.ring.partitions_of(self.own.node_id):
-            self.replica.set_fenced(partition, True)
-        self.background.rebuild.begin_anew()
-
     def _assemble(self, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
-        nodes = settings.region_nodes(self.region)
         ring = self.rings.by_region[self.region]
-        zones = {node.node_id: node.zone for node in nodes}
+        zones = {node.node_id: node.zone for node in settings.region_nodes(self.region)}
         latencies = Latencies()
         self.gossip = Gossip(
             Membership(
                 self.own.node_id,
                 identity.boot_counter,
-                [node.node_id for node in nodes],
+                list(zones),
                 interval_s=settings.gossip.interval_s,
                 now_s=self.clock.monotonic_s(),
                 ring_epoch=ring.epoch,
@@ -258,6 +253,7 @@ class Node:
             region=self.region,
             regions=self.rings.other_regions(self.own.node_id),
             outbox_bytes_max=settings.regions.outbox_bytes_max,
+            on_conflict=self._on_conflict,
         )
         self._assemble_regions()
         self.coordinator = Coordinator(
@@ -269,7 +265,7 @@ class Node:
             latencies=latencies,
             clock=self.clock,
             entropy=self.entropy,
-            copies=min(ring.copies, len(nodes)),
+            copies=min(ring.copies, len(zones)),
             elsewhere=self.elsewhere if self.watermarks.regions else None,
         )
         self._assemble_background(ring, identity, boot_id)
@@ -292,6 +288,7 @@ class Node:
             clock=self.clock,
             log=self.log,
         )
+        self.contacts = Contacts(self.rings, self.own.node_id, self.clock.wall_ms())
         self.watermarks = Watermarks(self.rings, self.own.node_id)
         slack_ms = round(self.settings.lifecycle.clock_skew_max_s * 1000)
         self.elsewhere = Elsewhere(
@@ -368,6 +365,9 @@ class Node:
     def _may_talk(self, peer: NodeId) -> bool:
         return self.partings.may_talk(peer)
 
+    def _fence_all(self) -> None:
+        self.background.rebuild.raise_all()
+
     def _on_membership_change(self) -> None:
         self.placement.refresh()
 
@@ -380,7 +380,15 @@ class Node:
             self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():
             self.log.warning("peer.disconnected", peer=peer, reason=reason)
+        region = self.contacts.change(peer, connected, self.clock.wall_ms())
+        if region is not None and connected:
+            self.log.info("region.reached", region=region)
+        elif region is not None and not self._stop.is_set():
+            self.log.warning("region.cut_off", region=region)
         self.placement.refresh()
+
+    def _on_conflict(self, conflict: Conflict) -> None:
+        self.log.warning("document.key_conflict", **conflict_words(conflict))
 
     def _check_disk(self) -> None:
         self._disk.check()

@@ -6,7 +6,7 @@ Rules
    itself, and with at least one. Two that are fenced can't wait for each other: the third may be
    sound, and then each takes what it has. Owners in other regions count like those in its own: a
    region whose disks are all lost is rebuilt from another.
-2. What was compared before the fences were raised anew (``begin_anew``) does not count.
+2. What was compared before all fences were raised anew (``raise_all``) does not count.
 3. When all owners are fenced nobody has anything to rebuild from: an operator must choose one.
 
 ``kvnode.services.antientropy`` does the comparing.
@@ -57,7 +57,7 @@ class Rebuild:
         self._node = node
         self._is_up = is_up
         self._log = log
-        #: How often rule 2 was called on.
+        #: How often all fences were raised.
         self.begun = 0
         #: Of each fenced partition, the co-owners that were asked since: whether the two were
         #: compared to the end. Not, if the other one is fenced too.
@@ -93,8 +93,10 @@ class Rebuild:
             going = self._passes[peer]
             going.last = min(going.last, min(partitions) - 1)
 
-    def begin_anew(self) -> None:
-        """Fences were raised for a reason that makes all that was asked before worthless."""
+    def raise_all(self) -> None:
+        """Nothing here is to be believed before it was rebuilt; see rule 2."""
+        for partition in self._owned:
+            self._replica.set_fenced(partition, True)
         self.begun += 1
         self._asked.clear()
 

@@ -16,6 +16,7 @@
     a region                               -> see ``kvnode.outbox``    how far a region has come
     y len(region) region partition(2)      -> since_ms(8)              compare with a region
     g region                               -> word(8)                  see ``kvnode.standing``
+    c number(8)                            -> see ``kvnode.conflicts`` a key had two bodies
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
     n                                      -> see ``kvnode.records``   sums of the records
@@ -51,6 +52,7 @@ OUTBOX_PREFIX: Final = b"w"
 CURSOR_PREFIX: Final = b"a"
 REGION_DEBT_PREFIX: Final = b"y"
 STANDING_PREFIX: Final = b"g"
+CONFLICT_PREFIX: Final = b"c"
 _TAIL_VALUES: Final = 1 << 16
 
 
@@ -221,6 +223,16 @@ def standing_key(region: str) -> bytes:
 def region_of_standing(key: bytes) -> str:
     """The inverse of ``standing_key``."""
     return key[len(STANDING_PREFIX) :].decode()
+
+
+def conflict_key(number: int) -> bytes:
+    """Where it is that a key had two bodies."""
+    return CONFLICT_PREFIX + number.to_bytes(8, "big")
+
+
+def conflict_number_of(key: bytes) -> int:
+    """The inverse of ``conflict_key``."""
+    return int.from_bytes(key[len(CONFLICT_PREFIX) :], "big")
 
 
 def _bucket_bytes(bucket: Bucket) -> bytes:

@@ -27,10 +27,10 @@ def test_what_was_compared_before_a_fence_was_raised_anew_does_not_count() -> No
     engine = MemoryEngine(MemoryDisk(), loop.as_loop, failed=_disk_failed)
     replica = new_replica(engine, loop)
     rebuild = Rebuild(replica, RINGS, A1, lambda _: True, structlog.get_logger())
-    replica.set_fenced(PARTITION, True)
+    rebuild.raise_all()
     rebuild.asked(PARTITION, A2, compared=True)
 
-    rebuild.begin_anew()
+    rebuild.raise_all()
 
     rebuild.asked(PARTITION, A3, compared=True)
     assert rebuild.fenced() == [PARTITION]

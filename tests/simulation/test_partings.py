@@ -91,7 +91,7 @@ def _unready(cluster: SimCluster, name: str) -> list[str]:
     return machine.serving.unready_reasons() if machine.node is not None else ["it starts"]
 
 
-@seeds(3)
+@seeds(2)
 def test_a_region_that_is_gone_holds_up_nothing(seed: int) -> None:
     """Its disks are lost: once an operator has said so the others go on as if it had never been."""
 
@@ -122,7 +122,7 @@ def test_a_region_that_is_gone_holds_up_nothing(seed: int) -> None:
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(3)
+@seeds(2)
 def test_a_lost_region_that_is_back_is_rebuilt_and_owed_everything(seed: int) -> None:
     """On empty disks; until an operator says that it is back it serves nothing."""
 
@@ -161,7 +161,7 @@ def test_a_lost_region_that_is_back_is_rebuilt_and_owed_everything(seed: int) ->
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(4)
+@seeds(2)
 def test_a_wrong_word_brings_nothing_back_to_life(seed: int) -> None:
     """The region lives, was only cut off, and its clients read and write what the others purged."""
 
@@ -200,7 +200,7 @@ def test_a_wrong_word_brings_nothing_back_to_life(seed: int) -> None:
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(3)
+@seeds(2)
 def test_a_wrong_word_is_heard_by_all_and_its_region_fenced(seed: int) -> None:
     """Said in the middle of traffic, with no fault at all; and taken back."""
 
@@ -225,7 +225,7 @@ def test_a_wrong_word_is_heard_by_all_and_its_region_fenced(seed: int) -> None:
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(3)
+@seeds(2)
 def test_a_purge_waits_until_every_other_node_has_the_word(seed: int) -> None:
     """One that has not heard it talks with the region still, and takes what it sends."""
 
@@ -253,7 +253,7 @@ def test_a_purge_waits_until_every_other_node_has_the_word(seed: int) -> None:
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(6)
+@seeds(4)
 def test_a_word_is_heard_by_all_or_by_none_though_nodes_lose_power(seed: int) -> None:
     """Between hearing and its commit: of the one that was told, and of one that is to be fenced."""
 
@@ -411,7 +411,7 @@ def test_a_node_refuses_words_that_it_is_not_the_one_to_be_told(seed: int) -> No
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(5)
+@seeds(3)
 def test_whatever_befalls_a_region_that_is_given_up_and_taken_back_nothing_comes_to_life(
     seed: int,
 ) -> None:

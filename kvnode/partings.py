@@ -22,6 +22,7 @@ until its nodes hear the word none of the others talks with them, and from then 
 """
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from cluster.ids import NodeId
 from cluster.layout import Rings
@@ -33,7 +34,7 @@ from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
 from kvnode.standing import WORD_MAX, is_gone
 
-_TELL_WITHIN_S = 5.0
+_TELL_WITHIN_S: Final = 5.0
 
 
 class Partings:

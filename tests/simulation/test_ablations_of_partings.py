@@ -6,6 +6,7 @@ import pytest
 
 from kvnode.outbox import Outbox
 from kvnode.partings import Partings
+from kvnode.replica import Replica
 from tests.simulation import test_partings
 from tests.simulation.ablations import Ablation, Ablations, first_failing
 
@@ -14,6 +15,10 @@ ablation = ABLATIONS.add
 _CALM: Final = test_partings.test_a_wrong_word_is_heard_by_all_and_its_region_fenced
 _WRONG: Final = test_partings.test_a_wrong_word_brings_nothing_back_to_life
 _BACK: Final = test_partings.test_a_lost_region_that_is_back_is_rebuilt_and_owed_everything
+
+_WHATEVER: Final = (
+    test_partings.test_whatever_befalls_a_region_that_is_given_up_nothing_comes_to_life
+)
 
 
 @ablation("I22.*know nothing", first_failing(_CALM))
@@ -44,6 +49,16 @@ def believed_after_its_region_was_given_up(patch: pytest.MonkeyPatch) -> None:
 def nothing_owed_to_a_region_that_is_back(patch: pytest.MonkeyPatch) -> None:
     """It is told that it has all that was written while nothing was kept for it."""
     patch.setattr(Outbox, "_owe_whole", lambda self, region, since_ms: None)
+
+
+@ablation("I4: back after it was purged", lambda: _WHATEVER(51))
+def hints_of_purged_documents_believed(patch: pytest.MonkeyPatch) -> None:
+    """A node answers for a document with a hint, though it may have been purged meanwhile."""
+
+    def joined(self: Replica, _: int, document_id: bytes) -> bytes | None:
+        return self.hint_store.joined(document_id)
+
+    patch.setattr(Replica, "_hinted", joined)
 
 
 @ABLATIONS.each()

@@ -412,7 +412,7 @@ def test_a_node_refuses_words_that_it_is_not_the_one_to_be_told(seed: int) -> No
 
 
 @seeds(3)
-def test_whatever_befalls_a_region_that_is_given_up_and_taken_back_nothing_comes_to_life(
+def test_whatever_befalls_a_region_that_is_given_up_nothing_comes_to_life(
     seed: int,
 ) -> None:
     """Words at any time, cuts, deaths, pauses and lost disks between them, under writes."""

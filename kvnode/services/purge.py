@@ -17,9 +17,9 @@ Rules
    (``kvnode.services.checkin``), and rebuilt. Who is absent in another region its own nodes say,
    all that answer: from here it can't be told from a cut. So a region that is cut off holds up
    every purge until it is back, or an operator says that it is gone.
-5. A region that an operator has said to be gone has no say, once every node of the others has said
-   that it knows: until then one of them may take from there what the rest have purged. Its nodes
-   never promised the floor, and are fenced when they hear the word (``kvnode.partings``).
+5. A region that an operator has said to be gone has no say, once every node of the others that is
+   asked had said before that it knows: else it may yet take from there what the rest have purged.
+   Its nodes never promised the floor, and are fenced when they hear the word (``kvnode.partings``).
 6. Without a majority of the partition's owners in each region nothing is purged: a node that is cut
    off takes all others for absent, and its floor would fence those that go on without it.
 7. Every refusal is kept with its reason and since when, until the floor is reached.
@@ -125,14 +125,12 @@ class Purge:
         absent = self.absent()
         others = [one for one in self._with_a_say() if one not in absent]
         spoken = self._standing.changes
-        if unaware := [one for one in others if not self._agrees(one)]:
-            self._veto(proposal, unaware[0], "unaware")
-            return
+        aware = dict.fromkeys(filter(self._agrees, others))
         if not self._has_majority(self._region, proposal.partition, absent):
             self._veto(proposal, self._node, "minority")
             return
         answers = await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire())
-        refused = self._refusal(proposal.partition, answers)
+        refused = self._refusal(proposal.partition, answers, aware)
         if refused is not None:
             self._veto(proposal, *refused)
             return
@@ -158,9 +156,12 @@ class Purge:
         ]
 
     def _refusal(
-        self, partition: int, answers: Sequence[tuple[NodeId, Outcome]]
+        self,
+        partition: int,
+        answers: Sequence[tuple[NodeId, Outcome]],
+        aware: Container[NodeId],
     ) -> tuple[NodeId, str] | None:
-        """Who does not promise, and why; see rules 2, 4 and 6."""
+        """Who does not promise, or may not, and why; see rules 2 and 4 to 6."""
         silent: dict[NodeId, str] = {}
         absent_in: dict[str, list[list[str]]] = {}
         for node, answer in answers:
@@ -168,6 +169,8 @@ class Purge:
                 silent[node] = answer.code
             elif answer[0] is not None:
                 return node, str(answer[0])
+            elif node not in aware:
+                return node, "unaware"
             else:
                 absent_in.setdefault(self._rings.region_of[node], []).append(answer[1])
         for node, code in silent.items():

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from cluster.ids import DocumentId, NodeId
+from cluster.settings import HintSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound, SessionUnreachable
 from kvnode.errors import Refused, StoreError, Unavailable
 from kvnode.storage.identity import Identity
@@ -27,6 +28,7 @@ THREE: Final = settings_of(
     between=COMPARED.regions,
     antientropy=COMPARED.antientropy,
     lifecycle=COMPARED.lifecycle,
+    hints=HintSettings(window_s=2.0),
 )
 #: A purge that nothing holds up is over by then.
 _PURGED_S: Final = 45.0
@@ -253,7 +255,7 @@ def test_a_purge_waits_until_every_other_node_has_the_word(seed: int) -> None:
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(4)
+@seeds(3)
 def test_a_word_is_heard_by_all_or_by_none_though_nodes_lose_power(seed: int) -> None:
     """Between hearing and its commit: of the one that was told, and of one that is to be fenced."""
 
@@ -287,7 +289,7 @@ def test_a_word_is_heard_by_all_or_by_none_though_nodes_lose_power(seed: int) ->
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(2)
+@seeds(1)
 def test_of_two_operators_the_one_who_spoke_last_is_heard(seed: int) -> None:
     """Twice the same is once; and "gone", said by one who has not heard "back", undoes nothing."""
 
@@ -309,7 +311,7 @@ def test_of_two_operators_the_one_who_spoke_last_is_heard(seed: int) -> None:
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(2)
+@seeds(1)
 def test_two_regions_that_gave_each_other_up_need_an_operator_to_trust_a_disk(seed: int) -> None:
     """Each may have purged without the other: none is to be believed by itself, and nothing is."""
 
@@ -351,28 +353,28 @@ def test_of_three_regions_two_go_on_without_the_third(seed: int) -> None:
     async def scenario(cluster: SimCluster) -> None:
         created = await cluster.create("c1", "to be deleted", write=3)
         await level(cluster)
-        cluster.kill(*B)
+        cluster.kill(*B, "c3")  # which is absent, in the end, and holds nothing up either
         await cluster.delete("a1", created.document_id, write=3)
         say(cluster, "c2", "b", gone=True)
-        both = (*A, *cluster.region("c"))
+        both = (*A, "c1", "c2")
         await heard(cluster, both, "b", 1)
         for number in range(6):
-            await cluster.create(both[number], f"document {number}", write=2)
+            await cluster.create(both[number % 5], f"document {number}", write=2)
         await purged(cluster, both, created.document_id)
         stored = await cluster.create("a3", "each", write=2, sloppy=False, each_region=True)
         assert stored.stored.required == 4
         await cluster.until(lambda: not logged(cluster), 10, "something is logged for nobody")
-        for name in B:
+        for name in (*B, "c3"):
             cluster.nodes[name].start()
         say(cluster, "a1", "b", gone=False)
-        await returned(cluster, B)
+        await returned(cluster, (*B, "c3"))
         with pytest.raises(DocumentNotFound):
             await cluster.read("b1", created.document_id, read=2)
 
     simulate(scenario, seed, THREE)
 
 
-@seeds(2)
+@seeds(1)
 def test_a_session_that_saw_what_is_lost_is_refused_it(seed: int) -> None:
     """Less than it has seen is no answer, and who has seen nothing gets a 404."""
 
@@ -411,7 +413,7 @@ def test_a_node_refuses_words_that_it_is_not_the_one_to_be_told(seed: int) -> No
     simulate(scenario, seed, COMPARED)
 
 
-@seeds(3)
+@seeds(2)
 def test_whatever_befalls_a_region_that_is_given_up_nothing_comes_to_life(
     seed: int,
 ) -> None:

@@ -70,6 +70,10 @@ class NodeStatus(msgspec.Struct):
     warnings: list[str] = []
     #: The other ones.
     regions: dict[str, RegionSeen] = {}
+    #: Regions that an operator has said to be gone.
+    gone: list[str] = []
+    #: Nodes that are not known to have heard the same.
+    unaware: list[str] = []
 
 
 class HintsKept(msgspec.Struct):
@@ -90,6 +94,15 @@ class HintsView(msgspec.Struct):
     targets: dict[str, HintsKept]
     #: By node: partitions that are compared with it because hints for it were lost.
     comparisons_owed: dict[str, int]
+
+
+class RegionsView(msgspec.Struct):
+    """Answer of ``GET /admin/regions``."""
+
+    #: Those that an operator has said to be gone.
+    gone: list[str] = []
+    #: Nodes that are not known to have heard the same.
+    unaware: list[str] = []
 
 
 class Veto(msgspec.Struct):
@@ -245,6 +258,10 @@ class JobView(msgspec.Struct):
     pulled: int = 0
 
 
+class Declined(Exception):
+    """The node answers that it won't; the message says why, without a full stop."""
+
+
 class NoAnswer(Exception):
     """The listener is not there, too slow, or did not say what was asked."""
 
@@ -295,8 +312,21 @@ def owners(node: NodeSettings, timeout_s: float, document_id: str) -> OwnersView
 
 
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:
-    """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer."""
+    """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer, Declined."""
     return _ask(node, f"/admin/{action}", timeout_s, JobView, method="POST")
+
+
+def regions(node: NodeSettings, timeout_s: float) -> RegionsView:
+    """What the node has heard of regions. Raises NoAnswer."""
+    return _ask(node, "/admin/regions", timeout_s, RegionsView)
+
+
+def speak_of_region(
+    node: NodeSettings, region: str, timeout_s: float, *, gone: bool
+) -> RegionsView:
+    """Tell the node that a region is gone, or back. Raises NoAnswer, Declined."""
+    path = f"/admin/{'gone' if gone else 'back'}/{region}"
+    return _ask(node, path, timeout_s, RegionsView, method="POST")
 
 
 def job(node: NodeSettings, job_id: str, timeout_s: float) -> JobView:
@@ -330,6 +360,10 @@ def _fetch(node: NodeSettings, method: str, path: str, timeout_s: float) -> byte
     connection = http.client.HTTPConnection(node.host, node.ops_port, timeout=timeout_s)
     try:
         connection.request(method, path)
-        return connection.getresponse().read(_ANSWER_BYTES_MAX)
+        response = connection.getresponse()
+        answer = response.read(_ANSWER_BYTES_MAX)
+        if response.status == http.HTTPStatus.CONFLICT:
+            raise Declined(answer.decode(errors="replace").strip())
+        return answer
     finally:
         connection.close()

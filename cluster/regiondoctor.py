@@ -16,6 +16,7 @@ _FULLNESS: Final = 0.5
 
 def region_findings(views: Sequence[NodeView]) -> Iterator[Finding]:
     """From what each node says of the other regions."""
+    yield from _given_up(views)
     found = status.region_pairs(views)
     cut = {(pair.source, pair.target) for pair in found if pair.cut_off_since_ms is not None}
     for pair in found:
@@ -43,6 +44,27 @@ def region_findings(views: Sequence[NodeView]) -> Iterator[Finding]:
                 f"region {pair.source}",
                 f"owes region {pair.target} a comparison of {pair.comparisons_owed} partitions",
                 "wait: they are compared when all owners are up",
+            )
+
+
+def _given_up(views: Sequence[NodeView]) -> Iterator[Finding]:
+    said = [view.status for view in views if view.status]
+    for region in dict.fromkeys(region for one in said for region in one.gone):
+        heard = [one for one in said if region in one.gone and one.region != region]
+        unaware = ", ".join(dict.fromkeys(node for one in heard for node in one.unaware))
+        if unaware:
+            yield Finding(
+                Severity.WARNING,
+                f"region {region}",
+                f"was said to be gone, and {unaware} may not have heard it: purges wait for that",
+                f"bring {unaware} up, or the network to them",
+            )
+        else:
+            yield Finding(
+                Severity.NOTE,
+                f"region {region}",
+                "was said to be gone: nothing waits for it, and its nodes serve nothing",
+                f"`stele region back {region}` when it has nodes again",
             )
 
 

@@ -12,8 +12,9 @@ from cluster import operations
 from cluster.answers import unreachable
 from cluster.interrupts import Interrupted, Interrupts
 from cluster.launch import say
-from cluster.operations import JobView, NoAnswer
+from cluster.operations import Declined, JobView, NoAnswer
 from cluster.settings import NodeSettings
+from cluster.startup import LaunchError
 
 _TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
@@ -107,9 +108,12 @@ def trust(node: NodeSettings, console: Console) -> None:
 
     Raises:
         Unreachable: it does not answer.
+        LaunchError: it won't.
     """
     try:
         done = operations.begin(node, "trust", _TIMEOUT_S)
     except NoAnswer as error:
         raise unreachable([node]) from error
+    except Declined as error:
+        raise LaunchError(f"{error}.") from error
     say(console, f"{node.id} serves {done.total} partitions again; its peers rebuild from it")

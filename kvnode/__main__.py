@@ -26,7 +26,7 @@ from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
 from kvnode.node import Node
-from kvnode.regionviews import regions
+from kvnode.regionviews import deeds, regions
 from kvnode.ringviews import members, owners, ring
 from kvnode.status import conflicts, hints, lifecycle, quarantine, status
 from kvnode.storage.database import is_damage, text_of
@@ -161,6 +161,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
                 "repair": node.background.antientropy.repair_now,
                 "trust": partial(node.background.rebuild.trust, node.jobs),
             },
+            deeds=deeds(node),
             jobs=node.jobs,
             events=events,
         )

@@ -10,10 +10,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.ids import DocumentId, parse_document_id
+from kvnode.errors import Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
+from kvnode.regionviews import Deed
 
 #: What is shown of one document.
 DocumentView = Callable[[DocumentId], Awaitable[dict[str, Any]]]
@@ -35,6 +37,8 @@ class Operations(msgspec.Struct):
     jobs: Jobs
     #: What ``/admin/events`` tells.
     events: EventRing
+    #: What ``POST /admin/NAME/WHAT`` does at once, by name; answered when it is on disk.
+    deeds: Mapping[str, Deed] = {}
 
 
 async def start_admin_listener(host: str, port: int, operations: Operations) -> web.AppRunner:
@@ -58,6 +62,7 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     app.router.add_get("/admin/{name}", pages.view)
     app.router.add_get("/admin/{name}/{id}", pages.document_view)
     app.router.add_post("/admin/{name}", pages.action)
+    app.router.add_post("/admin/{name}/{what}", pages.deed)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
@@ -111,12 +116,25 @@ class _Pages:
         if begin is None:
             there_is = ", ".join(self._operations.actions) or "nothing"
             raise web.HTTPNotFound(text=f"there is {there_is}\n")
-        job = begin()
+        try:
+            job = begin()
+        except Refused as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
         return web.json_response(
             self._operations.jobs.view(job),
             status=202,
             headers={"Location": f"/admin/jobs/{job.id}"},
         )
+
+    async def deed(self, request: web.Request) -> web.Response:
+        do = self._operations.deeds.get(request.match_info["name"])
+        if do is None:
+            there_is = ", ".join(f"{name}/WHAT" for name in self._operations.deeds) or "nothing"
+            raise web.HTTPNotFound(text=f"there is {there_is}\n")
+        try:
+            return web.json_response(await do(request.match_info["what"]))
+        except Refused as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
 
     async def jobs(self, _: web.Request) -> web.Response:
         jobs = self._operations.jobs

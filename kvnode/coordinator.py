@@ -137,7 +137,7 @@ class Coordinator:
             if seen is None or seen.is_in(fetched.record):
                 return fetched
         elsewhere = self._elsewhere
-        if seen is not None and elsewhere is not None:
+        if seen is not None and elsewhere is not None and elsewhere.regions:
             read_here = partial(self.read_here, read_quorum=read_quorum, sloppy=sloppy)
             return await elsewhere.read_seen(document_id, seen, read_here, read_quorum, deadline_s)
         fetched = await self.read_here(
@@ -316,6 +316,9 @@ class Coordinator:
         if len(self.sweep) >= WRITES_MAX:
             msg = f"{WRITES_MAX} writes are under way on this node"
             raise Overloaded(msg)
+        if self.replica.standing.is_own_gone:
+            detail = f"an operator has said that region {self.replica.standing.own} is gone"
+            raise Unavailable(detail, required=required)
         partition = partition_of(document_id, self._partitions)
         plan = self._placement.write_plan(partition, sloppy=sloppy)
         if len(plan.targets) < required:

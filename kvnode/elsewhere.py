@@ -15,6 +15,8 @@ Rules
    only if that one has less too, or does not answer, in all others. Less than what was seen is an
    answer only if it is the word of every region; while one can't be asked it is "unavailable".
 6. An owner is asked first, which reads its own disk; after one that is silent, the next.
+7. A region that an operator has said to be gone is not asked: what only it had is lost. A client
+   that has seen it there still gets nothing less (``docservice.documents``).
 """
 
 import asyncio
@@ -34,6 +36,7 @@ from kvnode.rpc.connection import Lost
 from kvnode.rpc.inturn import ask_in_turn
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
+from kvnode.standing import Standing
 from kvnode.watermarks import Watermarks
 
 _TIME_ORDERED: Final = 7
@@ -63,12 +66,13 @@ class Elsewhere:
         rings: Rings,
         node: NodeId,
         watermarks: Watermarks,
+        standing: Standing,
         transport: Transport,
         clock: Clock,
         slack_ms: int,
     ) -> None:
-        self.regions = rings.other_regions(node)
-        self._tags = {region: region_tag(region) for region in self.regions}
+        self._standing = standing
+        self._tags = {region: region_tag(region) for region in rings.other_regions(node)}
         self._rings = rings
         self._watermarks = watermarks
         self._transport = transport
@@ -77,6 +81,11 @@ class Elsewhere:
         #: Reads that other regions were asked about, and documents found so.
         self.asked_count = 0
         self.found_count = 0
+
+    @property
+    def regions(self) -> list[str]:
+        """The other ones; see rule 7."""
+        return self._standing.others
 
     def in_question(self, document_id: bytes) -> list[str]:
         """The regions that may have created a document which is not here yet."""
@@ -126,7 +135,7 @@ class Elsewhere:
             if seen.is_in(joined.record):
                 return joined
         self.asked_count += 1
-        named = [region for region, tag in self._tags.items() if tag == seen.region]
+        named = [region for region in self.regions if self._tags[region] == seen.region]
         others = [region for region in self.regions if region not in named]
         rounds = [regions for regions in (named, others) if regions]
         for regions in rounds:

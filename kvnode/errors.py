@@ -92,6 +92,10 @@ class LateCopy(StoreError):
     code = "late-copy"
 
 
+class Refused(Exception):
+    """What an operator asked of this node can't be done here; the message says why."""
+
+
 class CannotStart(StoreError):
     """A node refuses to run; the message is the one sentence an operator reads."""
 

@@ -16,6 +16,7 @@ Rules
 5. Quorums of one region meet: a write at this level is seen by a quorum read in any region, and a
    read at this level sees the quorum writes of every region.
 6. Stand-ins never count, and a copy that was put into quarantine does not either.
+7. A region that an operator has said to be gone is none of "each".
 """
 
 import asyncio
@@ -66,7 +67,11 @@ class Everywhere:
         self._rings = rings
         self._transport = transport
         self._region = rings.region_of[coordinator.node]
-        self._others = rings.other_regions(coordinator.node)
+
+    @property
+    def _others(self) -> list[str]:
+        """Rule 7."""
+        return self._coordinator.replica.standing.others
 
     async def write(
         self, document_id: bytes, write_here: Callable[[], Awaitable[Stored]], deadline_s: float
@@ -135,6 +140,8 @@ class Everywhere:
             KeyReused, Unavailable: as ``kvnode.voting``.
         """
         for region in self._rings.by_region:
+            if self._coordinator.replica.standing.is_gone(region):
+                continue
             owners = self._owners(region, document_id)
             election = Election(self._coordinator, document_id, fingerprint, owners, deadline_s)
             election.start()

@@ -24,18 +24,19 @@ from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
 from kvnode.inspection import inspect, to_wire
 from kvnode.record import FINGERPRINT_BYTES, Sighting
-from kvnode.regionhandlers import RegionHandlers
+from kvnode.regionhandlers import Known, RegionHandlers
 from kvnode.replica import Replica
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message, ProtocolError
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op
 from kvnode.services.gossip import Gossip
-from kvnode.services.levelling import Levelling
-from kvnode.watermarks import Watermarks
 
 #: Requests of document services under way at once.
 COORDINATED_MAX: Final = 10_000
+
+#: Who sends these counts; it was proved in the handshake.
+_SIGNED: Final = (Op.CHECKIN, Op.WATERMARK, Op.STANDING)
 
 Handler = Callable[[Connection, int, float, Fields], None]
 
@@ -54,18 +55,14 @@ class Handlers:
         gossip: Gossip,
         *,
         absent: Callable[[], list[NodeId]],
-        boot_id: bytes,
-        levelling: Levelling,
-        watermarks: Watermarks,
+        known: Known,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._replica = replica
         self._coordinator = coordinator
         self._gossip = gossip
         self._absent = absent
-        regional = RegionHandlers(
-            coordinator, levelling, watermarks, boot_id=boot_id, start=self._start
-        )
+        regional = RegionHandlers(coordinator, known, self._start)
         self._comparing = Comparing(replica)
         self._agreement = Agreement(replica)
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -85,6 +82,7 @@ class Handlers:
             Op.SHIP: regional.ship,
             Op.WATERMARK: regional.watermark,
             Op.LEVEL: regional.level,
+            Op.STANDING: regional.standing,
             Op.INSPECT: self._inspect,
             Op.CREATE: partial(self._coordinate, self._create),
             Op.READ: partial(self._coordinate, self._read_anywhere),
@@ -95,7 +93,7 @@ class Handlers:
 
     def __call__(self, connection: Connection, peer: str, message: Message) -> None:
         """Serve one request: [operation, request id, timeout_ms, *fields]."""
-        if message[0] in (Op.CHECKIN, Op.WATERMARK):  # who it is was proved in the handshake
+        if message[0] in _SIGNED:
             message = [*message[:3], peer, *message[3:]]
         handler = self._handlers.get(message[0])
         if handler is None or len(message) < 3:

@@ -42,6 +42,7 @@ def check(node: "Node") -> list[Check]:
     """All of them, those first that make a node unready."""
     return [
         Check("draining", Weight.UNREADY, "draining" if node.draining else ""),
+        Check("region", Weight.UNREADY, _region(node)),
         Check("quorum", Weight.UNREADY, _quorum(node)),
         Check("peers", Weight.UNREADY, _peers(node)),
         Check("joining", Weight.UNREADY, _joining(node)),
@@ -57,6 +58,11 @@ def check(node: "Node") -> list[Check]:
 def troubles(checks: list[Check], weight: Weight) -> list[str]:
     """What is wrong, of one weight."""
     return [one.trouble for one in checks if one.trouble and one.weight is weight]
+
+
+def _region(node: "Node") -> str:
+    gone = node.replica.standing.is_own_gone
+    return f"an operator has said that region {node.region} is gone" if gone else ""
 
 
 def _quorum(node: "Node") -> str:

@@ -28,8 +28,10 @@ from kvnode.latency import Latencies
 from kvnode.leases import LEASE_SHARE
 from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
+from kvnode.partings import Partings
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Engine, Entropy
+from kvnode.regionhandlers import Known
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
@@ -135,7 +137,8 @@ class Node:
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
             await self.replica.rebuild_trees()
-        self.replica.outbox.restore(is_new=identity.boot_counter == 1)
+        gone = self.replica.standing.gone
+        self.replica.outbox.restore(is_new=identity.boot_counter == 1, gone=gone)
         await self._fence_replacement()
         self._started_s = self.clock.monotonic_s()
         await self.transport.listen(self.own.host, self.own.rpc_port)
@@ -199,23 +202,21 @@ class Node:
         replaced = take_replaced(self._engine)
         if replaced is None:
             return
-        for partition in self.placement.ring.partitions_of(self.own.node_id):
-            self.replica.set_fenced(partition, True)
+        self.background.rebuild.raise_all()
         self.replica.outbox.owe_all()
         await self.replica.durable()
         self.log.warning("node.fenced", reason=f"its database is new: {replaced.reason}")
 
     def _assemble(self, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
-        nodes = settings.region_nodes(self.region)
         ring = self.rings.by_region[self.region]
-        zones = {node.node_id: node.zone for node in nodes}
+        zones = {node.node_id: node.zone for node in settings.region_nodes(self.region)}
         latencies = Latencies()
         self.gossip = Gossip(
             Membership(
                 self.own.node_id,
                 identity.boot_counter,
-                [node.node_id for node in nodes],
+                list(zones),
                 interval_s=settings.gossip.interval_s,
                 now_s=self.clock.monotonic_s(),
                 ring_epoch=ring.epoch,
@@ -238,6 +239,8 @@ class Node:
             entropy=self.entropy,
             on_request=self._on_request,
             on_peer_change=self._on_peer_change,
+            on_linked=self._on_linked,
+            may_talk=self._may_talk,
         )
         self.placement = Placement(ring, self.own.node_id, zones, self.is_up, latencies.estimate_s)
         self.replica = Replica(
@@ -247,6 +250,7 @@ class Node:
             self.placement.owns,
             ring.partitions,
             Lifecycle(self.clock, settings.lifecycle, ring.partitions),
+            region=self.region,
             regions=self.rings.other_regions(self.own.node_id),
             outbox_bytes_max=settings.regions.outbox_bytes_max,
             on_conflict=self._on_conflict,
@@ -261,7 +265,7 @@ class Node:
             latencies=latencies,
             clock=self.clock,
             entropy=self.entropy,
-            copies=min(ring.copies, len(nodes)),
+            copies=min(ring.copies, len(zones)),
             elsewhere=self.elsewhere if self.watermarks.regions else None,
         )
         self._assemble_background(ring, identity, boot_id)
@@ -271,12 +275,19 @@ class Node:
             self.coordinator,
             self.gossip,
             absent=self.background.purge.absent,
-            boot_id=boot_id,
-            levelling=self.background.levelling,
-            watermarks=self.watermarks,
+            known=Known(self.background.levelling, self.watermarks, self.partings, boot_id),
         )
 
     def _assemble_regions(self) -> None:
+        self.partings = Partings(
+            self.replica,
+            self.rings,
+            self.own.node_id,
+            fence=self._fence_all,
+            transport=self.transport,
+            clock=self.clock,
+            log=self.log,
+        )
         self.contacts = Contacts(self.rings, self.own.node_id, self.clock.wall_ms())
         self.watermarks = Watermarks(self.rings, self.own.node_id)
         slack_ms = round(self.settings.lifecycle.clock_skew_max_s * 1000)
@@ -284,6 +295,7 @@ class Node:
             self.rings,
             self.own.node_id,
             self.watermarks,
+            self.replica.standing,
             self.transport,
             self.clock,
             slack_ms + self.settings.http.request_timeout_ms,
@@ -301,6 +313,7 @@ class Node:
             merges=self.coordinator.merges,
             is_up=self.is_up,
             is_absent=self._is_absent,
+            agrees=self.partings.agrees,
             has_confirmed=self._has_confirmed,
             jobs=self.jobs,
             clock=self.clock,
@@ -345,6 +358,15 @@ class Node:
 
     def _on_request(self, connection: Connection, peer: str, message: Message) -> None:
         self.handlers(connection, peer, message)
+
+    def _on_linked(self, peer: NodeId) -> None:
+        self.partings.linked(peer)
+
+    def _may_talk(self, peer: NodeId) -> bool:
+        return self.partings.may_talk(peer)
+
+    def _fence_all(self) -> None:
+        self.background.rebuild.raise_all()
 
     def _on_membership_change(self) -> None:
         self.placement.refresh()

@@ -11,11 +11,13 @@ Rules
 3. A region's cursor is behind what it has acknowledged, without a gap; it moves only then. What
    all regions have acknowledged leaves the log.
 4. An entry's time is the wall clock, made monotone: never before an earlier entry, and never before
-   what a region was told (6), which is why that is on disk before it is told.
+   what a region was told (7), which is why that is on disk before it is told.
 5. The log is bounded. Beyond the bound the oldest entries are dropped, and in the same batch their
    partitions are *owed* a comparison with each region that had yet to get them. The same is owed
    for all partitions by a node that has lost its log with its disk.
-6. A region's *watermark* here is the time before which nothing is left to do for it: that of the
+6. A region that is gone (``kvnode.standing``) waits for nothing, and nothing is kept for it. When
+   it is back it has missed all of that, and may have lost what it had: everything is owed to it.
+7. A region's *watermark* here is the time before which nothing is left to do for it: that of the
    oldest entry it has not acknowledged or of the oldest debt, else now.
 
 ``kvnode.services.shipping`` moves the entries, ``kvnode.services.settling`` pays the debts.
@@ -105,6 +107,7 @@ class Outbox:
         self._clock = clock
         self._partitions = partitions
         self._bytes_max = bytes_max
+        #: Those that take part.
         self.regions = tuple(regions)
         self.cursors = {region: Cursor() for region in regions}
         self._debts: dict[str, dict[int, RegionDebt]] = {region: {} for region in regions}
@@ -150,7 +153,8 @@ class Outbox:
 
     def trim(self) -> None:
         """Take off the disk what all regions have, or some of it."""
-        last = min(cursor.sequence for cursor in self.cursors.values())
+        waiting = (self.cursors[region].sequence for region in self.regions)
+        last = min(waiting, default=self.last)
         stop = min(last + 1, self._first + _TRIM_MAX)
         for sequence in range(self._first, stop):
             self._engine.delete(outbox_key(sequence))
@@ -185,9 +189,9 @@ class Outbox:
 
     def drop(self, entries: Sequence[Entry]) -> None:
         """Give up the oldest entries: what they were for is owed from now on."""
-        for region, cursor in self.cursors.items():
+        for region in self.regions:
             for entry in entries:
-                if entry.sequence > cursor.sequence:
+                if entry.sequence > self.cursors[region].sequence:
                     partition = partition_of(entry.document_id, self._partitions)
                     self.owe(region, partition, entry.coordinated_ms)
             self.acknowledge(region, entries[-1])
@@ -207,9 +211,12 @@ class Outbox:
 
     def owe_all(self) -> None:
         """This disk is not the one of the last boot, or has lost part of its log."""
-        for region, cursor in self.cursors.items():
-            for partition in range(self._partitions):
-                self.owe(region, partition, cursor.told_ms)
+        for region in self.regions:
+            self._owe_whole(region, self.cursors[region].told_ms)
+
+    def _owe_whole(self, region: str, since_ms: int) -> None:
+        for partition in range(self._partitions):
+            self.owe(region, partition, since_ms)
 
     def lose_all(self) -> None:
         """The log can't be read: everything is owed, and the log begins anew."""
@@ -229,10 +236,30 @@ class Outbox:
             self._engine.delete(region_debt_key(debt.region, debt.partition))
             self.repaid_count += 1
 
+    # Regions that go and return ---------------------------------------------------------------
+
+    def leave_out(self, region: str) -> None:
+        """A region is gone."""
+        self.regions = tuple(one for one in self.regions if one != region)
+        self.trim()
+
+    def take_back(self, region: str) -> None:
+        """A region is back: it gets what is written from now on, and all else is owed."""
+        self.regions = tuple(one for one in self.cursors if one == region or one in self.regions)
+        self._skip_log(region)
+        self.trim()
+        self._owe_whole(region, self.cursors[region].told_ms)
+
+    def _skip_log(self, region: str) -> None:
+        """Have a region wait for nothing of what is in the log."""
+        cursor = self.cursors[region]
+        cursor.sequence, cursor.written_bytes = self.last, self._written_bytes
+        self._put_cursor(region)
+
     # The watermark --------------------------------------------------------------------------
 
     def watermark_ms(self, region: str) -> int:
-        """Rule 6."""
+        """Rule 7."""
         oldest_ms = self._oldest_ms(region)
         debts = self._debts[region].values()
         return min((debt.since_ms for debt in debts), default=oldest_ms)
@@ -265,13 +292,15 @@ class Outbox:
 
     # Start ----------------------------------------------------------------------------------
 
-    def restore(self, *, is_new: bool) -> None:
+    def restore(self, *, is_new: bool, gone: Sequence[str] = ()) -> None:
         """Take up what is in the database; once, at start.
 
         Args:
             is_new: The node starts for the first time on this database. Otherwise a region without
                 a cursor is a new one, and is owed everything.
+            gone: Regions that are.
         """
+        self.regions = tuple(region for region in self.regions if region not in gone)
         rows = dict(all_with(self._engine, CURSOR_PREFIX))
         for region, cursor in self.cursors.items():
             row = rows.get(cursor_key(region))
@@ -283,18 +312,16 @@ class Outbox:
             region, partition = region_debt_of(key)
             if region in self._debts:
                 self.owe(region, partition, int.from_bytes(value, "big"))
-        for region, cursor in self.cursors.items():
+        for region in self.regions:
             if region not in known:
-                cursor.sequence, cursor.written_bytes = self._next - 1, self._written_bytes
-                self._put_cursor(region)
-                for partition in range(0 if is_new else self._partitions):
-                    self.owe(region, partition, 0)
+                self._skip_log(region)
+                if not is_new:
+                    self._owe_whole(region, 0)
 
     def _find_ends(self, known: Sequence[Cursor]) -> None:
         """Where the log begins and ends: all between is there, so the end can be searched for."""
-        self._last_ms = max((cursor.told_ms for cursor in known), default=0)
+        self._last_ms = max((cursor.told_ms for cursor in self.cursors.values()), default=0)
         self._written_bytes = max((cursor.written_bytes for cursor in known), default=0)
-        self._first = min((cursor.sequence for cursor in known), default=0) + 1
         last = max((cursor.sequence for cursor in known), default=0)
         low, high = last, _SEQUENCE_MAX  # the last entry is at ``low`` or behind, before ``high``
         stop = prefix_stop(OUTBOX_PREFIX)
@@ -303,6 +330,9 @@ class Outbox:
             found = self._engine.salvage(outbox_key(middle), stop, 1)
             low, high = (middle, high) if found.pairs or found.gaps else (low, middle)
         self._next = low + 1
+        head = self._engine.salvage(OUTBOX_PREFIX, stop, 1).pairs
+        held = sequence_of(head[0][0]) - 1 if head else low
+        self._first = min((cursor.sequence for cursor in known), default=held) + 1
         found = self._engine.salvage(outbox_key(low), stop, 1)
         if found.pairs:
             entry = _entry(*found.pairs[0])

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
+
 from cluster.ids import NodeId
 from kvnode.batching import RECORDS_MAX, pairs_of, unpack
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError
+from kvnode.partings import Partings
 from kvnode.results import Stored
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.operations import Fields
@@ -18,27 +21,31 @@ from kvnode.watermarks import Watermarks
 _Answer = tuple[Fields, int]
 
 
+class Known(msgspec.Struct):
+    """What one node knows of regions."""
+
+    levelling: Levelling
+    watermarks: Watermarks
+    partings: Partings
+    #: Of this start of the node.
+    boot_id: bytes
+
+
 class RegionHandlers:
     """See ``kvnode.services.shipping`` and ``settling``, which ask.
 
     Args:
-        boot_id: Of this start of the node.
         start: Has a request answered when an operation has ended.
     """
 
     def __init__(
         self,
         coordinator: Coordinator,
-        levelling: Levelling,
-        watermarks: Watermarks,
-        *,
-        boot_id: bytes,
+        known: Known,
         start: Callable[[Connection, int, Coroutine[Any, Any, _Answer]], None],
     ) -> None:
         self._coordinator = coordinator
-        self._levelling = levelling
-        self._watermarks = watermarks
-        self._boot_id = boot_id
+        self._known = known
         self._start = start
 
     def ship(
@@ -73,11 +80,17 @@ class RegionHandlers:
         peer, watermark_ms = fields
         if not isinstance(watermark_ms, int):
             raise TypeError("not a time")
-        self._watermarks.take(NodeId(peer), watermark_ms)
+        self._known.watermarks.take(NodeId(peer), watermark_ms)
+        connection.reply(request_id, [], 0)
+
+    def standing(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+        """A node has told what operators have said of regions."""
+        peer, rows = fields
+        self._known.partings.heard(NodeId(peer), rows)
         connection.reply(request_id, [], 0)
 
     def level(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         """A node of this region owes another one comparisons that this node has to make."""
         region, rows = fields
-        answer = [self._boot_id, *self._levelling.answer(region, rows)]
+        answer = [self._known.boot_id, *self._known.levelling.answer(region, rows)]
         connection.reply(request_id, answer, 2 * len(rows))

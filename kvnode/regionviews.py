@@ -1,17 +1,42 @@
 """What a node shows of other regions: how far each is with its writes, and it with theirs."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvnode.node import Node
 
+#: Does something about what is named, and tells what is known of it then.
+Deed = Callable[[str], Awaitable[dict[str, Any]]]
+
 
 def regions(node: "Node") -> dict[str, Any]:
     """``/admin/regions``."""
+    standing = node.replica.standing
+    others = [] if standing.is_own_gone else standing.others
     return {
         "region": node.region,
-        "regions": {region: _region(node, region) for region in node.watermarks.regions},
+        "regions": {region: _region(node, region) for region in others},
+        #: Those that an operator has said to be gone.
+        "gone": standing.gone,
+        #: All that operators have said; odd: gone.
+        "words": dict(sorted(standing.words.items())),
+        #: Nodes that are not known to have heard the same; purges wait for them.
+        "unaware": node.partings.unaware,
     }
+
+
+def deeds(node: "Node") -> dict[str, Deed]:
+    """``POST /admin/gone/REGION`` and ``back/REGION``: see ``kvnode.partings``."""
+    return {"gone": partial(_speak, node, gone=True), "back": partial(_speak, node, gone=False)}
+
+
+async def _speak(node: "Node", region: str, *, gone: bool) -> dict[str, Any]:
+    """Raises Refused: this is not the node to be told."""
+    node.partings.say(region, gone=gone)
+    await node.replica.durable()
+    return regions(node)
 
 
 def _region(node: "Node", region: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from kvnode.quarantine import Quarantine
 from kvnode.record import Create, Record, merge
 from kvnode.records import RecordStore
 from kvnode.rpc.operations import FetchResult
+from kvnode.standing import Standing
 from kvnode.storage.keys import (
     FLOOR_PREFIX,
     floor_key,
@@ -55,6 +56,7 @@ class Replica:
 
     Args:
         owned: Which partitions' absence this node can vouch for, as a table by partition.
+        region: The node's own.
         regions: The other ones, and how much may wait for them (``kvnode.outbox``).
         on_conflict: Hears of each key that had two bodies, once (``kvnode.conflicts``).
     """
@@ -68,6 +70,7 @@ class Replica:
         partitions: int,
         lifecycle: Lifecycle,
         *,
+        region: str = "",
         regions: Sequence[str] = (),
         outbox_bytes_max: int = 0,
         on_conflict: Callable[[Conflict], None] = lambda _: None,
@@ -84,6 +87,7 @@ class Replica:
         self.conflicts = Conflicts(engine, clock)
         self._on_conflict = on_conflict
         self.boots = Boots(engine)
+        self.standing = Standing(engine, region, regions)
         self.outbox = Outbox(engine, clock, regions, partitions, outbox_bytes_max)
         #: By partition: whether what is held of it is not to be believed.
         self.fenced = [False] * partitions
@@ -124,8 +128,8 @@ class Replica:
         try:
             encoded = self.records.durable(document_id)
             if encoded is None:
-                encoded = self.hint_store.joined(document_id)
-            if encoded is not None:
+                encoded = self._hinted(partition, document_id)
+            else:
                 verify(document_id, encoded)
         except CorruptRecord:
             self.corrupt_count += 1
@@ -135,6 +139,18 @@ class Replica:
         if known_header is not None and header_of(encoded) == known_header:
             return FetchResult.SAME, None
         return FetchResult.FOUND, encoded
+
+    def _hinted(self, partition: int, document_id: bytes) -> bytes | None:
+        """What is kept for others of a document, unless it may be of a purged one.
+
+        That is no more an owner's word than a copy in quarantine. Raises CorruptRecord.
+        """
+        hint = self.hint_store.joined(document_id)
+        if hint is None:
+            return None
+        verify(document_id, hint)
+        admission = self.lifecycle.admit(partition, ending_of(hint), vouched=False)
+        return None if admission is Admission.LATE else hint
 
     def admit(self) -> None:
         """Raise Overloaded when too much is waiting for the disk."""
@@ -349,6 +365,7 @@ class Replica:
             self._keep_floor(partition_of_floor(key), decode_floor(value))
         self.hint_store.restore()
         self.quarantine.restore()
+        self.standing.restore()
         self.conflicts.restore()
         return self.records.restore()
 

@@ -19,7 +19,7 @@ def status(node: "Node") -> dict[str, Any]:
     """``/admin/status``."""
     membership = node.gossip.membership
     zones = {one.node_id: one.zone for one in node.settings.region_nodes(node.region)}
-    checks = check(node)
+    checks, between = check(node), regions(node)
     reasons = troubles(checks, Weight.UNREADY)
     return {
         "node": node.own.id,
@@ -49,7 +49,9 @@ def status(node: "Node") -> dict[str, Any]:
             target: {"count": held.count, "bytes": held.size_bytes}
             for target, held in node.replica.hints.targets()
         },
-        "regions": regions(node)["regions"],
+        "regions": between["regions"],
+        "gone": between["gone"],
+        "unaware": between["unaware"],
         "background_pace": round(node.background.budget.pace, 3),
         "documents_estimate": node.replica.records.count - node.replica.records.deleted_count,
         "storage": {"disk_free_bytes": node.disk_free_bytes, "disk_low": node.replica.disk_low},

@@ -40,6 +40,8 @@ class Op(IntEnum):
     LEVEL = 30  # region, [[partition, count | nil]] -> process, count, [whether it is done]
     # See kvnode.elsewhere.
     READ_HERE = 31  # as READ, of this region only
+    # See kvnode.partings.
+    STANDING = 36  # [[region, word]] -> (nothing)
     # See kvnode.everywhere.
     WRITE_HERE = 35  # id, record -> as CREATE, of this region only
 

@@ -6,15 +6,19 @@ Rules
    a backoff for as long as it runs; a client dials every node and is never dialled.
 2. A newer connection of a peer replaces the older one: the older is a ghost of a restart.
 3. Requests to a peer that is not connected fail at once, as values.
+4. A peer that this node must not talk with (``may_talk``) is linked, and not connected: it is told
+   what it must know for that to change (``tell``), and all else it asks is refused. When that
+   changes for the worse, the connection ends: nothing that was under way on it arrives.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from cluster.ids import NodeId
 from kvnode.ports import Clock, Entropy
-from kvnode.rpc.connection import Connection, Lost, OnOutcome
+from kvnode.rpc.connection import Connection, Lost, OnOutcome, Outcome
 from kvnode.rpc.frames import Message
 from kvnode.rpc.handshake import NONCE_BYTES, Handshake
 from kvnode.rpc.operations import Fields, Op
@@ -28,6 +32,8 @@ CLIENT_PREFIX: Final = "client/"
 #: Takes a request and answers it through the connection.
 OnRequest = Callable[[Connection, str, Message], None]
 OnPeerChange = Callable[[NodeId, bool, str], None]
+#: Requests that pass whatever ``may_talk`` says.
+_ALWAYS: Final = (Op.STANDING,)
 
 
 class Transport:
@@ -39,6 +45,8 @@ class Transport:
         addresses: (host, RPC port) of every node that may be talked to, itself included or not.
         on_request: Called for each request; a request with bad fields must raise ValueError.
         on_peer_change: Called with (peer, connected, reason).
+        on_linked: Called with each new connection's peer, before anything else is sent to it.
+        may_talk: Rule 4.
     """
 
     def __init__(
@@ -53,6 +61,8 @@ class Transport:
         entropy: Entropy,
         on_request: OnRequest,
         on_peer_change: OnPeerChange,
+        on_linked: Callable[[NodeId], None] = lambda _: None,
+        may_talk: Callable[[NodeId], bool] = lambda _: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._name = name
@@ -64,6 +74,10 @@ class Transport:
         self._entropy = entropy
         self._on_request = on_request
         self._on_peer_change = on_peer_change
+        self._on_linked = on_linked
+        self._may_talk = may_talk
+        #: The newest connection of each peer, and those that requests go to.
+        self._links: dict[NodeId, Connection] = {}
         self._peers: dict[NodeId, Connection] = {}
         #: Established connections with their peer's name, clients' included.
         self._names: dict[Connection, str] = {}
@@ -108,6 +122,30 @@ class Transport:
         else:
             connection.request(op, deadline_s, fields, size_bytes, on_outcome)
 
+    def tell(
+        self, op: Op, fields: Fields, deadline_s: float, *, only: NodeId | None = None
+    ) -> None:
+        """Send a request to all that are linked, or to one.
+
+        What else this node says must come after it: a connection on which it fails is closed.
+        """
+        for node, link in list(self._links.items()):
+            if only in (None, node):
+                link.request(op, deadline_s, fields, 64, partial(_close_untold, link))
+
+    def review(self) -> None:
+        """Ask anew with whom this node may talk; see rule 4."""
+        for node, link in list(self._links.items()):
+            connected = self._peers.get(node) is link
+            if connected == self._may_talk(node):
+                continue
+            if connected:
+                del self._peers[node], self._links[node]
+                link.close("this node must not talk with its peer now")
+                self._on_peer_change(node, False, "an operator's word about a region")
+            else:
+                self._connect(node, link)
+
     async def close(self) -> None:
         """Stop accepting and dialling, close every connection."""
         if self._server is not None:
@@ -132,15 +170,25 @@ class Transport:
         if node not in self._addresses:
             connection.close(f"{peer} is not in the cluster file")
             return
-        older = self._peers.get(node)
-        self._peers[node] = connection
+        older = self._links.get(node)
+        self._links[node] = connection
         if older is not None:
             older.close("replaced by a newer connection")
-        self._on_peer_change(node, True, "connected")
+        self._on_linked(node)
+        if self._may_talk(node):
+            self._connect(node, connection)
+        elif self._peers.pop(node, None) is not None:
+            self._on_peer_change(node, False, "replaced by a newer connection")
 
     def request_received(self, connection: Connection, message: Message) -> None:
         """Hand a request on; one that has bad fields ends its connection."""
-        self._on_request(connection, self._names[connection], message)
+        peer = self._names[connection]
+        talks = peer.startswith(CLIENT_PREFIX) or self._peers.get(NodeId(peer)) is connection
+        if talks or message[0] in _ALWAYS:
+            self._on_request(connection, peer, message)
+        else:
+            request_id = message[1] if len(message) > 1 else 0
+            connection.fail(request_id, "parted", f"{self._name} does not talk with {peer} now")
 
     def closed(self, connection: Connection, reason: str) -> None:
         """Forget the connection; its dialer, if it is ours, dials again."""
@@ -150,11 +198,17 @@ class Transport:
         if reason.startswith("protocol error"):
             self.protocol_errors += 1
         peer = self._names.pop(connection, None)
+        if peer is not None and self._links.get(NodeId(peer)) is connection:
+            del self._links[NodeId(peer)]
         if peer is not None and self._peers.get(NodeId(peer)) is connection:
             del self._peers[NodeId(peer)]
             self._on_peer_change(NodeId(peer), False, reason)
 
     # inside
+
+    def _connect(self, node: NodeId, link: Connection) -> None:
+        self._peers[node] = link
+        self._on_peer_change(node, True, "connected")
 
     def _new_connection(self, *, dialer: bool) -> Connection:
         handshake = Handshake(
@@ -191,3 +245,8 @@ class Transport:
             # Jitter keeps nodes that lost the same peer from dialling it in step.
             await asyncio.sleep(self._entropy.uniform(backoff_s / 2, backoff_s))
             backoff_s = min(DIAL_BACKOFF_MAX_S, backoff_s * 2)
+
+
+def _close_untold(link: Connection, outcome: Outcome) -> None:
+    if isinstance(outcome, Lost):
+        link.close(f"its peer could not be told: {outcome.code}")

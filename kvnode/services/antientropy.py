@@ -138,18 +138,27 @@ class AntiEntropy:
         A repair that is under way begins again, for what was written since counts too.
         """
         now_s = self._clock.monotonic_s()
-        for peer, round_ in self.rounds.items():
+        for peer in self._counted():
+            round_ = self.rounds[peer]
             round_.left.clear()
             round_.due_s = round_.retry_s = now_s
             self._repairing[peer] = None
         if self._repair is None or self._repair.state is not JobState.RUNNING:
-            total = sum(len(round_.shared) for round_ in self.rounds.values())
+            total = sum(len(self.rounds[peer].shared) for peer in self._repairing)
             self._repair = self._jobs.begin("repair", total, self._repairing.clear)
             self._before_repair = msgspec.structs.replace(self.totals)
         self._report_repair(self._repair)
         return self._repair
 
+    def _counted(self) -> list[NodeId]:
+        """The peers whose region is not gone."""
+        region_of, is_gone = self._rings.region_of, self._replica.standing.is_gone
+        return [peer for peer in self.rounds if not is_gone(region_of[peer])]
+
     def _report_repair(self, job: Job) -> None:
+        counted = self._counted()
+        for peer in [one for one in self._repairing if one not in counted]:
+            del self._repairing[peer]
         left = sum(
             len(self.rounds[peer].left) or len(self.rounds[peer].shared) for peer in self._repairing
         )
@@ -243,7 +252,7 @@ class AntiEntropy:
             lambda size_bytes: self._budget.spend(self.name, size_bytes),
             lambda: self._budget.allowed_bytes(self.name, self._clock.monotonic_s()),
         )
-        number = self._levelling.begins()
+        number, begun = self._levelling.begins(), self._rebuild.begun
         try:
             first_expiring = self._replica.lifecycle.first_compared_expiring()
             await exchange.run(partitions, first_expiring)
@@ -255,6 +264,8 @@ class AntiEntropy:
             self._log.info("antientropy.postponed", peer=peer, reason=str(lost))
         self._add(peer, exchange.outcomes)
         self._levelling.ended(peer, number, exchange.complete)
+        if self._rebuild.begun != begun:
+            return exchange
         for partition in exchange.fenced_there:
             self._rebuild.asked(partition, peer, compared=False)
         for partition in exchange.complete:

@@ -9,6 +9,7 @@ from kvnode.ports import Clock
 from kvnode.rpc.connection import Lost, Outcome, settle
 from kvnode.rpc.operations import FetchResult, Fields, Op
 from kvnode.rpc.transport import Transport
+from kvnode.standing import Standing
 
 
 class Asker:
@@ -41,10 +42,11 @@ class Asker:
 
 
 class CoOwners:
-    """The other owners of this node's documents, in every region."""
+    """The other owners of this node's documents, in every region that is not gone."""
 
-    def __init__(self, asker: Asker, rings: Rings, node: NodeId) -> None:
+    def __init__(self, asker: Asker, rings: Rings, node: NodeId, standing: Standing) -> None:
         self._asker = asker
+        self._standing = standing
         self._rings = rings
         self.node = node
 
@@ -54,7 +56,7 @@ class CoOwners:
         return {
             owner: self._asker.send(owner, Op.FETCH, [document_id, None])
             for owner in owners
-            if owner != self.node
+            if owner != self.node and not self._standing.is_gone(self._rings.region_of[owner])
         }
 
 

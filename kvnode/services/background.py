@@ -56,6 +56,8 @@ class Surroundings(msgspec.Struct):
     has_confirmed: Callable[[NodeId], bool]
     #: Whether a node was silent for longer than tombstones are kept.
     is_absent: Callable[[NodeId], bool]
+    #: Whether a node knows the same words about regions (``kvnode.partings``).
+    agrees: Callable[[NodeId], bool]
     jobs: Jobs
     clock: Clock
     entropy: Entropy
@@ -68,7 +70,7 @@ class Background:
     def __init__(self, around: Surroundings) -> None:
         self.budget = _budget_of(around.settings)
         asker = Asker(around.transport, around.clock)
-        owners = CoOwners(asker, around.rings, around.node)
+        owners = CoOwners(asker, around.rings, around.node, around.replica.standing)
         self._assemble_copies(around, asker, owners)
         self._assemble_endings(around, asker, owners)
         self._assemble_regions(around, asker)
@@ -130,6 +132,7 @@ class Background:
             asker=asker,
             is_up=around.is_up,
             is_absent=around.is_absent,
+            agrees=around.agrees,
             clock=clock,
             log=log,
         )

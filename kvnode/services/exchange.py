@@ -154,12 +154,12 @@ class Exchange:
                 found.add(ours, theirs, push=push, pull=pull)
                 if len(found) < _BATCH_RECORDS:
                     continue
-                whole &= await self._level(found, pull=pull)
+                whole &= await self._level(partition, found, pull=pull)
                 found = Difference()
                 if self._allowance() <= 0:
                     self.unfinished.append(partition)
                     return False
-        return await self._level(found, pull=pull) and whole
+        return await self._level(partition, found, pull=pull) and whole
 
     async def _pages(
         self, places: deque[Place]
@@ -206,10 +206,12 @@ class Exchange:
                         (places if child.width == 1 else spans).append(child)
         return places
 
-    async def _level(self, found: Difference, *, pull: bool) -> bool:
+    async def _level(self, partition: int, found: Difference, *, pull: bool) -> bool:
         """Bring what differs to the join on both sides; whether nothing was lost."""
         whole = True
         for batch in _batches(list(found.push)):
+            if self._replica.fenced[partition]:
+                raise PeerLost("this side was fenced meanwhile")
             whole &= await self._push({one: found.push[one] for one in batch}, pull=pull)
         for document_id in found.aside:
             self.outcomes.quarantined += self._replica.set_aside_late(document_id)

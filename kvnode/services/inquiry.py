@@ -6,7 +6,8 @@ Rules
    purged, or it is known to be deleted. Only the join of both is stored: when it is below the purge
    floor here, that is nothing, where the copy alone would be a document that came back.
 2. Only when every other owner says that it has nothing, and may say so, the copy is an orphan.
-3. As long as one owner can't answer, nothing is decided, and the copy is asked about again.
+3. As long as one owner can't answer, nothing is decided, and the copy is asked about again. So it
+   is when an operator has spoken of a region meanwhile: whose answers count may be others now.
 """
 
 from collections.abc import Sequence
@@ -55,8 +56,11 @@ class Inquiry:
         asked = [suspect for suspect in suspects if suspect.state is State.ASKED]
         answers = [self._owners.fetch(suspect.document_id) for suspect in asked]
         orphans_before = self._replica.quarantine.counts[State.ORPHAN]
+        spoken = self._replica.standing.changes
         for suspect, outcomes in zip(asked, answers, strict=True):
-            self._decide(suspect, [await outcome for outcome in outcomes.values()])
+            told = [await outcome for outcome in outcomes.values()]
+            if self._replica.standing.changes == spoken:
+                self._decide(suspect, told)
         await self._replica.durable()
         if orphans := self._replica.quarantine.counts[State.ORPHAN] - orphans_before:
             self._log.warning("orphan.quarantined", orphans=orphans)

@@ -16,10 +16,13 @@ Rules
    tombstones can't wait for ever. It never promised the floor, so it is fenced when it comes back
    (``kvnode.services.checkin``), and rebuilt. Who is absent in another region its own nodes say,
    all that answer: from here it can't be told from a cut. So a region that is cut off holds up
-   every purge until it is back.
-5. Without a majority of the partition's owners in each region nothing is purged: a node that is cut
+   every purge until it is back, or an operator says that it is gone.
+5. A region that an operator has said to be gone has no say, once every node of the others that is
+   asked had said before that it knows: else it may yet take from there what the rest have purged.
+   Its nodes never promised the floor, and are fenced when they hear the word (``kvnode.partings``).
+6. Without a majority of the partition's owners in each region nothing is purged: a node that is cut
    off takes all others for absent, and its floor would fence those that go on without it.
-6. Every refusal is kept with its reason and since when, until the floor is reached.
+7. Every refusal is kept with its reason and since when, until the floor is reached.
 
 Equal digests prove more than that rounds of anti-entropy were complete: that the very tombstones
 to be purged are on every owner's disk. That they become equal is the work of anti-entropy.
@@ -54,6 +57,7 @@ class Purge:
 
     Args:
         is_absent: Rule 4, of nodes of this region.
+        agrees: Rule 5.
     """
 
     name = "purge"
@@ -68,11 +72,13 @@ class Purge:
         asker: Asker,
         is_up: Callable[[NodeId], bool],
         is_absent: Callable[[NodeId], bool],
+        agrees: Callable[[NodeId], bool],
         clock: Clock,
         log: Log,
     ) -> None:
         self.interval_s = interval_s
         self._replica = replica
+        self._standing = replica.standing
         self._agreement = Agreement(replica)
         self._rings = rings
         self._owned = rings.partitions_of(node)
@@ -81,6 +87,7 @@ class Purge:
         self._asker = asker
         self._is_up = is_up
         self._is_absent = is_absent
+        self._agrees = agrees
         self._clock = clock
         self._log = log
         self._next = 0
@@ -116,17 +123,22 @@ class Purge:
             self._veto(proposal, self._node, veto)
             return
         absent = self.absent()
-        others = [one for one in self._rings.nodes if one != self._node and one not in absent]
+        others = [one for one in self._with_a_say() if one not in absent]
+        spoken = self._standing.changes
+        aware = dict.fromkeys(filter(self._agrees, others))
         if not self._has_majority(self._region, proposal.partition, absent):
             self._veto(proposal, self._node, "minority")
             return
         answers = await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire())
-        refused = self._refusal(proposal.partition, answers)
+        refused = self._refusal(proposal.partition, answers, aware)
         if refused is not None:
             self._veto(proposal, *refused)
             return
         if returned := [node for node in absent if not self._is_absent(node)]:
             self._veto(proposal, returned[0], "returned")
+            return
+        if self._standing.changes != spoken:
+            self._veto(proposal, self._node, "unaware")
             return
         self.vetoes.pop(proposal.partition, None)
         self._agreement.conclude(proposal)
@@ -136,10 +148,20 @@ class Purge:
         await self._asker.ask_all(others, Op.FLOOR, fields)
         self._agreed += 1
 
+    def _with_a_say(self) -> list[NodeId]:
+        """All other nodes; see rule 5."""
+        region_of, is_gone = self._rings.region_of, self._standing.is_gone
+        return [
+            one for one, region in region_of.items() if one != self._node and not is_gone(region)
+        ]
+
     def _refusal(
-        self, partition: int, answers: Sequence[tuple[NodeId, Outcome]]
+        self,
+        partition: int,
+        answers: Sequence[tuple[NodeId, Outcome]],
+        aware: Container[NodeId],
     ) -> tuple[NodeId, str] | None:
-        """Who does not promise, and why; see rules 2, 4 and 5."""
+        """Who does not promise, or may not, and why; see rules 2 and 4 to 6."""
         silent: dict[NodeId, str] = {}
         absent_in: dict[str, list[list[str]]] = {}
         for node, answer in answers:
@@ -147,6 +169,8 @@ class Purge:
                 silent[node] = answer.code
             elif answer[0] is not None:
                 return node, str(answer[0])
+            elif node not in aware:
+                return node, "unaware"
             else:
                 absent_in.setdefault(self._rings.region_of[node], []).append(answer[1])
         for node, code in silent.items():
@@ -154,7 +178,7 @@ class Purge:
             said = absent_in.get(region, []) if region != self._region else []
             if not said or not all(node in absent for absent in said):
                 return node, code
-        for region in self._rings.other_regions(self._node):
+        for region in self._standing.others:
             if not self._has_majority(region, partition, silent):
                 return self._rings.owners_in(region, partition)[0], "minority"
         return None
@@ -165,7 +189,7 @@ class Purge:
         return [node for node in region if node != self._node and self._is_absent(node)]
 
     def _has_majority(self, region: str, partition: int, missing: Container[NodeId]) -> bool:
-        """See rule 5."""
+        """See rule 6."""
         owners = self._rings.owners_in(region, partition)
         return 2 * sum(owner not in missing for owner in owners) > len(owners)
 

@@ -6,7 +6,8 @@ Rules
    itself, and with at least one. Two that are fenced can't wait for each other: the third may be
    sound, and then each takes what it has. Owners in other regions count like those in its own: a
    region whose disks are all lost is rebuilt from another.
-2. When all owners are fenced nobody has anything to rebuild from: an operator must choose one.
+2. What was compared before all fences were raised anew (``raise_all``) does not count.
+3. When all owners are fenced nobody has anything to rebuild from: an operator must choose one.
 
 ``kvnode.services.antientropy`` does the comparing.
 """
@@ -18,6 +19,7 @@ import msgspec
 
 from cluster.ids import NodeId, PartitionId
 from cluster.layout import Rings
+from kvnode.errors import Refused
 from kvnode.jobs import Job, Jobs
 from kvnode.log import Log
 from kvnode.replica import Replica
@@ -55,6 +57,8 @@ class Rebuild:
         self._node = node
         self._is_up = is_up
         self._log = log
+        #: How often all fences were raised.
+        self.begun = 0
         #: Of each fenced partition, the co-owners that were asked since: whether the two were
         #: compared to the end. Not, if the other one is fenced too.
         self._asked: dict[int, dict[NodeId, bool]] = {}
@@ -89,6 +93,13 @@ class Rebuild:
             going = self._passes[peer]
             going.last = min(going.last, min(partitions) - 1)
 
+    def raise_all(self) -> None:
+        """Nothing here is to be believed before it was rebuilt; see rule 2."""
+        for partition in self._owned:
+            self._replica.set_fenced(partition, True)
+        self.begun += 1
+        self._asked.clear()
+
     def asked(self, partition: int, peer: NodeId, *, compared: bool) -> None:
         """A co-owner was asked about a partition; see rule 1."""
         if not self._replica.fenced[partition]:
@@ -103,7 +114,12 @@ class Rebuild:
                 self._log.info("node.rebuilt")
 
     def trust(self, jobs: Jobs) -> Job:
-        """An operator says that what is here counts; others rebuild from it. See rule 2."""
+        """An operator says that what is here counts; others rebuild from it. See rule 3.
+
+        Raises Refused while the node's region is gone.
+        """
+        if self._replica.standing.is_own_gone:
+            raise Refused(f"region {self._replica.standing.own} is gone; say first that it is back")
         fenced = self.fenced()
         job = jobs.begin("trust", len(fenced), lambda: None)
         for partition in fenced:

@@ -80,6 +80,7 @@ class Settling:
 
     async def run_once(self) -> Work:
         """Make room; pay; tell."""
+        self._outbox.trim()
         if self._outbox.overflowing and await self._shed():
             return Work.BUSY
         for region in self._outbox.regions:

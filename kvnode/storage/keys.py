@@ -15,6 +15,7 @@
     w sequence(8)                          -> see ``kvnode.outbox``    a write for other regions
     a region                               -> see ``kvnode.outbox``    how far a region has come
     y len(region) region partition(2)      -> since_ms(8)              compare with a region
+    g region                               -> word(8)                  see ``kvnode.standing``
     c number(8)                            -> see ``kvnode.conflicts`` a key had two bodies
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
@@ -50,6 +51,7 @@ OWN_BOOT_PREFIX: Final = b"o"
 OUTBOX_PREFIX: Final = b"w"
 CURSOR_PREFIX: Final = b"a"
 REGION_DEBT_PREFIX: Final = b"y"
+STANDING_PREFIX: Final = b"g"
 CONFLICT_PREFIX: Final = b"c"
 _TAIL_VALUES: Final = 1 << 16
 
@@ -211,6 +213,16 @@ def region_debt_key(region: str, partition: int) -> bytes:
 def region_debt_of(key: bytes) -> tuple[str, int]:
     """(region, partition): the inverse of ``region_debt_key``."""
     return key[2 : 2 + key[1]].decode(), int.from_bytes(key[-2:], "big")
+
+
+def standing_key(region: str) -> bytes:
+    """Where an operator's word about a region is."""
+    return STANDING_PREFIX + region.encode()
+
+
+def region_of_standing(key: bytes) -> str:
+    """The inverse of ``standing_key``."""
+    return key[len(STANDING_PREFIX) :].decode()
 
 
 def conflict_key(number: int) -> bytes:

@@ -123,6 +123,7 @@ class _Writer:
         from tests.simulation import (  # noqa: PLC0415 not before pytest
             test_ablations,
             test_ablations_of_lifetimes,
+            test_ablations_of_partings,
             test_ablations_of_regions,
             test_ablations_of_sessions,
             test_crash_points,
@@ -134,6 +135,7 @@ class _Writer:
             test_ablations_of_lifetimes,
             test_ablations_of_sessions,
             test_ablations_of_regions,
+            test_ablations_of_partings,
             test_crash_points,
         ]
         for ablation in [ablation for theme in themes for ablation in theme.ABLATIONS]:

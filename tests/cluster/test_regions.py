@@ -6,6 +6,7 @@ One cluster for all tests, as a start takes seconds; each test leaves it whole.
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -161,6 +162,45 @@ def test_a_region_whose_disks_are_gone_is_rebuilt_from_the_other(two: LocalClust
     assert read(two, "b3", doomed).status == 410
     two.wait_level()  # what the lost logs held back is known to be in region a again
     two.wait_connected()
+
+
+def _gives_itself_up(cluster: LocalCluster, node: str) -> bool:
+    """Whether a node of region b has heard that its region is gone."""
+    said: list[str] = cluster.view(node, "regions")["gone"]
+    return said == ["b"]
+
+
+def test_a_region_that_is_said_to_be_gone_serves_nothing_until_it_is_back_and_rebuilt(
+    two: LocalCluster,
+) -> None:
+    """Wrongly, for it lives: its clients are refused, and nobody waits for it; then it is back."""
+    kept = [create(two, node, f"kept, {node}") for node in two.nodes]
+    two.wait_level()
+
+    refused = two.stele("region", "gone", "b", exit_code=1)
+    assert "b1, b2, b3 of it still answer" in refused.stderr
+    given_up = two.stele("region", "gone", "--yes", "b").stdout
+    assert "region b is gone; a1, a2, a3 know it" in given_up
+    for node in two.regions["b"]:
+        wait_until(partial(_gives_itself_up, two, node))
+        url = f"{two.http_url(node)}/documents"
+        assert call("POST", url, {"content": "refused"}).status == 503
+        assert read(two, node, kept[0]).status == 503
+    assert "region b: was said to be gone" in two.stele("doctor", exit_code=1).stdout
+    assert "region b is gone" in two.stele("trust", "--yes", "b1", exit_code=1).stderr
+    meanwhile = create(two, "a1", "while b is gone")
+    assert two.view("a1", "regions")["regions"] == {}
+    assert read(two, "a2", meanwhile).status == 200
+
+    told = two.stele("region", "back", "b").stdout
+
+    assert "b1, b2, b3 rebuilt and ready" in told
+    two.wait_connected()
+    two.wait_level()
+    for document_id in (*kept, meanwhile):
+        for node in two.regions["b"]:
+            assert read(two, node, document_id).status == 200
+    assert two.stele("region", "gone", "d", exit_code=2).stderr.endswith("it has a, b.\n")
 
 
 def test_one_key_with_two_bodies_in_regions_that_are_apart_ends_as_one_document(

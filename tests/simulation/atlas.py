@@ -10,7 +10,7 @@ Rules
 4. A machine that is away can't know what the others purge. It is told, and fenced, when it returns.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from cluster.ids import DocumentId, NodeId
@@ -41,10 +41,13 @@ class Atlas:
         self.lost: dict[bytes, None] = {}
         #: Machines without which others have purged, and whether they have been told since.
         self._away: dict[str, bool] = {}
+        #: Machines that went away with others, and which.
+        self._together: dict[str, Sequence[str]] = {}
 
     def destroys(self, machine: str) -> None:
         """All that a disk holds is about to go."""
-        others = [name for name in self._disks if name != machine]
+        gone = self._together.get(machine, (machine,))
+        others = [name for name in self._disks if name not in gone]
         keys = [key for key in self._disks[machine].values if key[:1] in _OF_DOCUMENTS]
         for document_id in dict.fromkeys(document_id_of(key) for key in keys):
             self._note(machine, document_id)
@@ -68,6 +71,12 @@ class Atlas:
     def was_struck(self, machine: str, document_id: bytes) -> bool:
         """Whether a machine's copy of a document was destroyed."""
         return any(name == machine for _, name in self._destroyed.get(document_id, ()))
+
+    def go_away(self, machines: Sequence[str]) -> None:
+        """The others begin to purge without a region."""
+        self._together |= dict.fromkeys(machines, machines)
+        for machine in machines:
+            self.goes_away(machine)
 
     def goes_away(self, machine: str) -> None:
         """The others begin to purge without a machine."""

@@ -18,6 +18,9 @@ Rules
 7. What a node tells another region is true (I20): of every write that it has logged before that
    time, a majority of the owners there has all that the log's batch had, or it has ended.
 
+8. A node's disk that hears that its own region has gone, or is back, is fenced in the same batch,
+   and nothing is purged without a region before the disk of every other node has that word (I22).
+
 What is found is kept, not raised: the process that commits would be the one to stumble.
 """
 
@@ -50,6 +53,7 @@ from tests.simulation.atlas import Atlas, covers, readable
 from tests.simulation.disk import SimDisk
 from tests.simulation.machine import WALL_AHEAD_S
 from tests.simulation.ports import START_MS
+from tests.simulation.spoken import Spoken
 
 #: Deadlines are looked at every 50 ms, by the coordinator and by the client's own process; a
 #: machine's clock drifts, too.
@@ -111,6 +115,7 @@ class DiskWatch:
         #: When and where hints went for their age, by document and whether it is deleted there.
         self._given_up: dict[tuple[DocumentId, bool], list[tuple[float, str]]] = {}
         self._rings = rings
+        self._spoken = Spoken(rings, self.atlas, disks)
         #: Logged writes that a region has not been told of yet: by node and region, when, the
         #: document, and what was on the node's disk of it.
         self._untold: dict[tuple[str, str], list[tuple[int, DocumentId, Record | None]]] = {}
@@ -142,6 +147,10 @@ class DiskWatch:
                     self._logged(disk, value, changes)
                 case b"a" if value is not None:
                     self._told(disk, key[1:].decode(), value)
+                case b"g" if value is not None:
+                    fault = self._spoken.heard(disk.name, key, value, changes)
+                    if fault:
+                        self._violated("I22", fault, None)
                 case b"v" if before is not None and before != value:
                     self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
 
@@ -219,6 +228,11 @@ class DiskWatch:
         """Judge that a deleted record leaves a disk."""
         self.purged.setdefault(document_id, []).append(disk.name)
         self.purged_s.setdefault(document_id, self._true_s())
+        held = readable(document_id, disk.values.get(record_key(document_id)))
+        for region, unaware in self._spoken.unaware().items():
+            if held is not None and not self._promised_in(region, document_id, held):
+                what = f"{disk.name} purges without region {region}, and {unaware} know nothing"
+                self._violated("I22", what, document_id)
         if self._excused(disk.name, document_id):
             return  # it takes over what the others have agreed to
         for owner in self._owners(document_id):
@@ -231,6 +245,15 @@ class DiskWatch:
             if held is None or held.tombstone is None:
                 what = f"{disk.name} purges what is deleted, but {owner} has {describe(held)}"
                 self._violated("I6", what, document_id)
+
+    def _promised_in(self, region: str, document_id: DocumentId, record: Record) -> bool:
+        """Whether a region's owners have promised that a deletion may be purged."""
+        assert record.tombstone is not None
+        partition = partition_of(document_id, self._rings.partitions)
+        bucket = record.tombstone.delete_at_ms // self._bucket_ms
+        disks = [self._disks[owner] for owner in self._rings.owners_in(region, partition)]
+        floors = [disk.values.get(floor_key(partition)) for disk in disks]
+        return all(floor and decode_floor(floor).promised > bucket for floor in floors)
 
     def below_floor(self, disk: SimDisk, document_id: DocumentId, record: Record) -> bool:
         """Whether a deletion is of a time that a disk's owner has agreed to purge."""
@@ -333,7 +356,8 @@ class DiskWatch:
         near = {
             name: disk
             for name, disk in self._disks.items()
-            if operation.quorums.each_region or self.bounds.together(name, operation.via)
+            if (operation.quorums.each_region and not self._spoken.is_away(name))
+            or self.bounds.together(name, operation.via)
         }
         replicas = [
             name
@@ -372,7 +396,7 @@ class DiskWatch:
                 del found[commit.machine]
         return list(found)
 
-    def _violated(self, invariant: str, what: str, document_id: bytes) -> None:
+    def _violated(self, invariant: str, what: str, document_id: bytes | None) -> None:
         at_s = self._true_s()
         what = f"{at_s:.4f} s: {what}"
         self.violations.append(Violation(invariant, what, document_id, at_s))

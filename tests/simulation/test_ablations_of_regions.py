@@ -146,11 +146,11 @@ def purged_without_the_other_region(patch: pytest.MonkeyPatch) -> None:
     """A region that can't be reached has no say in a purge."""
     refusal = Purge._refusal
 
-    def near(self: Purge, partition: int, answers: Any) -> Any:
+    def near(self: Purge, partition: int, answers: Any, aware: Any) -> Any:
         mine = [one for one in answers if self._rings.region_of[one[0]] == self._region]
         with pytest.MonkeyPatch.context() as alone:
             alone.setattr(Rings, "other_regions", lambda rings, node: [])
-            return refusal(self, partition, mine)
+            return refusal(self, partition, mine, aware)
 
     patch.setattr(Purge, "_refusal", near)
 

@@ -1,6 +1,6 @@
 """A replica over any engine, with the defaults that a test does not care about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cluster.settings import HintSettings, LifecycleSettings
 from kvnode.hints import HintBook
@@ -17,6 +17,8 @@ def new_replica(
     owned: Callable[[int], bool] = lambda _: True,
     partitions: int = 1,
     lifecycle: LifecycleSettings | None = None,
+    region: str = "",
+    regions: Sequence[str] = (),
 ) -> Replica:
     """As ``kvnode.node`` puts it together."""
     return Replica(
@@ -26,4 +28,6 @@ def new_replica(
         owned,
         partitions,
         Lifecycle(clock, lifecycle or LifecycleSettings(), partitions),
+        region=region,
+        regions=regions,
     )

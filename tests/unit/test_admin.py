@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from cluster.ids import DocumentId, format_document_id
 from kvnode import eventstream
 from kvnode.admin import Operations, start_admin_listener
+from kvnode.errors import Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight
@@ -40,11 +41,17 @@ class Offered:
             views={"status": lambda: {"shown": True}},
             document_views={"owners": self._owners},
             actions={},
+            deeds={"gone": self._gone},
             jobs=Jobs(StoppedWallClock()),
             events=ring,
         )
         self.url = ""
         self.address = ("", 0)
+
+    async def _gone(self, region: str) -> dict[str, Any]:
+        if region == "a":
+            raise Refused("a node of region a is not the one to be told")
+        return {"words": {region: 1}}
 
     async def _owners(self, document_id: DocumentId) -> dict[str, Any]:
         return {"id": format_document_id(document_id)}
@@ -109,6 +116,17 @@ async def test_what_is_not_there_is_answered_with_what_is() -> None:
         assert "status, jobs, events, owners/ID" in await (await client.get("/admin/x")).text()
         assert (await client.post("/admin/repair")).status == 404
         assert (await client.delete("/admin/status")).status == 405
+
+
+async def test_what_this_process_must_not_do_is_declined_with_the_reason() -> None:
+    """409: a tool tells the operator those words."""
+    async with listening() as (_, client):
+        assert await (await client.post("/admin/gone/b")).json() == {"words": {"b": 1}}
+        declined = await client.post("/admin/gone/a")
+        assert declined.status == 409
+        assert "not the one to be told" in await declined.text()
+        there_is = await client.post("/admin/gome/b")
+        assert (there_is.status, await there_is.text()) == (404, "there is gone/WHAT\n")
 
 
 @pytest.mark.parametrize("text", ["x", ID.upper(), ID[:-1], "%00", f"{ID}%20"])

@@ -32,8 +32,8 @@ ORDER = """
 
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.conflicts  kvnode.boots  kvnode.leaflog
-    kvnode.records  kvnode.hintstore  kvnode.outbox
-    kvnode.replica  kvnode.inspection
+    kvnode.records  kvnode.hintstore  kvnode.outbox  kvnode.standing
+    kvnode.replica  kvnode.inspection  kvnode.partings
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
@@ -71,8 +71,8 @@ PURITY = """
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks
-    kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
+    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.standing kvnode.batching
+    kvnode.watermarks kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.client.errors docservice.client.model
@@ -252,6 +252,7 @@ def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
         "kvnode.conflicts",
         "kvnode.boots",
         "kvnode.leaflog",
+        "kvnode.standing",
     }
     doors = {"kvnode.replica", "kvnode.node", "kvnode.storage", "kvnode.__main__", "kvnode.ports"}
     doors |= rooms

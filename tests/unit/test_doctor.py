@@ -184,6 +184,14 @@ def not_compared(checkups: Checkups) -> None:
     change_lifecycle(checkups, "a1", comparisons=rounds, up_s=1e6)
 
 
+def says_of_regions(checkups: Checkups, node: str, **said: list[str]) -> None:
+    """Have a node say what operators have said."""
+    view = checkups[node].view
+    assert view.status
+    status = replace(view.status, **said)
+    change_view(checkups, node, dataclasses.replace(view, status=status))
+
+
 def says_of_b(checkups: Checkups, node: str, seen: RegionSeen) -> None:
     """Have a node of region a say something of region b."""
     view = checkups[node].view
@@ -235,6 +243,16 @@ def overflowed(checkups: Checkups) -> None:
     says_of_b(checkups, "a3", replace(SEEN, comparisons_owed=12))
 
 
+def given_up(checkups: Checkups) -> None:
+    """An operator has said that region b is gone, and all know it."""
+    says_of_regions(checkups, "a1", gone=["b"])
+
+
+def given_up_unheard(checkups: Checkups) -> None:
+    """And one that is cut off does not."""
+    says_of_regions(checkups, "a1", gone=["b"], unaware=["a3"])
+
+
 @pytest.mark.parametrize(
     ("fault", "severity", "about", "what", "do"),
     [
@@ -247,6 +265,8 @@ def overflowed(checkups: Checkups) -> None:
         (damaged, Severity.CRITICAL, "a1", "2 damaged records, and replaced 1", "other owners"),
         (healed, Severity.WARNING, "a1", "2 damaged records, and replaced 2", "disk's health"),
         (contradicted, Severity.CRITICAL, "a2", "removed documents are alive", "a bug"),
+        (given_up, Severity.NOTE, "region b", "was said to be gone", "stele region back b"),
+        (given_up_unheard, Severity.WARNING, "region b", "a3 may not have heard", "bring a3 up"),
         (vetoed, Severity.WARNING, "a1", "waits for a3 (hints) for 408 s", "bring a3 up"),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
         (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),

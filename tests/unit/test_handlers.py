@@ -19,11 +19,14 @@ from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Unavailable
 from kvnode.handlers import Handlers
 from kvnode.inspection import Inspection, from_wire
+from kvnode.partings import Partings
 from kvnode.record import CONTENT_BYTES_MAX, Create, Record, Tombstone
+from kvnode.regionhandlers import Known
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import FRAME_BYTES_MAX, Message, ProtocolError, encode_frame
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, FetchResult, Op
+from kvnode.rpc.transport import Transport
 from kvnode.services.gossip import Gossip
 from kvnode.services.levelling import Levelling
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
@@ -92,6 +95,16 @@ class StubCoordinator:
             raise self._error
 
 
+class StubTransport:
+    """Nobody is linked."""
+
+    def tell(self, op: Op, fields: list[Any], deadline_s: float, *, only: NodeId | None) -> None:
+        """To nobody."""
+
+    def review(self) -> None:
+        """Of nobody."""
+
+
 def serve(
     *messages: Message, error: Exception | None = None, hint_bytes_max: int = 10_000
 ) -> Answers:
@@ -114,15 +127,26 @@ def serve(
             on_change=lambda: None,
         )
         coordinator = cast("Coordinator", StubCoordinator(error))
-        replica = new_replica(engine, clock, hints=hints)
+        replica = new_replica(engine, clock, hints=hints, region="a", regions=["b"])
         handlers = Handlers(
             replica,
             coordinator,
             gossip,
             absent=list,
-            boot_id=bytes(8),
-            levelling=Levelling(replica, RINGS),
-            watermarks=Watermarks(RINGS, NodeId("a1")),
+            known=Known(
+                Levelling(replica, RINGS),
+                Watermarks(RINGS, NodeId("a1")),
+                Partings(
+                    replica,
+                    RINGS,
+                    NodeId("a1"),
+                    fence=lambda: None,
+                    transport=cast("Transport", StubTransport()),
+                    clock=clock,
+                    log=structlog.get_logger(),
+                ),
+                bytes(8),
+            ),
         )
         answers = Answers()
         for message in messages:

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cluster.ids import DocumentId, partition_of
 from kvnode.outbox import Entry, Outbox
+from kvnode.standing import Standing
 from kvnode.storage.keys import OUTBOX_PREFIX
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from tests.support.handcranked import HandCrankedLoop
@@ -39,7 +40,7 @@ class Wall:
 
 
 class OutboxModel(RuleBasedStateMachine):
-    """Writes, acknowledgements, overflows, deaths and jumps of the clock, in any order."""
+    """Writes, acknowledgements, overflows, deaths, operators, jumps of the clock: in any order."""
 
     @initialize()
     def create(self) -> None:
@@ -57,8 +58,10 @@ class OutboxModel(RuleBasedStateMachine):
         """Whatever was not durable is lost."""
         self.loop = HandCrankedLoop()
         self.engine = MemoryEngine(self.disk, self.loop.as_loop, failed=_disk_failed)
+        self.standing = Standing(self.engine, "a", REGIONS)
+        self.standing.restore()
         self.outbox = Outbox(self.engine, self.wall, REGIONS, PARTITIONS, BYTES_MAX)
-        self.outbox.restore(is_new=is_new)
+        self.outbox.restore(is_new=is_new, gone=self.standing.gone)
         self.gathered.clear()
         self.commit()
 
@@ -75,8 +78,22 @@ class OutboxModel(RuleBasedStateMachine):
         """A write is coordinated."""
         self.count += 1
         document_id = self.count.to_bytes(14, "big") + tail.to_bytes(2, "big")
+        if not self.outbox.regions:  # as the coordinator does
+            for lacks in self.lacks.values():
+                lacks[document_id] = self.outbox._now_ms()
+            return
         self.outbox.append(document_id, record)
         self.gathered[document_id] = self.outbox._now_ms()
+
+    @rule(region=regions, by=st.integers(1, 2))
+    def speak(self, region: str, by: int) -> None:
+        """An operator says that a region is gone, or back, or both one after the other."""
+        self.standing.take({region: self.standing.word(region) + by})
+        if self.standing.is_gone(region):
+            self.outbox.leave_out(region)
+        else:
+            self.outbox.take_back(region)
+            assert len(self.outbox.owed(region)) == PARTITIONS
 
     @rule(region=regions, most=st.integers(1, 5))
     def acknowledge(self, region: str, most: int) -> None:
@@ -120,6 +137,8 @@ class OutboxModel(RuleBasedStateMachine):
     @rule(region=regions)
     def tell(self, region: str) -> None:
         """A watermark is told once it is durable, and is true then."""
+        if region not in self.outbox.regions:
+            return
         told_ms = self.outbox.tell(region)
         assert told_ms >= self.told[region]
         self.commit()
@@ -131,12 +150,15 @@ class OutboxModel(RuleBasedStateMachine):
         for region, lacks in self.lacks.items():
             times = [*lacks.values(), *self.gathered.values()]
             assert all(time_ms >= self.told[region] for time_ms in times)
-            assert all(time_ms >= self.outbox.watermark_ms(region) for time_ms in lacks.values())
+            if region in self.outbox.regions:
+                watermark_ms = self.outbox.watermark_ms(region)
+                assert all(time_ms >= watermark_ms for time_ms in lacks.values())
 
     @invariant()
     def what_lacks_is_in_the_log_or_owed(self) -> None:
         """Dropped, lost or waiting: it will be brought."""
-        for region, lacks in self.lacks.items():
+        for region in self.outbox.regions:
+            lacks = self.lacks[region]
             behind = self.outbox.read(self.outbox.cursors[region].sequence, 1 << 20)
             waiting = {entry.document_id for entry in behind}
             owed = {debt.partition: debt.since_ms for debt in self.outbox.owed(region)}
@@ -153,7 +175,7 @@ class OutboxModel(RuleBasedStateMachine):
             key: len(value) for key, value in self.disk.values.items() if key[:1] == OUTBOX_PREFIX
         }
         assert self.outbox.held_bytes == sum(len(key) + size for key, size in rows.items())
-        assert len(rows) == max(self.outbox.waiting(region) for region in REGIONS)
+        assert len(rows) == max(map(self.outbox.waiting, self.outbox.regions), default=0)
 
 
 TestOutbox = OutboxModel.TestCase

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cluster.ids import NodeId, uuid7
+from cluster.ids import NodeId, partition_of, uuid7
 from cluster.preference import Target
 from cluster.settings import HintSettings, LifecycleSettings
 from kvnode.codec import decode, encode, header_of
 from kvnode.coordinator import Coordinator
 from kvnode.errors import CannotStart, CorruptRecord, Overloaded
+from kvnode.floors import Floor
 from kvnode.hints import decode_hint
 from kvnode.placement import WritePlan
 from kvnode.record import Create, Record, Tombstone, merge
@@ -432,6 +433,18 @@ def test_a_damaged_hint_makes_the_answer_unknown() -> None:
     life.restart()
     assert life.replica.fetch(ID, None) == (FetchResult.UNKNOWN, None)
     assert life.replica.corrupt_count == 1
+
+
+def test_a_hint_that_may_be_of_a_purged_document_is_no_owners_word() -> None:
+    """Kept while this node was away: whoever asks about a late copy must not find it here."""
+    life = Life()
+    life.hold(A2, ID, LIVE)
+    life.loop.run_all()
+    assert life.replica.fetch(ID, None)[0] is FetchResult.FOUND
+    assert LIVE.create is not None
+    partition = partition_of(ID, life.replica.records.forest.partitions)
+    life.replica.set_floor(partition, Floor(1, 1, newest_deleted_ms=LIVE.create.created_at_ms))
+    assert life.replica.fetch(ID, None) == (FetchResult.ABSENT, None)
 
 
 # Hints

@@ -9,14 +9,11 @@ Rules
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeVar
+from typing import Final, Protocol
 
-from cluster import operations, status
-from cluster.balancer import EdgeState, EdgeView
 from cluster.edge import EDGE
 from cluster.ids import NodeId
 from cluster.layout import ring_of
@@ -24,22 +21,18 @@ from cluster.operations import (
     HintsView,
     LifecycleView,
     MembersView,
-    NoAnswer,
     QuarantineView,
     RegionsView,
 )
-from cluster.settings import ClusterSettings, NodeSettings
-from cluster.status import NodeState, NodeView
-from cluster.vardir import VarDirectory
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
+from cluster.settings import ClusterSettings
 
-_TIMEOUT_S: Final = 5.0
 #: A purge waits for a node for this long before anyone need care.
 _VETO_S: Final = 300.0
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
 #: What a region is behind before anyone need care.
 _LAG_S: Final = 60.0
-_Answer = TypeVar("_Answer")
 
 
 class Severity(Enum):
@@ -70,6 +63,8 @@ class Checkup:
     quarantine: QuarantineView | None
     members: MembersView | None
     regions: RegionsView | None = None
+    #: Where old databases of the node are kept, as far as whoever asks can see its disk.
+    put_aside: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -77,34 +72,15 @@ class Checkup:
         return self.view.node.id
 
 
-def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
-    """Ask every node everything."""
-    views = status.look(var, settings.node)
+class Typing(Protocol):
+    """How commands are typed for the cluster in question."""
 
-    def ask(of: Callable[[NodeSettings, float], _Answer], view: NodeView) -> _Answer | None:
-        if view.status is None:
-            return None
-        try:
-            return of(view.node, _TIMEOUT_S)
-        except NoAnswer:
-            return None
-
-    def check_up(view: NodeView) -> Checkup:
-        return Checkup(
-            view,
-            ask(operations.hints, view),
-            ask(operations.lifecycle, view),
-            ask(operations.quarantine, view),
-            ask(operations.members, view),
-            ask(operations.regions, view),
-        )
-
-    with ThreadPoolExecutor(max_workers=len(views)) as pool:
-        return list(pool.map(check_up, views))
+    def command(self, words: str) -> str:
+        """``stele start a2`` in a form that acts on it."""
 
 
 def diagnose(
-    var: VarDirectory,
+    var: Typing,
     settings: ClusterSettings,
     checkups: Sequence[Checkup],
     edge: EdgeView | None = None,
@@ -122,7 +98,7 @@ def diagnose(
         *_hints(checkups),
         *_comparisons(settings, checkups),
         *_regions(checkups),
-        *_put_aside(var, checkups),
+        *_put_aside(checkups),
     ]
     order = list(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))
@@ -202,7 +178,7 @@ def _clocks(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iterator[
 
 
 def _fences(
-    var: VarDirectory, settings: ClusterSettings, checkups: Sequence[Checkup]
+    var: Typing, settings: ClusterSettings, checkups: Sequence[Checkup]
 ) -> Iterator[Finding]:
     fenced = {one.id: set(one.lifecycle.fenced) for one in checkups if one.lifecycle}
     lost: dict[tuple[NodeId, ...], int] = {}
@@ -349,10 +325,9 @@ def _regions(checkups: Sequence[Checkup]) -> Iterator[Finding]:
                 )
 
 
-def _put_aside(var: VarDirectory, checkups: Sequence[Checkup]) -> Iterator[Finding]:
+def _put_aside(checkups: Sequence[Checkup]) -> Iterator[Finding]:
     for checkup in checkups:
-        directory = var.node_directory(checkup.id)
-        for aside in [*directory.glob("damaged-*"), *var.replaced(checkup.id)]:
+        for aside in checkup.put_aside:
             yield Finding(
                 Severity.NOTE,
                 checkup.id,

@@ -9,12 +9,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.balancer import EdgeState, EdgeView, region_urls
+from cluster.balancer import region_urls
 from cluster.doctor import Finding, Severity
 from cluster.edge import EDGE
 from cluster.launch import say
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
 from cluster.settings import ClusterSettings, NodeSettings
-from cluster.status import ClusterState, NodeState, NodeView, doubted, hints_held
+from cluster.status import ClusterState, doubted, hints_held
 from cluster.vardir import VarDirectory
 
 _COLOURS: Final = {

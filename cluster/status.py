@@ -9,28 +9,16 @@ Rules
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from cluster import processes
-from cluster.balancer import EdgeState, EdgeView
 from cluster.operations import NoAnswer, NodeStatus, node_status
-from cluster.processes import NodeProcess
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView, unready
 from cluster.settings import NodeSettings
 from cluster.vardir import VarDirectory
 
 _TIMEOUT_S: Final = 2.0
-
-
-class NodeState(Enum):
-    """From best to worst."""
-
-    READY = "ready"
-    NOT_READY = "not ready"
-    #: The process runs and its operations listener says nothing.
-    SILENT = "silent"
-    DOWN = "down"
 
 
 class ClusterState(Enum):
@@ -39,19 +27,6 @@ class ClusterState(Enum):
     OK = 0
     DEGRADED = 1
     UNREACHABLE = 3
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """One node, asked once."""
-
-    node: NodeSettings
-    state: NodeState
-    process: NodeProcess | None
-    #: The node's own answer; None when it gave none.
-    status: NodeStatus | None
-    #: What is wrong and what to do about it; empty when nothing is.
-    advice: str
 
 
 def look(var: VarDirectory, nodes: Sequence[NodeSettings]) -> list[NodeView]:
@@ -101,5 +76,4 @@ def _look(var: VarDirectory, node: NodeSettings) -> NodeView:
         return NodeView(node, NodeState.DOWN, None, None, advice)
     if status.ready:
         return NodeView(node, NodeState.READY, process, status, ", ".join(status.warnings))
-    reasons = ", ".join(status.reasons) or "it gives no reason"
-    return NodeView(node, NodeState.NOT_READY, process, status, f"is not ready: {reasons}")
+    return NodeView(node, NodeState.NOT_READY, process, status, unready(status))

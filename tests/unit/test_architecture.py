@@ -19,6 +19,8 @@ PACKAGES = ("cluster", "kvnode", "docservice")
 ORDER = """
     cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.preference
     cluster.detector  cluster.membership  cluster.layout
+    cluster.edge  cluster.rates
+    cluster.operations  cluster.seen  cluster.doctor
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
@@ -51,12 +53,12 @@ ORDER = """
     docservice.client.transport  docservice.client.aio  docservice.client.sync  docservice.client
     docservice.session  docservice.store  docservice.documents  docservice.http  docservice.serving
 
-    cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
+    cluster.interrupts  cluster.refusal  cluster.envoy  cluster.haproxy
     cluster.topology  cluster.secret  cluster.clusterfile
-    cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.answers
+    cluster.ports  cluster.vardir  cluster.processes  cluster.answers
     cluster.startup
-    cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
-    cluster.rates  cluster.timeline  cluster.following  cluster.requests
+    cluster.balancer  cluster.status  cluster.launch  cluster.examination  cluster.repair
+    cluster.report  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
 LAYERS = ORDER.split()

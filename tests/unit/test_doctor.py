@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cluster.balancer import EdgeState, EdgeView
 from cluster.doctor import Checkup, Finding, Severity, diagnose
+from cluster.examination import put_aside
 from cluster.operations import (
     Comparison,
     HintsKept,
@@ -26,8 +26,8 @@ from cluster.operations import (
     StorageState,
     Veto,
 )
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
 from cluster.settings import ClusterSettings
-from cluster.status import NodeState, NodeView
 from cluster.topology import plan_cluster
 from cluster.vardir import VarDirectory
 
@@ -71,9 +71,9 @@ def _sound(settings: ClusterSettings, name: str) -> Checkup:
     return Checkup(view, HintsView({}, {}), lifecycle, QuarantineView(0, 0), members)
 
 
-def findings(checkups: Checkups, var: Path = Path("var")) -> list[Finding]:
+def findings(checkups: Checkups) -> list[Finding]:
     """As the doctor finds them."""
-    return diagnose(VarDirectory(var), SETTINGS, list(checkups.values()))
+    return diagnose(VarDirectory(Path("var")), SETTINGS, list(checkups.values()))
 
 
 def change_lifecycle(checkups: Checkups, node: str, **changes: object) -> None:
@@ -256,7 +256,10 @@ def test_databases_that_were_put_aside_are_not_forgotten(tmp_path: Path) -> None
     """They take space that someone will miss."""
     (tmp_path / "nodes" / "a1" / "damaged-1").mkdir(parents=True)
     (tmp_path / "nodes" / "a2.replaced-1").mkdir()
-    found = findings(sound(), tmp_path)
+    checkups, var = sound(), VarDirectory(tmp_path)
+    for name, checkup in checkups.items():
+        checkups[name] = dataclasses.replace(checkup, put_aside=put_aside(var, name))
+    found = findings(checkups)
     assert [(one.severity, one.about) for one in found] == [
         (Severity.NOTE, "a1"),
         (Severity.NOTE, "a2"),

@@ -142,6 +142,10 @@ class LifecycleView(msgspec.Struct):
     comparisons: dict[str, Comparison]
     scrub: Scrubbed
     up_s: float
+    tombstones: int = 0
+    purged: int = 0
+    expired: int = 0
+    verified: int = 0
 
 
 class QuarantineView(msgspec.Struct):

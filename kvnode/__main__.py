@@ -19,6 +19,8 @@ from cluster.settings import StorageSettings
 from cluster.topology import TopologyError, node_named, read_cluster_file
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
+from kvnode.console.glance import glance
+from kvnode.console.pages import Console
 from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.eventring import EventRing
 from kvnode.health import check
@@ -104,6 +106,40 @@ async def _start(node: Node, directory: Path, log: Log) -> None:
         raise CannotStart(msg) from error
 
 
+def _operations(
+    node: Node, registry: CollectorRegistry, metrics: HttpMetrics, events: EventRing
+) -> Operations:
+    """What operators are offered."""
+    return Operations(
+        registry=registry,
+        checks=partial(check, node),
+        views={
+            "status": partial(status, node),
+            "ring": partial(ring, node),
+            "members": partial(members, node),
+            "regions": partial(regions, node),
+            "hints": partial(hints, node),
+            "lifecycle": partial(lifecycle, node),
+            "quarantine": partial(quarantine, node),
+        },
+        document_views={"owners": partial(owners, node)},
+        actions={
+            "repair": node.background.antientropy.repair_now,
+            "trust": partial(node.background.rebuild.trust, node.jobs),
+        },
+        jobs=node.jobs,
+        events=events,
+        console=Console(
+            node.settings,
+            node.own,
+            node.rings,
+            node.clock,
+            glance=lambda after: glance(node, metrics.traffic(), events, after),
+            owners=partial(owners, node),
+        ),
+    )
+
+
 async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
     settings = read_cluster_file(arguments.cluster_file)
     own = node_named(settings, arguments.node)
@@ -127,6 +163,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         log=log,
     )
     registry = CollectorRegistry()
+    metrics = HttpMetrics(registry)
     try:
         await _start(node, directory, log)
         registry.register(NodeCollector(node))
@@ -138,31 +175,12 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             port=own.http_port,
             region=own.region,
             secret=secret,
-            metrics=HttpMetrics(registry),
+            metrics=metrics,
             clock=clock,
             entropy=entropy,
             log=log,
         )
-        operations = Operations(
-            registry=registry,
-            checks=partial(check, node),
-            views={
-                "status": partial(status, node),
-                "ring": partial(ring, node),
-                "members": partial(members, node),
-                "regions": partial(regions, node),
-                "hints": partial(hints, node),
-                "lifecycle": partial(lifecycle, node),
-                "quarantine": partial(quarantine, node),
-            },
-            document_views={"owners": partial(owners, node)},
-            actions={
-                "repair": node.background.antientropy.repair_now,
-                "trust": partial(node.background.rebuild.trust, node.jobs),
-            },
-            jobs=node.jobs,
-            events=events,
-        )
+        operations = _operations(node, registry, metrics, events)
         admin = await start_admin_listener(own.host, own.ops_port, operations)
         leaving = Leaving(settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop)
         leaving.heed_signals(asyncio.get_running_loop())

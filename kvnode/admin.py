@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.ids import DocumentId, parse_document_id
+from kvnode.console.pages import Console
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight, troubles
@@ -35,6 +36,8 @@ class Operations(msgspec.Struct):
     jobs: Jobs
     #: What ``/admin/events`` tells.
     events: EventRing
+    #: What ``/ui`` shows.
+    console: Console | None = None
 
 
 async def start_admin_listener(host: str, port: int, operations: Operations) -> web.AppRunner:
@@ -58,6 +61,8 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     app.router.add_get("/admin/{name}", pages.view)
     app.router.add_get("/admin/{name}/{id}", pages.document_view)
     app.router.add_post("/admin/{name}", pages.action)
+    if operations.console is not None:
+        operations.console.add_routes(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cluster.rates import Traffic, traffic
 from kvnode.eventring import EventRing
 from kvnode.quarantine import State
 
@@ -33,6 +34,16 @@ class HttpMetrics:
             registry=registry,
         )
         self._observe: dict[tuple[str, str, int], Callable[[float], None]] = {}
+
+    def traffic(self) -> Traffic:
+        """All that was observed."""
+        return traffic(
+            {
+                (sample.name, tuple(sample.labels.items())): sample.value
+                for metric in self._durations.collect()
+                for sample in metric.samples
+            }
+        )
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request. ``method`` and ``route`` are from closed sets."""

@@ -45,7 +45,10 @@ ORDER = """
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
     kvnode.node  kvnode.status  kvnode.ringviews  kvnode.regionviews
     kvnode.metrics
-    kvnode.eventstream  kvnode.admin  kvnode.client
+    kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
+    kvnode.console.watch  kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages
+    kvnode.console
+    kvnode.admin  kvnode.client
     kvnode.leaving
 
     docservice.client.errors  docservice.client.model  docservice.client.endpoints
@@ -117,6 +120,8 @@ ADAPTERS = {
     "aiohttp": [
         "kvnode.admin",
         "kvnode.eventstream",
+        "kvnode.console.pages",
+        "kvnode.console.watch",
         "docservice.http",
         "docservice.client.transport",
     ],

@@ -1,0 +1,72 @@
+"""One node at one glance: all that the console shows of it, in one answer.
+
+It is what the operations listener shows in several views, so each of them says what it says there.
+"""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from cluster.operations import (
+    HintsView,
+    LifecycleView,
+    MembersView,
+    NodeStatus,
+    QuarantineView,
+    RegionsView,
+)
+from cluster.rates import Traffic
+from kvnode.eventring import EventRing
+from kvnode.regionviews import regions
+from kvnode.ringviews import members
+from kvnode.status import hints, lifecycle, quarantine, status
+
+if TYPE_CHECKING:
+    from kvnode.node import Node
+
+#: Of one answer. A console that was just opened has caught up after some.
+_EVENTS_MAX: Final = 500
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A line of the log."""
+
+    id: str
+    line: str
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """A node's answer to the console."""
+
+    status: NodeStatus
+    hints: HintsView
+    lifecycle: LifecycleView
+    quarantine: QuarantineView
+    members: MembersView
+    regions: RegionsView
+    #: Since the node started.
+    traffic: Traffic
+    #: Partitions that nothing is said of until a peer has confirmed this node's disk.
+    joining: int
+    #: What happened after the event that was asked behind.
+    events: list[Told]
+
+
+def glance(node: "Node", traffic: Traffic, events: EventRing, after: str | None) -> dict[str, Any]:
+    """``/ui/glance``; ``after`` is the id of the last event that is known."""
+    position = events.resume(after).position
+    return {
+        "status": {"version": version("stele"), **status(node)},
+        "hints": hints(node),
+        "lifecycle": lifecycle(node),
+        "quarantine": quarantine(node),
+        "members": members(node),
+        "regions": regions(node),
+        "traffic": msgspec.to_builtins(traffic),
+        "joining": len(node.checkin.joining),
+        "events": [
+            {"id": events.id_of(event), "line": event.line}
+            for event in events.after(position, _EVENTS_MAX)
+        ],
+    }

@@ -1,0 +1,58 @@
+"""One document: what each node holds of it, and its life as far as it is known."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from cluster.ids import NodeId
+from kvnode.console.sections import event_row, moment, replica_table
+from kvnode.console.watch import Event
+
+
+def inspected(
+    owners: dict[str, Any], happened: Sequence[Event], region_of: Mapping[NodeId, str]
+) -> str:
+    """HTML of what ``/admin/owners/ID`` told, and of the events that name the document."""
+    document_id = owners["id"]
+    records = [one["record"] for one in owners["replicas"] if one.get("record")]
+    return (
+        f"<h4><code>{escape(document_id)}</code></h4>"
+        f"<p>Partition {owners['partition']}. {_summary(records)}</p>"
+        f"{_timeline(records)}"
+        f"{replica_table(owners['replicas'], region_of)}"
+        f"{_events([one for one in happened if document_id in one.fields.values()])}"
+    )
+
+
+def _summary(records: Sequence[dict[str, Any]]) -> str:
+    if not records:
+        return "No node that answered holds anything of it."
+    states = sorted({record["state"] for record in records})
+    if len(states) > 1:
+        return "Its copies differ; they are levelled in the background."
+    return f"Every copy that was found says: {states[0]}."
+
+
+def _timeline(records: Sequence[dict[str, Any]]) -> str:
+    """What any copy knows; copies that know less have missed it so far."""
+
+    def known(field: str) -> list[float]:
+        return [record[field] for record in records if record.get(field) is not None]
+
+    moments = [
+        (min(known("created_at_ms"), default=None), "created"),
+        (min(known("expires_at_ms"), default=None), "expires"),
+        (min(known("deleted_at_ms"), default=None), "deleted"),
+        (max(known("delete_at_ms"), default=None), "may leave the disks"),
+    ]
+    told = sorted((at_ms, what) for at_ms, what in moments if at_ms is not None)
+    rows = "".join(
+        f"<li><b>{what}</b> <time>{moment(at_ms)} UTC</time></li>" for at_ms, what in told
+    )
+    return f'<ol class="timeline">{rows}</ol>' if rows else ""
+
+
+def _events(happened: Sequence[Event]) -> str:
+    if not happened:
+        return ""
+    return f'<ol class="events">{"".join(map(event_row, happened))}</ol>'

@@ -1,0 +1,398 @@
+"""What the page shows, section by section, as HTML. Whatever comes from elsewhere is escaped here.
+
+Each section is a function of values; the page replaces a section when its HTML has changed. So
+nothing in a section can have the focus but links, and nothing that must be announced stands in one
+besides the verdict.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from itertools import groupby
+from typing import Any, Final
+
+from cluster.doctor import Finding, Severity
+from cluster.ids import NodeId
+from cluster.operations import LifecycleView
+from kvnode.console.glance import Glance
+from kvnode.console.overview import NodeShown, Overview, Pair, RingShown, State
+from kvnode.console.plots import Line, draw, top_of
+from kvnode.console.watch import HISTORY_S, Event, Point, Watch
+
+EVENTS_SHOWN: Final = 25
+#: One line a document would drown all others.
+_DOCUMENT_EVENTS: Final = ("document.created", "document.deleted")
+#: In place of a number that there is not.
+_NONE: Final = "—"
+_MIB: Final = 1024 * 1024
+
+
+def sections(watch: Watch) -> dict[str, str]:
+    """HTML by the id of the element that it belongs into."""
+    seen = watch.overview
+    if seen is None:
+        return {}
+    return {
+        "verdict": verdict(seen),
+        "findings": findings(seen.findings),
+        "nodes": nodes(seen),
+        **traffic(list(watch.points), watch.now_s, shows_lag=bool(seen.pairs)),
+        "partitions": partitions(seen),
+        "regions": regions(seen.pairs, seen.at_ms),
+        "hints": hints(seen),
+        "comparisons": comparisons(seen),
+        "lifecycle": lifecycle(seen),
+        "events": events(watch.events),
+    }
+
+
+def verdict(seen: Overview) -> str:
+    """One sentence."""
+    all_nodes = [node for its in seen.regions.values() for node in its]
+    worst = seen.findings[0].severity if seen.findings else Severity.NOTE
+    count = sum(finding.severity is not Severity.NOTE for finding in seen.findings)
+    if count:
+        first = f"{escape(seen.findings[0].about)} {escape(seen.findings[0].what)}"
+        mark, text = worst.value, f"{first}; {count - 1} more" if count > 1 else first
+    else:
+        mark, text = "well", f"All {len(all_nodes)} nodes are well"
+    return f'<span class="dot {mark}"></span>{text}'
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """What is wrong, and what to do."""
+    rows = (
+        f'<li class="{one.severity.value}"><span class="badge">{one.severity.value}</span>'
+        f"<p><strong>{escape(one.about)}</strong> {escape(one.what)}."
+        f' <span class="do">{_typed(one.do[:1].upper() + one.do[1:])}.</span></p></li>'
+        for one in found
+    )
+    return f'<ul class="findings">{"".join(rows)}</ul>' if found else ""
+
+
+def _typed(text: str) -> str:
+    """Escaped; what stands between backquotes is to be typed."""
+    words = escape(text).split("`")
+    return "".join(f"<code>{word}</code>" if at % 2 else word for at, word in enumerate(words))
+
+
+def nodes(seen: Overview) -> str:
+    """By region, the nodes in the cluster file's order."""
+    return "".join(
+        f'<section class="region"><h3>Region {escape(region)} {_tally(its)}</h3>'
+        f'<ul class="tiles">{"".join(map(_tile, its))}</ul></section>'
+        for region, its in seen.regions.items()
+    )
+
+
+def _tally(its: Sequence[NodeShown]) -> str:
+    alive = sum(node.state is State.ALIVE for node in its)
+    return f'<span class="aside">{alive} of {len(its)} alive</span>'
+
+
+def _tile(shown: NodeShown) -> str:
+    node, glance, rates = shown.seen.node, shown.seen.glance, shown.seen.rates
+    state = shown.state.value.replace(" ", "-")
+    facts = [("zone", node.zone)]
+    if glance is not None:
+        documents = glance.status.documents_estimate or 0
+        free = glance.status.storage.disk_free_bytes
+        facts += [
+            ("documents", f"{documents:,}"),
+            ("requests/s", f"{rates.requests_per_s:,.0f}" if rates else _NONE),
+            ("p99", _milliseconds(rates.p99_s if rates else None)),
+            ("disk free", _size(free)),
+            ("up", _duration(glance.lifecycle.up_s)),
+        ]
+    why = f'<p class="why">{escape(shown.why)}</p>' if shown.why else ""
+    name = f'<a href="http://{escape(node.host)}:{node.ops_port}/ui">{escape(node.id)}</a>'
+    return (
+        f'<li class="node {state}" data-node="{escape(node.id)}"><h4>{name}'
+        f'<span class="state"><span class="dot"></span>{shown.state.value}</span></h4>{why}'
+        f"{_facts(facts)}</li>"
+    )
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> str:
+    rows = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def traffic(points: Sequence[Point], now_s: float, *, shows_lag: bool) -> dict[str, str]:
+    """The plots, one a section."""
+
+    def line(name: str, value: Callable[[Point], float | None]) -> Line:
+        return Line(name, [(point.at_s, value(point)) for point in points])
+
+    def of(name: str, field: str, scale: float = 1) -> Line:
+        def value(point: Point) -> float | None:
+            measured = getattr(point.rates, field, None)
+            return None if measured is None else measured * scale
+
+        return line(name, value)
+
+    def errors(point: Point) -> float | None:
+        rates = point.rates
+        if rates is None or not rates.requests_per_s:
+            return None if rates is None else 0.0
+        return 100 * rates.errors_per_s / rates.requests_per_s
+
+    rates = ("creates", "reads", "deletes")
+    plots = {
+        "throughput": _plot(
+            "Requests per second", [of(name, f"{name}_per_s") for name in rates], now_s, 10, ",.0f"
+        ),
+        "errors": _plot("Failed", [line("errors", errors)], now_s, 1, ".1f", " %"),
+        "latency": _plot(
+            "Latency", [of("p50", "p50_s", 1000), of("p99", "p99_s", 1000)], now_s, 1, ".1f", " ms"
+        ),
+    }
+    lag = [line("lag", lambda point: point.lag_s)]
+    plots["lag"] = _plot("Behind another region", lag, now_s, 1, ".1f", " s") if shows_lag else ""
+    return plots
+
+
+def _plot(
+    title: str, lines: Sequence[Line], now_s: float, least: float, form: str, unit: str = ""
+) -> str:
+    top = top_of(lines, least)
+    latest = [(one.name, one.points[-1][1] if one.points else None) for one in lines]
+    values = "".join(
+        f'<span class="{name}"><b>{_NONE if value is None else f"{value:{form}}"}</b>'
+        f"{'' if value is None else unit} {name if len(lines) > 1 else ''}</span>"
+        for name, value in latest
+    )
+    drawn = draw(lines, now_s=now_s, span_s=HISTORY_S, top=top)
+    return (
+        f'<figcaption><span class="title">{title}</span><span class="values">{values}</span>'
+        f'</figcaption><div class="plot"><span class="top">{top:g}{unit}</span>{drawn}</div>'
+        f'<p class="axis"><span>{HISTORY_S // 60} min ago</span><span>now</span></p>'
+    )
+
+
+def partitions(seen: Overview) -> str:
+    """How many copies of each partition are up, by region."""
+    return "".join(
+        f"<h3>Region {escape(region)}</h3>{_strip(ring)}"
+        + _facts(
+            [
+                ("partitions", f"{len(ring.up)} in {ring.copies} copies"),
+                ("under-replicated", f"{ring.under_replicated}"),
+                ("without a quorum", f"{ring.without_quorum}"),
+                ("unavailable", f"{ring.unavailable}"),
+            ]
+        )
+        for region, ring in seen.rings.items()
+    )
+
+
+def _strip(ring: RingShown) -> str:
+    """The ring, unrolled: whole, short of copies, without a quorum, without any."""
+    drawn, start = [], 0
+    for up, run in groupby(ring.up):
+        length = len(list(run))
+        kind = "whole" if up == ring.copies else "short" if up > ring.copies // 2 else "minority"
+        drawn.append(
+            f'<rect class="{kind if up else "none"}" x="{start}" width="{length}" height="1"/>'
+        )
+        start += length
+    return (
+        f'<svg class="strip" viewBox="0 0 {start} 1" preserveAspectRatio="none" '
+        f'aria-hidden="true">{"".join(drawn)}</svg>'
+    )
+
+
+def regions(pairs: Sequence[Pair], at_ms: int) -> str:
+    """Lag and watermark of each pair."""
+    if not pairs:
+        return '<p class="none">There is one region only.</p>'
+    return _table(
+        ("writes of", "in", "lag", "complete until", "on their way", "to compare"),
+        [
+            (
+                pair.source,
+                pair.target,
+                _cut(pair) or ("not known yet" if pair.lag_s is None else f"{pair.lag_s:.1f} s"),
+                _NONE if pair.lag_s is None else f"{_clock(at_ms - 1000 * pair.lag_s)} UTC",
+                f"{pair.waiting:,}",
+                f"{pair.owed:,}" if pair.owed else _NONE,
+            )
+            for pair in pairs
+        ],
+    )
+
+
+def _cut(pair: Pair) -> str:
+    """Whether no node of one reaches the other."""
+    if not pair.answering:
+        return "no node answers there"
+    return "" if pair.reached_by else "cut off"
+
+
+def hints(seen: Overview) -> str:
+    """Writes that nodes keep for others."""
+    rows = [
+        (
+            holder,
+            target,
+            f"{kept.count:,}",
+            _size(kept.bytes),
+            _duration(kept.oldest_s),
+            f"in {kept.left_alone_s:.0f} s" if kept.left_alone_s else "now",
+        )
+        for holder, glance in _answers(seen)
+        for target, kept in glance.hints.targets.items()
+        if kept.count
+    ]
+    if not rows:
+        return '<p class="none">No node keeps a write for another one.</p>'
+    return _table(("kept by", "for", "writes", "size", "oldest", "next try"), rows)
+
+
+def comparisons(seen: Overview) -> str:
+    """Anti-entropy: the peer of each node with which it is furthest back."""
+    rows = []
+    for name, glance in _answers(seen):
+        rounds = glance.lifecycle.comparisons
+        if not rounds:
+            continue
+        peer = max(rounds, key=lambda one: age if (age := rounds[one].last_complete_s) else 1e12)
+        last_s = rounds[peer].last_complete_s
+        left = sum(one.partitions_left for one in rounds.values())
+        when = "not yet" if last_s is None else f"{_duration(last_s)} ago"
+        rows.append((name, peer, when, f"{left:,}" if left else _NONE))
+    return _table(("node", "longest not with", "last complete", "partitions left"), rows)
+
+
+def lifecycle(seen: Overview) -> str:
+    """What ended, what waits to leave the disks, and whom for."""
+    views = [glance.lifecycle for _, glance in _answers(seen)]
+
+    def total(field: str) -> str:
+        return f"{sum(getattr(view, field) for view in views):,}"
+
+    facts = [
+        ("deletions remembered", total("tombstones")),
+        ("purged", total("purged")),
+        ("expired", total("expired")),
+        ("verified gone", total("verified")),
+        ("set aside", f"{sum(one.quarantine.orphans for _, one in _answers(seen)):,}"),
+    ]
+    return f"{_facts(facts)}{_vetoes(views)}"
+
+
+def _vetoes(views: Sequence[LifecycleView]) -> str:
+    waits: dict[tuple[str, str], tuple[int, float]] = {}
+    for view in views:
+        for veto in view.vetoes:
+            count, for_s = waits.get((veto.node, veto.reason), (0, 0.0))
+            waits[veto.node, veto.reason] = count + 1, max(for_s, veto.for_s)
+    if not waits:
+        return '<p class="none">No purge is held up.</p>'
+    return _table(
+        ("held up by", "because", "partitions", "for"),
+        [
+            (node, reason, f"{count:,}", _duration(for_s))
+            for (node, reason), (count, for_s) in waits.items()
+        ],
+    )
+
+
+def _answers(seen: Overview) -> list[tuple[str, Glance]]:
+    return [
+        (node.seen.node.id, node.seen.glance)
+        for its in seen.regions.values()
+        for node in its
+        if node.seen.glance is not None
+    ]
+
+
+def events(happened: Sequence[Event]) -> str:
+    """The latest first; the lives of single documents are for the inspector."""
+    shown = [event for event in happened if event.name not in _DOCUMENT_EVENTS][-EVENTS_SHOWN:]
+    if not shown:
+        return '<p class="none">Nothing has happened yet.</p>'
+    return f'<ol class="events">{"".join(event_row(event) for event in reversed(shown))}</ol>'
+
+
+def event_row(event: Event) -> str:
+    """One line."""
+    fields = " ".join(f"{name}={value}" for name, value in event.fields.items())
+    return (
+        f'<li class="{escape(event.level)}"><time>{escape(event.timestamp[11:23])}</time> '
+        f"<b>{escape(event.node)}</b> <code>{escape(event.name)}</code> "
+        f"<span>{escape(fields)}</span></li>"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Every cell says its column too, for narrow screens show one below the other."""
+    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td data-label="{escape(name)}">{escape(cell)}</td>'
+            for name, cell in zip(head, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def moment(wall_ms: float | None) -> str:
+    """Date and time."""
+    if wall_ms is None:
+        return _NONE
+    return f"{datetime.fromtimestamp(wall_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _clock(wall_ms: float) -> str:
+    return f"{datetime.fromtimestamp(wall_ms / 1000, UTC):%H:%M:%S}"
+
+
+def _milliseconds(duration_s: float | None) -> str:
+    return _NONE if duration_s is None else f"{duration_s * 1000:.1f} ms"
+
+
+def _duration(duration_s: float) -> str:
+    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if duration_s >= 2 * unit_s:
+            return f"{duration_s / unit_s:.0f} {unit}"
+    return f"{duration_s:.0f} s"
+
+
+def _size(size_bytes: float) -> str:
+    if size_bytes >= 1024 * _MIB:
+        return f"{size_bytes / 1024 / _MIB:,.0f} GiB"
+    return f"{size_bytes / _MIB:,.1f} MiB" if size_bytes >= _MIB else f"{size_bytes:,.0f} B"
+
+
+def replica_table(replicas: Sequence[dict[str, Any]], region_of: Mapping[NodeId, str]) -> str:
+    """What each node holds of a document, as ``/admin/owners`` tells it."""
+    rows = []
+    for replica in replicas:
+        record = replica.get("record") or {}
+        holds = record.get("state") or ("nothing" if replica["answered"] else "?")
+        remarks = []
+        if not replica["answered"]:
+            remarks.append(f"no answer ({replica.get('reason', '')})")
+        if replica.get("doubt"):
+            remarks.append(f"not believed: {replica['doubt']}")
+        if replica.get("damaged"):
+            remarks.append("damaged")
+        if replica.get("hints_for"):
+            remarks.append(f"hint for {', '.join(replica['hints_for'])}")
+        if replica.get("quarantined"):
+            remarks.append(f"set aside: {replica['quarantined']}")
+        rows.append(
+            (
+                region_of[replica["node"]],
+                replica["node"],
+                "owner" if replica.get("owner") else "other",
+                holds,
+                (record.get("checksum") or _NONE)[:12],
+                ", ".join(remarks) or _NONE,
+            )
+        )
+    return _table(("region", "node", "role", "holds", "checksum", "besides"), rows)

@@ -174,7 +174,11 @@ def test_partitions_are_counted_by_what_of_their_owners_is_up() -> None:
         assert (ring.under_replicated, ring.without_quorum, ring.unavailable) == counts
 
 
-@given(st.text(), st.text(), st.dictionaries(st.text(), st.text(), max_size=3))
+#: Texts that are near to being HTML.
+HOSTILE = st.text(st.sampled_from("<>&\"'`/=!; ab\n"), max_size=12) | st.text()
+
+
+@given(HOSTILE, HOSTILE, st.dictionaries(HOSTILE, HOSTILE, max_size=3))
 def test_what_comes_from_elsewhere_is_shown_and_never_obeyed(
     name: str, node: str, fields: dict[str, str]
 ) -> None:
@@ -187,8 +191,15 @@ def test_what_comes_from_elsewhere_is_shown_and_never_obeyed(
         assert page.tags <= TAGS
         assert set(page.attributes) <= {"class"}
         for text in texts[:2]:
-            # As an HTML parser reads it back: it makes line feeds of all line ends.
-            assert " ".join(text.replace("`", "").split()) in " ".join(page.text.split())
+            assert _words(text) in _words(page.text)
+
+
+def _words(text: str) -> str:
+    """As far as it survives being read back: an HTML parser knows one kind of line end only.
+
+    And what is to be typed loses its backquotes.
+    """
+    return " ".join(text.replace("`", "").split())
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1e9)), max_size=20), st.floats(0.001, 1e6))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.local_cluster import LocalCluster, call
-from tests.support.browser import chromium, find_chromium, open_page
+from scripts.browser import chromium, find_chromium, open_page
 
 if find_chromium() is None:
     pytest.skip("no Chromium here: `apt-get install chromium` brings it", allow_module_level=True)

@@ -3,27 +3,26 @@
 Rules
 -----
 1. A finding names who it is about, what was found, and what to do, in words that need no manual.
-2. CRITICAL: requests fail or data is at risk. WARNING: it works, with less in reserve, and does not
-   mend itself. NOTE: it mends itself, or is there to be known.
-3. What one node alone can't know is put together here from the words of all.
+2. What one node alone can't know is put together here from the words of all.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final, Protocol
 
 from cluster.edge import EDGE
+from cluster.findings import Finding, Severity
 from cluster.ids import NodeId
 from cluster.layout import ring_of
 from cluster.operations import (
+    ConflictsView,
     HintsView,
     LifecycleView,
     MembersView,
     QuarantineView,
-    RegionsView,
 )
+from cluster.regiondoctor import region_findings
 from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
 from cluster.settings import ClusterSettings
 
@@ -31,26 +30,6 @@ from cluster.settings import ClusterSettings
 _VETO_S: Final = 300.0
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
-#: What a region is behind before anyone need care.
-_LAG_S: Final = 60.0
-
-
-class Severity(Enum):
-    """See rule 2."""
-
-    CRITICAL = "critical"
-    WARNING = "warning"
-    NOTE = "note"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that was found; the texts are without a full stop."""
-
-    severity: Severity
-    about: str
-    what: str
-    do: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +41,7 @@ class Checkup:
     lifecycle: LifecycleView | None
     quarantine: QuarantineView | None
     members: MembersView | None
-    regions: RegionsView | None = None
+    conflicts: ConflictsView | None = None
     #: Where old databases of the node are kept, as far as whoever asks can see its disk.
     put_aside: tuple[str, ...] = ()
 
@@ -97,7 +76,8 @@ def diagnose(
         *_quarantines(checkups),
         *_hints(checkups),
         *_comparisons(settings, checkups),
-        *_regions(checkups),
+        *region_findings([checkup.view for checkup in checkups]),
+        *_conflicts(checkups),
         *_put_aside(checkups),
     ]
     order = list(Severity)
@@ -257,6 +237,18 @@ def _quarantines(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             yield Finding(Severity.NOTE, checkup.id, what, "wait, with all owners up")
 
 
+def _conflicts(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    for checkup in checkups:
+        if checkup.conflicts is not None and checkup.conflicts.held:
+            yield Finding(
+                Severity.NOTE,
+                checkup.id,
+                f"met {checkup.conflicts.held:,} keys that were given two bodies; one is gone",
+                "/admin/conflicts on its operations listener lists them; whoever makes the keys "
+                "must not use one for two bodies, or create with consistency=each_quorum",
+            )
+
+
 def _hints(checkups: Sequence[Checkup]) -> Iterator[Finding]:
     ready = [one.id for one in checkups if one.view.state is NodeState.READY]
     targets: dict[str, int] = {}
@@ -295,33 +287,6 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
                     checkup.id,
                     f"its copies were last compared with those of {peer} to the end {when}",
                     f"bring {peer} up, then run `stele repair {checkup.id}`",
-                )
-
-
-def _regions(checkups: Sequence[Checkup]) -> Iterator[Finding]:
-    for checkup in checkups:
-        for region, seen in checkup.regions.regions.items() if checkup.regions else ():
-            waits = f"{seen.waiting:,} of its writes wait" if seen.waiting else "no write waits"
-            if not seen.connected:
-                yield Finding(
-                    Severity.WARNING,
-                    checkup.id,
-                    f"reaches no node of region {region}; {waits}, and deletions stay on all disks",
-                    "bring the region or the network to it back; all is brought there by itself",
-                )
-            elif seen.lag_s is not None and seen.lag_s > _LAG_S:
-                yield Finding(
-                    Severity.WARNING,
-                    checkup.id,
-                    f"lacks what {seen.slowest} wrote in the last {seen.lag_s:.0f} s",
-                    f"bring {seen.slowest} up, or replace it; `stele doctor` tells what ails it",
-                )
-            if seen.comparisons_owed:
-                yield Finding(
-                    Severity.NOTE,
-                    checkup.id,
-                    f"owes region {region} a comparison of {seen.comparisons_owed} partitions",
-                    "wait: they are compared when all owners are up",
                 )
 
 

@@ -34,7 +34,7 @@ def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
             ask(operations.lifecycle, view),
             ask(operations.quarantine, view),
             ask(operations.members, view),
-            ask(operations.regions, view),
+            ask(operations.conflicts, view),
             put_aside(var, view.node.id),
         )
 

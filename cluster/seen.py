@@ -1,12 +1,15 @@
 """What is seen of the processes of a cluster from outside, asked once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cluster.operations import NodeStatus
+from cluster.regionpairs import Pair, pairs
 from cluster.settings import NodeSettings
 
 if TYPE_CHECKING:
@@ -63,3 +66,17 @@ class EdgeView(msgspec.Struct, frozen=True):
     rotation: list[str]
     #: What is wrong and what to do about it; empty when nothing is.
     advice: str
+
+
+def region_pairs(views: Sequence[NodeView]) -> list[Pair]:
+    """How far each region is with each other one's writes."""
+    nodes_of: dict[str, list[str]] = {}
+    for view in views:
+        nodes_of.setdefault(view.node.region, []).append(view.node.id)
+    said = {view.node.id: view.status.regions for view in views if view.status}
+    return pairs(nodes_of, said)
+
+
+def moment(wall_ms: int) -> str:
+    """When something was, in UTC."""
+    return f"{datetime.fromtimestamp(wall_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"

@@ -30,7 +30,7 @@ from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
 from kvnode.node import Node
 from kvnode.regionviews import regions
 from kvnode.ringviews import members, owners, ring
-from kvnode.status import hints, lifecycle, quarantine, status
+from kvnode.status import conflicts, hints, lifecycle, quarantine, status
 from kvnode.storage.database import is_damage, text_of
 from kvnode.storage.disk import DiskGuard
 from kvnode.storage.identity import Identity
@@ -121,6 +121,7 @@ def _operations(
             "hints": partial(hints, node),
             "lifecycle": partial(lifecycle, node),
             "quarantine": partial(quarantine, node),
+            "conflicts": partial(conflicts, node),
         },
         document_views={"owners": partial(owners, node)},
         actions={

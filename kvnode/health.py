@@ -48,6 +48,7 @@ def check(node: "Node") -> list[Check]:
         Check("fences", Weight.UNREADY, _fenced(node)),
         Check("disk", Weight.WARNING, _disk(node)),
         Check("clock", Weight.WARNING, _clock(node)),
+        Check("regions", Weight.WARNING, _regions(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
     ]
@@ -89,6 +90,14 @@ def _clock(node: "Node") -> str:
     far = node.gossip.skews.beyond(node.settings.lifecycle.clock_skew_told_s)
     apart = [f"{skew.least_s:.1f} s from {peer}'s" for peer, skew in far]
     return f"has a clock that is {', '.join(apart)}" if apart else ""
+
+
+def _regions(node: "Node") -> str:
+    since_ms = {name: node.contacts.cut_off_since_ms(name) for name in node.watermarks.regions}
+    # A cluster that has just come up has not met anybody yet.
+    cut_off = [name for name, ms in since_ms.items() if ms is not None]
+    met = node.up_s >= CONNECT_GRACE_S
+    return f"reaches no node of region {' or '.join(cut_off)}" if cut_off and met else ""
 
 
 def _removals(node: "Node") -> str:

@@ -99,7 +99,7 @@ class NodeCollector(Collector):
         yield _counter(
             "stele_idempotency_conflicts",
             "Keyed creates whose key had another body.",
-            coordinator.key_conflict_count + node.replica.conflict_count,
+            coordinator.key_conflict_count + node.replica.conflicts.count,
         )
         yield from _records(node)
         yield _counter(

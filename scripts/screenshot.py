@@ -1,7 +1,7 @@
 """The README's picture of the console: ``python -m scripts.screenshot``.
 
-A cluster of its own, two regions under a steady load; one node is killed, and some seconds later the
-page of another node is taken as a headless Chromium shows it.
+A cluster of its own, two regions under a steady load; one node is killed, and some seconds later
+the page of another node is taken as a headless Chromium shows it.
 
 Exit codes: 0 taken; 1 not: no Chromium, or the cluster did not come up; 130 interrupted.
 """
@@ -34,7 +34,8 @@ def _work(cluster: LocalCluster, stop: threading.Event) -> None:
     """What a client does all day, until it is told to stop."""
     urls = [cluster.http_url(node) for node in cluster.nodes]
     made: list[str] = []
-    with Client(random.sample(urls, len(urls))) as client:
+    # In a session each finds what it has made, wherever it looks.
+    with Client(random.sample(urls, len(urls))) as client, client.session():
         while not stop.wait(random.expovariate(1 / _PAUSE_S)):
             try:
                 turn = random.random()

@@ -1,7 +1,6 @@
 """Commands that show what is: status, doctor, ring, owners, hints. They change nothing."""
 
 import time
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -21,12 +20,12 @@ from cluster.commands.options import (
     console,
     print_json,
 )
-from cluster.doctor import Severity
 from cluster.examination import examine
+from cluster.findings import Severity
 from cluster.ids import parse_document_id
 from cluster.launch import say
 from cluster.operations import HintsView, OwnersView, ReplicaView, RingView
-from cluster.seen import EdgeView, NodeView
+from cluster.seen import EdgeView, NodeView, moment
 from cluster.settings import NodeSettings
 from cluster.status import ClusterState
 from cluster.vardir import DEFAULT_ROOT, VarDirectory
@@ -199,10 +198,7 @@ def _remarks(replica: ReplicaView) -> list[str]:
 
 
 def _time(wall_ms: int | None) -> str:
-    if wall_ms is None:
-        return ""
-    at = datetime.fromtimestamp(wall_ms / 1000, UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}"
+    return "" if wall_ms is None else moment(wall_ms)
 
 
 def show_hints(var: VarOption = DEFAULT_ROOT, output: OutputOption = Output.TABLE) -> None:

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from cluster.operations import (
+    ConflictsView,
     HintsView,
     LifecycleView,
     MembersView,
     NodeStatus,
     QuarantineView,
-    RegionsView,
 )
 from cluster.rates import Traffic
 from kvnode.eventring import EventRing
-from kvnode.regionviews import regions
 from kvnode.ringviews import members
-from kvnode.status import hints, lifecycle, quarantine, status
+from kvnode.status import conflicts, hints, lifecycle, quarantine, status
 
 if TYPE_CHECKING:
     from kvnode.node import Node
@@ -44,7 +43,7 @@ class Glance(msgspec.Struct, frozen=True):
     lifecycle: LifecycleView
     quarantine: QuarantineView
     members: MembersView
-    regions: RegionsView
+    conflicts: ConflictsView
     #: Since the node started.
     traffic: Traffic
     #: Partitions that nothing is said of until a peer has confirmed this node's disk.
@@ -62,7 +61,7 @@ def glance(node: "Node", traffic: Traffic, events: EventRing, after: str | None)
         "lifecycle": lifecycle(node),
         "quarantine": quarantine(node),
         "members": members(node),
-        "regions": regions(node),
+        "conflicts": conflicts(node),
         "traffic": msgspec.to_builtins(traffic),
         "joining": len(node.checkin.joining),
         "events": [

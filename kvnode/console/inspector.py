@@ -5,7 +5,8 @@ from html import escape
 from typing import Any
 
 from cluster.ids import NodeId
-from kvnode.console.sections import event_row, moment, replica_table
+from cluster.seen import moment
+from kvnode.console.sections import event_row, replica_table
 from kvnode.console.watch import Event
 
 
@@ -36,7 +37,7 @@ def _summary(records: Sequence[dict[str, Any]]) -> str:
 def _timeline(records: Sequence[dict[str, Any]]) -> str:
     """What any copy knows; copies that know less have missed it so far."""
 
-    def known(field: str) -> list[float]:
+    def known(field: str) -> list[int]:
         return [record[field] for record in records if record.get(field) is not None]
 
     moments = [

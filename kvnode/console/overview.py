@@ -9,18 +9,19 @@ Rules
 3. What is wrong, and what to do, the doctor says (``cluster.doctor``), here as on the command line.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
 import msgspec
 
-from cluster.doctor import Checkup, Finding, diagnose
+from cluster.doctor import Checkup, diagnose
+from cluster.findings import Finding
 from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.rates import Rates
-from cluster.seen import NodeState, NodeView, unready
+from cluster.regionpairs import Pair
+from cluster.seen import NodeState, NodeView, region_pairs, unready
 from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.console.glance import Glance
 
@@ -84,23 +85,6 @@ class RingShown(msgspec.Struct, frozen=True):
         return sum(not up for up in self.up)
 
 
-class Pair(msgspec.Struct, frozen=True):
-    """How far one region's writes are in another."""
-
-    source: str
-    target: str
-    #: Age of the watermark, of the node there that knows least; None: nobody there knows.
-    lag_s: float | None
-    #: The node of the source that holds it up.
-    slowest: str
-    #: Writes that the target has yet to get, and partitions to be compared for lost ones.
-    waiting: int
-    owed: int
-    #: Nodes of the target that reach some node of the source, of those that answer.
-    reached_by: int
-    answering: int
-
-
 class Overview(msgspec.Struct, frozen=True):
     """All of it."""
 
@@ -108,8 +92,6 @@ class Overview(msgspec.Struct, frozen=True):
     rings: dict[str, RingShown]
     pairs: list[Pair]
     findings: list[Finding]
-    #: Unix time.
-    at_ms: int
 
 
 class AsTyped:
@@ -120,11 +102,10 @@ class AsTyped:
         return f"`{words}`"
 
 
-def overview(
-    settings: ClusterSettings, rings: Rings, seen: Mapping[NodeId, Seen], at_ms: int
-) -> Overview:
+def overview(settings: ClusterSettings, rings: Rings, seen: Mapping[NodeId, Seen]) -> Overview:
     """Put together what all nodes say."""
     shown = {name: _shown(one, seen) for name, one in seen.items()}
+    checkups = [_checkup(one) for one in shown.values()]
     up = {name for name, one in shown.items() if one.state not in (State.DEAD, State.SUSPECT)}
     regions = {
         region: [shown[name] for name in rings.nodes_of(region)] for region in rings.by_region
@@ -136,14 +117,8 @@ def overview(
             for region, ring in rings.by_region.items()
             for copies in [len(ring.owners[0])]
         },
-        pairs=[
-            _pair(source, target, seen, rings)
-            for source in rings.by_region
-            for target in rings.by_region
-            if source != target
-        ],
-        findings=diagnose(AsTyped(), settings, [_checkup(one) for one in shown.values()]),
-        at_ms=at_ms,
+        pairs=region_pairs([checkup.view for checkup in checkups]),
+        findings=diagnose(AsTyped(), settings, checkups),
     )
 
 
@@ -193,34 +168,5 @@ def _checkup(shown: NodeShown) -> Checkup:
         glance.lifecycle,
         glance.quarantine,
         glance.members,
-        glance.regions,
+        glance.conflicts,
     )
-
-
-def _pair(source: str, target: str, seen: Mapping[NodeId, Seen], rings: Rings) -> Pair:
-    there = [
-        one.glance.regions.regions[source]
-        for one in _answering(seen, rings.nodes_of(target))
-        if one.glance
-    ]
-    here = [
-        one.glance.regions.regions[target]
-        for one in _answering(seen, rings.nodes_of(source))
-        if one.glance
-    ]
-    lags = [one.lag_s for one in there if one.lag_s is not None]
-    slowest = Counter(one.slowest for one in there).most_common(1)
-    return Pair(
-        source=source,
-        target=target,
-        lag_s=max(lags, default=None),
-        slowest=slowest[0][0] if slowest else "",
-        waiting=sum(one.waiting for one in here),
-        owed=sum(one.comparisons_owed for one in here),
-        reached_by=sum(bool(one.connected) for one in there),
-        answering=len(there),
-    )
-
-
-def _answering(seen: Mapping[NodeId, Seen], nodes: Sequence[NodeId]) -> list[Seen]:
-    return [seen[name] for name in nodes if seen[name].glance]

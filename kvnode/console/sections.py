@@ -6,16 +6,17 @@ besides the verdict.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape
 from itertools import groupby
 from typing import Any, Final
 
-from cluster.doctor import Finding, Severity
+from cluster.findings import Finding, Severity
 from cluster.ids import NodeId
 from cluster.operations import LifecycleView
+from cluster.regionpairs import Pair
+from cluster.seen import moment
 from kvnode.console.glance import Glance
-from kvnode.console.overview import NodeShown, Overview, Pair, RingShown, State
+from kvnode.console.overview import NodeShown, Overview, RingShown, State
 from kvnode.console.plots import Line, draw, top_of
 from kvnode.console.watch import HISTORY_S, Event, Point, Watch
 
@@ -38,7 +39,7 @@ def sections(watch: Watch) -> dict[str, str]:
         "nodes": nodes(seen),
         **traffic(list(watch.points), watch.now_s, shows_lag=bool(seen.pairs)),
         "partitions": partitions(seen),
-        "regions": regions(seen.pairs, seen.at_ms),
+        "regions": regions(seen.pairs),
         "hints": hints(seen),
         "comparisons": comparisons(seen),
         "lifecycle": lifecycle(seen),
@@ -202,31 +203,30 @@ def _strip(ring: RingShown) -> str:
     )
 
 
-def regions(pairs: Sequence[Pair], at_ms: int) -> str:
+def regions(pairs: Sequence[Pair]) -> str:
     """Lag and watermark of each pair."""
     if not pairs:
         return '<p class="none">There is one region only.</p>'
     return _table(
-        ("writes of", "in", "lag", "complete until", "on their way", "to compare"),
+        ("writes of", "in", "lag", "complete until", "on their way", "log full", "to compare"),
         [
             (
                 pair.source,
                 pair.target,
-                _cut(pair) or ("not known yet" if pair.lag_s is None else f"{pair.lag_s:.1f} s"),
-                _NONE if pair.lag_s is None else f"{_clock(at_ms - 1000 * pair.lag_s)} UTC",
+                "not known" if pair.lag_s is None else f"{pair.lag_s:.1f} s",
+                _NONE if pair.watermark_ms is None else f"{moment(pair.watermark_ms)[11:]} UTC",
                 f"{pair.waiting:,}",
-                f"{pair.owed:,}" if pair.owed else _NONE,
+                f"{pair.fullness:.0%}",
+                f"{pair.comparisons_owed:,}" if pair.comparisons_owed else _NONE,
             )
             for pair in pairs
         ],
+    ) + "".join(
+        f'<p class="cut">{escape(pair.source)} reaches no node of {escape(pair.target)} since '
+        f"{moment(pair.cut_off_since_ms)} UTC.</p>"
+        for pair in pairs
+        if pair.cut_off_since_ms is not None
     )
-
-
-def _cut(pair: Pair) -> str:
-    """Whether no node of one reaches the other."""
-    if not pair.answering:
-        return "no node answers there"
-    return "" if pair.reached_by else "cut off"
 
 
 def hints(seen: Overview) -> str:
@@ -338,17 +338,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def moment(wall_ms: float | None) -> str:
-    """Date and time."""
-    if wall_ms is None:
-        return _NONE
-    return f"{datetime.fromtimestamp(wall_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _clock(wall_ms: float) -> str:
-    return f"{datetime.fromtimestamp(wall_ms / 1000, UTC):%H:%M:%S}"
 
 
 def _milliseconds(duration_s: float | None) -> str:

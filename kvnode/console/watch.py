@@ -185,7 +185,7 @@ class Watch:
     def _take(self) -> None:
         """All were asked."""
         seen = {name: one.seen for name, one in self._asked.items()}
-        self.overview = overview(self._settings, self._rings, seen, self._clock.wall_ms())
+        self.overview = overview(self._settings, self._rings, seen)
         together, elapsed_s = Traffic(), []
         for one in self._asked.values():
             if one.grown is not None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from scripts.local_cluster import LocalCluster, call
 from scripts.browser import chromium, find_chromium, open_page
+from scripts.local_cluster import LocalCluster, call
 
 if find_chromium() is None:
     pytest.skip("no Chromium here: `apt-get install chromium` brings it", allow_module_level=True)

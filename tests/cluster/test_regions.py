@@ -107,11 +107,16 @@ def test_a_region_that_is_lost_is_missed_by_nobody_elsewhere_and_catches_up(
     assert read(two, "a3", known).status == 200
     assert sum(_of_b(two, node)["waiting"] for node in two.regions["a"]) >= len(meanwhile)
     wait_until(lambda: not any(_of_b(two, node)["connected"] for node in two.regions["a"]))
-    assert "reaches no node of region b" in two.stele("doctor", exit_code=1).stdout
+    assert "reaches no node of region b since" in two.stele("doctor", exit_code=1).stdout
+    status = two.stele("status", exit_code=1).stdout
+    assert "a to b: cut off since" in status
+    assert "a1 reaches no node of region b" in status
+    assert two.events("a1", "region.cut_off")
 
     start(two, "b")
     two.wait_level()
     two.wait_connected()
+    assert "a to b: all is there but the last" in two.stele("status").stdout
     for document_id in (known, *meanwhile):
         assert read(two, "b1", document_id).status == 200
     assert read(two, "a1", last_words).status == 200
@@ -165,7 +170,18 @@ def test_one_key_with_two_bodies_in_regions_that_are_apart_ends_as_one_document(
         lambda: {read(two, node, first).json["content"] for node in two.nodes} == {"body of a"}
     )
     conflicts = "stele_idempotency_conflicts_total"
-    assert sum(metrics(two, node)[conflicts] for node in two.regions["b"]) >= 1
+    losers = [node for node in two.regions["b"] if metrics(two, node)[conflicts]]
+    assert (
+        [{one["document"] for one in two.view(node, "conflicts")["conflicts"]} for node in losers]
+        == [{first}] * len(losers)
+        != []
+    )
+    for node in losers:
+        (event,) = two.events(node, "document.key_conflict")
+        assert event["document"] == first
+        assert "body" not in repr(event)
+        assert "one key" not in repr(event)
+    assert "1 keys that were given two bodies" in two.stele("doctor", exit_code=None).stdout
 
 
 def test_pairs_of_create_and_read_across_regions_are_stale_without_a_token_and_never_with_one(

@@ -67,7 +67,7 @@ def met_in_history(cluster: SimCluster) -> Counter[str]:
         met["read repaired"] += coordinator.read_repair_count
         met["read hedged"] += coordinator.hedged_count
         met["key replayed"] += coordinator.replay_count
-        met["bodies in conflict"] += replica.conflict_count
+        met["bodies in conflict"] += replica.conflicts.count
     return met
 
 

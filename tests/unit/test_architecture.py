@@ -19,13 +19,13 @@ PACKAGES = ("cluster", "kvnode", "docservice")
 ORDER = """
     cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.preference
     cluster.detector  cluster.membership  cluster.layout
-    cluster.edge  cluster.rates
-    cluster.operations  cluster.seen  cluster.doctor
+    cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings
+    cluster.operations  cluster.seen  cluster.regiondoctor  cluster.doctor
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
     kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases  kvnode.skew  kvnode.eventring
-    kvnode.batching  kvnode.watermarks
+    kvnode.batching  kvnode.watermarks  kvnode.contacts
 
     kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
@@ -33,7 +33,7 @@ ORDER = """
     kvnode.rpc.connection  kvnode.rpc.transport  kvnode.rpc.inturn
 
     kvnode.storage
-    kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
+    kvnode.lifecycle  kvnode.quarantine  kvnode.conflicts  kvnode.boots  kvnode.leaflog
     kvnode.records  kvnode.hintstore  kvnode.outbox
     kvnode.replica  kvnode.inspection
 
@@ -43,7 +43,7 @@ ORDER = """
     kvnode.coordinator
     kvnode.services
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
-    kvnode.node  kvnode.status  kvnode.ringviews  kvnode.regionviews
+    kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
     kvnode.metrics
     kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
     kvnode.console.watch  kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages
@@ -70,12 +70,12 @@ LAYERS = ORDER.split()
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
-    cluster.envoy cluster.haproxy cluster.rates cluster.timeline
+    cluster.envoy cluster.haproxy cluster.rates cluster.timeline cluster.regionpairs
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks kvnode.jobs kvnode.leases
-    kvnode.skew kvnode.eventring
+    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks
+    kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.client.errors docservice.client.model
@@ -247,13 +247,14 @@ def test_the_client_needs_nothing_of_the_server() -> None:
 def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
     """One door: whatever changes a stored record goes through ``Replica.join``.
 
-    Records, hints, quarantine and boots are rooms behind it.
+    Records, hints, quarantine, conflicts and boots are rooms behind it.
     """
     rooms = {
         "kvnode.records",
         "kvnode.hintstore",
         "kvnode.outbox",
         "kvnode.quarantine",
+        "kvnode.conflicts",
         "kvnode.boots",
         "kvnode.leaflog",
     }

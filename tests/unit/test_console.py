@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cluster.doctor import Finding, Severity
+from cluster.findings import Finding, Severity
 from cluster.ids import DocumentId, format_document_id
 from cluster.layout import rings_of
-from cluster.operations import MemberSeen, RegionsView
+from cluster.operations import ConflictsView, MemberSeen
 from cluster.rates import Traffic
 from cluster.topology import node_named
 from kvnode.console.glance import Glance
@@ -50,7 +50,7 @@ def seen_as(checkups: Checkups) -> dict[str, Seen]:
                 lifecycle=checkup.lifecycle,
                 quarantine=checkup.quarantine,
                 members=checkup.members,
-                regions=checkup.regions or RegionsView({}),
+                conflicts=ConflictsView(0),
                 traffic=Traffic(),
                 joining=0,
                 events=[],
@@ -60,8 +60,8 @@ def seen_as(checkups: Checkups) -> dict[str, Seen]:
 
 
 def look(seen: dict[str, Seen]) -> Overview:
-    """At noon."""
-    return overview(SETTINGS, RINGS, dict(seen), 43_200_000)  # type: ignore[arg-type]
+    """What it comes to."""
+    return overview(SETTINGS, RINGS, dict(seen))  # type: ignore[arg-type]
 
 
 def states(seen: dict[str, Seen]) -> list[State]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from cluster import balancer, launch, report
 from cluster import repair as repairs
 from cluster.answers import Unreachable
-from cluster.commands import config, documents, edge, live, views
+from cluster.commands import config, documents, edge, live, prometheus, views
 from cluster.commands.options import (
     EXIT_DEGRADED,
     EXIT_UNREACHABLE,
@@ -185,6 +185,7 @@ app.command()(documents.rm)
 app.command()(documents.load)
 app.add_typer(config.app, name="config")
 app.add_typer(edge.app, name="edge")
+app.add_typer(prometheus.app, name="prometheus")
 
 
 def main() -> None:

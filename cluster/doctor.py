@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluster.edge import EDGE
-from cluster.findings import Finding, Severity
+from cluster.findings import PURGE_STUCK_S, Finding, Severity
 from cluster.ids import NodeId
 from cluster.layout import ring_of
 from cluster.operations import (
@@ -26,8 +26,6 @@ from cluster.regiondoctor import region_findings
 from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
 from cluster.settings import ClusterSettings
 
-#: A purge waits for a node for this long before anyone need care.
-_VETO_S: Final = 300.0
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
 
@@ -213,7 +211,7 @@ def _purges(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             of = (veto.node, veto.reason)
             stuck[of] = max(veto.for_s, stuck.get(of, 0.0))
         for (node, reason), for_s in stuck.items():
-            if for_s >= _VETO_S:
+            if for_s >= PURGE_STUCK_S:
                 yield Finding(
                     Severity.WARNING,
                     checkup.id,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from cluster.findings import PURGE_STUCK_S
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def check(node: "Node") -> list[Check]:
         Check("disk", Weight.WARNING, _disk(node)),
         Check("clock", Weight.WARNING, _clock(node)),
         Check("regions", Weight.WARNING, _regions(node)),
+        Check("purge", Weight.WARNING, _purge(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
     ]
@@ -98,6 +100,16 @@ def _regions(node: "Node") -> str:
     cut_off = [name for name, ms in since_ms.items() if ms is not None]
     met = node.up_s >= CONNECT_GRACE_S
     return f"reaches no node of region {' or '.join(cut_off)}" if cut_off and met else ""
+
+
+def _purge(node: "Node") -> str:
+    vetoes = node.background.purge.vetoes.values()
+    longest = min(vetoes, key=lambda veto: veto.since_ms, default=None)
+    if longest is None:
+        return ""
+    for_s = (node.clock.wall_ms() - longest.since_ms) / 1000
+    stuck = f"waits for {longest.node} ({longest.reason}) to purge, for {for_s:.0f} s"
+    return stuck if for_s >= PURGE_STUCK_S else ""
 
 
 def _removals(node: "Node") -> str:

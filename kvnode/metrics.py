@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from cluster.rates import Traffic, traffic
 from kvnode.eventring import EventRing
+from kvnode.health import check
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -124,6 +125,19 @@ class NodeCollector(Collector):
             node.placement.under_replicated(),
         )
         yield _gauge(
+            "stele_partitions_without_quorum",
+            "Partitions of the region of which no majority of the owners is up.",
+            node.placement.without_quorum(),
+        )
+        trouble = GaugeMetricFamily(
+            "stele_trouble",
+            "1: a check behind /readyz?verbose has found something.",
+            labels=("check", "weight"),
+        )
+        for one in check(node):
+            trouble.add_metric((one.name, one.weight.value), bool(one.trouble))
+        yield trouble
+        yield _gauge(
             "stele_background_pace",
             "Share of its budget that background work has: 1 while clients do not wait.",
             node.background.budget.pace,
@@ -200,6 +214,9 @@ def _regions(node: "Node") -> Iterable[Metric]:
         "Watermark of a region, as unix time; 0: not known since the start.",
         labels=("region",),
     )
+    connected = GaugeMetricFamily(
+        "stele_region_connected_nodes", "Nodes of a region that are reached.", labels=("region",)
+    )
     waiting = GaugeMetricFamily(
         "stele_outbox_entries", "Writes that a region has yet to get.", labels=("region",)
     )
@@ -217,11 +234,13 @@ def _regions(node: "Node") -> Iterable[Metric]:
         watermark.add_metric((region,), watermark_ms / 1000)
         if watermark_ms:
             lag.add_metric((region,), (node.clock.wall_ms() - watermark_ms) / 1000)
+        reached = filter(node.transport.connected, node.rings.nodes_of(region))
+        connected.add_metric((region,), len(list(reached)))
         waiting.add_metric((region,), outbox.waiting(region))
         size.add_metric((region,), outbox.waiting_bytes(region))
         owed.add_metric((region,), len(outbox.owed(region)))
         shipped.add_metric((region,), node.background.shipping[region].shipped_count)
-    yield from (lag, watermark, waiting, size, owed, shipped)
+    yield from (lag, watermark, connected, waiting, size, owed, shipped)
     yield _counter(
         "stele_outbox_dropped", "Writes dropped over the outbox's bound.", outbox.dropped_count
     )

@@ -102,6 +102,13 @@ class Placement:
         )
         return served / self.ring.partitions
 
+    def without_quorum(self) -> int:
+        """Partitions of which no majority of the primaries is up."""
+        return sum(
+            2 * sum(node in self._up for node in owners) <= len(owners)
+            for owners in self.ring.owners
+        )
+
     def under_replicated(self) -> int:
         """Partitions of which some primary is not up."""
         return sum(any(node not in self._up for node in owners) for owners in self.ring.owners)

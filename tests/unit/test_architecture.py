@@ -56,7 +56,7 @@ ORDER = """
     docservice.client.transport  docservice.client.aio  docservice.client.sync  docservice.client
     docservice.session  docservice.store  docservice.documents  docservice.http  docservice.serving
 
-    cluster.interrupts  cluster.refusal  cluster.envoy  cluster.haproxy
+    cluster.interrupts  cluster.refusal  cluster.envoy  cluster.haproxy  cluster.prometheus
     cluster.topology  cluster.secret  cluster.clusterfile
     cluster.ports  cluster.vardir  cluster.processes  cluster.answers
     cluster.startup
@@ -70,7 +70,8 @@ LAYERS = ORDER.split()
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
-    cluster.envoy cluster.haproxy cluster.rates cluster.timeline cluster.regionpairs
+    cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
+    cluster.regionpairs
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records

@@ -112,45 +112,47 @@ class NodeCollector(Collector):
         yield from _antientropy(node)
         yield from _lifecycle(node)
         yield from _regions(node)
-        states = [member.status.name.lower() for member in node.gossip.membership.members()]
-        members = GaugeMetricFamily(
-            "stele_members", "Members by state.", labels=("state", "region")
-        )
-        for state in ("alive", "suspect", "dead"):
-            members.add_metric((state, node.region), states.count(state))
-        yield members
-        yield _gauge(
-            "stele_under_replicated_partitions",
-            "Partitions of the region of which some owner is not up.",
-            node.placement.under_replicated(),
-        )
-        yield _gauge(
-            "stele_partitions_without_quorum",
-            "Partitions of the region of which no majority of the owners is up.",
-            node.placement.without_quorum(),
-        )
-        trouble = GaugeMetricFamily(
-            "stele_trouble",
-            "1: a check behind /readyz?verbose has found something.",
-            labels=("check", "weight"),
-        )
-        for one in check(node):
-            trouble.add_metric((one.name, one.weight.value), bool(one.trouble))
-        yield trouble
-        yield _gauge(
-            "stele_background_pace",
-            "Share of its budget that background work has: 1 while clients do not wait.",
-            node.background.budget.pace,
-        )
-        yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
-        skews = GaugeMetricFamily(
-            "stele_clock_skew_seconds",
-            "How far a peer's clock is ahead of this node's; behind, if negative.",
-            labels=("peer",),
-        )
-        for peer, skew in node.gossip.skews.all():
-            skews.add_metric((peer,), skew.ahead_s)
-        yield skews
+        yield from _nodes(node)
+
+
+def _nodes(node: "Node") -> Iterable[Metric]:
+    states = [member.status.name.lower() for member in node.gossip.membership.members()]
+    members = GaugeMetricFamily("stele_members", "Members by state.", labels=("state", "region"))
+    for state in ("alive", "suspect", "dead"):
+        members.add_metric((state, node.region), states.count(state))
+    yield members
+    yield _gauge(
+        "stele_under_replicated_partitions",
+        "Partitions of the region of which some owner is not up.",
+        node.placement.under_replicated(),
+    )
+    yield _gauge(
+        "stele_partitions_without_quorum",
+        "Partitions of the region of which no majority of the owners is up.",
+        node.placement.without_quorum(),
+    )
+    trouble = GaugeMetricFamily(
+        "stele_trouble",
+        "1: a check behind /readyz?verbose has found something.",
+        labels=("check", "weight"),
+    )
+    for one in check(node):
+        trouble.add_metric((one.name, one.weight.value), bool(one.trouble))
+    yield trouble
+    yield _gauge(
+        "stele_background_pace",
+        "Share of its budget that background work has: 1 while clients do not wait.",
+        node.background.budget.pace,
+    )
+    yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
+    skews = GaugeMetricFamily(
+        "stele_clock_skew_seconds",
+        "How far a peer's clock is ahead of this node's; behind, if negative.",
+        labels=("peer",),
+    )
+    for peer, skew in node.gossip.skews.all():
+        skews.add_metric((peer,), skew.ahead_s)
+    yield skews
 
 
 def _records(node: "Node") -> Iterable[Metric]:

@@ -301,6 +301,7 @@ class Node:
             merges=self.coordinator.merges,
             is_up=self.is_up,
             is_absent=self._is_absent,
+            hear_clock=self.gossip.hear_clock,
             has_confirmed=self._has_confirmed,
             jobs=self.jobs,
             clock=self.clock,

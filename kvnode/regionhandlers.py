@@ -74,7 +74,7 @@ class RegionHandlers:
         if not isinstance(watermark_ms, int):
             raise TypeError("not a time")
         self._watermarks.take(NodeId(peer), watermark_ms)
-        connection.reply(request_id, [], 0)
+        connection.reply(request_id, [self._coordinator.clock.wall_ms()], 9)
 
     def level(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
         """A node of this region owes another one comparisons that this node has to make."""

@@ -36,7 +36,7 @@ class Op(IntEnum):
     CHECKIN = 27  # boot, [known] -> [remembered], [[partition, floor, newest_ms]], [[node, boot]]
     # Between regions; see kvnode.services.shipping and settling.
     SHIP = 28  # codec, batch -> (nothing)
-    WATERMARK = 29  # unix ms -> (nothing)
+    WATERMARK = 29  # unix ms -> wall clock in ms
     LEVEL = 30  # region, [[partition, count | nil]] -> process, count, [whether it is done]
     # See kvnode.elsewhere.
     READ_HERE = 31  # as READ, of this region only

@@ -56,6 +56,8 @@ class Surroundings(msgspec.Struct):
     has_confirmed: Callable[[NodeId], bool]
     #: Whether a node was silent for longer than tombstones are kept.
     is_absent: Callable[[NodeId], bool]
+    #: Takes what a peer's clock shows, and when it was asked (``kvnode.services.gossip``).
+    hear_clock: Callable[[NodeId, int, int], None]
     jobs: Jobs
     clock: Clock
     entropy: Entropy
@@ -172,6 +174,7 @@ class Background:
             interval_s=TELLING_INTERVALS * settings.ship_interval_s,
             levelling=self.levelling,
             has_confirmed=around.has_confirmed,
+            hear_clock=around.hear_clock,
             asker=asker,
             merges=around.merges,
             transport=around.transport,

@@ -26,6 +26,16 @@ from cluster.regiondoctor import region_findings
 from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
 from cluster.settings import ClusterSettings
 
+#: What helps a purge, by the reason for which a node that answers does not agree to it.
+_PURGE_HELP: Final = {
+    "fenced": "keep its peers up: {node} is being rebuilt from them",
+    "floor": "wait: {node} learns by comparing how far was purged",
+    "differs": "run `stele repair {node}`: its deletions and others' are not the same yet",
+    "hints": "bring up those that {node} keeps writes for: `stele hints` names them",
+    "outbox": "bring the region back that has yet to get its writes: `stele status` names it",
+    "clock": "set its clock right",
+    "minority": "bring a majority of the owners of its partitions up",
+}
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
 
@@ -216,7 +226,8 @@ def _purges(checkups: Sequence[Checkup]) -> Iterator[Finding]:
                     Severity.WARNING,
                     checkup.id,
                     f"purging of deleted documents waits for {node} ({reason}) for {for_s:.0f} s",
-                    f"bring {node} up, or replace it; deleted documents keep their space till then",
+                    _PURGE_HELP.get(reason, "bring {node} up, or replace it").format(node=node)
+                    + "; deleted documents keep their space till then",
                 )
 
 

@@ -247,7 +247,13 @@ def overflowed(checkups: Checkups) -> None:
         (damaged, Severity.CRITICAL, "a1", "2 damaged records, and replaced 1", "other owners"),
         (healed, Severity.WARNING, "a1", "2 damaged records, and replaced 2", "disk's health"),
         (contradicted, Severity.CRITICAL, "a2", "removed documents are alive", "a bug"),
-        (vetoed, Severity.WARNING, "a1", "waits for a3 (hints) for 408 s", "bring a3 up"),
+        (
+            vetoed,
+            Severity.WARNING,
+            "a1",
+            "waits for a3 (hints) for 408 s",
+            "those that a3 keeps writes for",
+        ),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
         (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
         (

@@ -14,6 +14,7 @@ from typing import Final
 
 from cluster import processes
 from cluster.operations import NoAnswer, NodeStatus, node_status
+from cluster.processes import NodeProcess
 from cluster.seen import EdgeState, EdgeView, NodeState, NodeView, unready
 from cluster.settings import NodeSettings
 from cluster.vardir import VarDirectory
@@ -74,6 +75,11 @@ def _look(var: VarDirectory, node: NodeSettings) -> NodeView:
         if var.pid_file(node.id).exists():  # nobody stopped it
             advice = f"ended by itself or was killed; {start}"
         return NodeView(node, NodeState.DOWN, None, None, advice)
+    return answered(node, process, status)
+
+
+def answered(node: NodeSettings, process: NodeProcess | None, status: NodeStatus) -> NodeView:
+    """A node that has answered with its status."""
     if status.ready:
         return NodeView(node, NodeState.READY, process, status, ", ".join(status.warnings))
     return NodeView(node, NodeState.NOT_READY, process, status, unready(status))

@@ -173,6 +173,13 @@ class RingView(msgspec.Struct):
     quorum_share: float
     #: By partition, in preference order.
     owners: list[list[str]]
+    #: As this node sees them.
+    other_regions: dict[str, "RingView"] = {}
+
+    @property
+    def all_regions(self) -> dict[str, "RingView"]:
+        """This node's own one first."""
+        return {self.region: self, **self.other_regions}
 
 
 class MemberView(msgspec.Struct):
@@ -208,6 +215,7 @@ class ReplicaView(msgspec.Struct):
     """What one node holds of a document, or why that is not known."""
 
     node: str
+    region: str
     answered: bool
     reason: str = ""
     owner: bool = False

@@ -188,14 +188,15 @@ def _own_words(view: NodeView) -> tuple[str, ...]:
 def _progress(pair: Pair) -> str:
     """How far the writes of one region are in another one."""
     if pair.watermark_ms is None or pair.lag_s is None:
-        words = ["nobody there has been told how far it is"]
+        words = ["nobody there says how far it is"]
     else:
         words = [f"all is there but the last {pair.lag_s:.1f} s"]
     if pair.cut_off_since_ms is not None:
         words.insert(0, f"cut off since {moment(pair.cut_off_since_ms)}")
-    words.append(f"{pair.waiting:,} writes wait")
     if pair.waiting:
-        words.append(f"the log of them is {pair.fullness:.0%} full")
+        words.append(f"{pair.waiting:,} writes wait in a log that is {pair.fullness:.0%} full")
+    else:
+        words.append("nothing waits")
     if pair.comparisons_owed:
         words.append(f"{pair.comparisons_owed} comparisons are owed for dropped ones")
     return ", ".join(words)

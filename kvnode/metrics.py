@@ -126,10 +126,12 @@ def _nodes(node: "Node") -> Iterable[Metric]:
         "Partitions of the region of which some owner is not up.",
         node.placement.under_replicated(),
     )
+    ring = node.placement.ring
+    share = node.placement.quorum_share(ring.copies // 2 + 1)
     yield _gauge(
         "stele_partitions_without_quorum",
         "Partitions of the region of which no majority of the owners is up.",
-        node.placement.without_quorum(),
+        round(ring.partitions * (1 - share)),
     )
     trouble = GaugeMetricFamily(
         "stele_trouble",
@@ -216,13 +218,20 @@ def _regions(node: "Node") -> Iterable[Metric]:
         "Watermark of a region, as unix time; 0: not known since the start.",
         labels=("region",),
     )
-    connected = GaugeMetricFamily(
-        "stele_region_connected_nodes", "Nodes of a region that are reached.", labels=("region",)
-    )
     waiting = GaugeMetricFamily(
         "stele_outbox_entries", "Writes that a region has yet to get.", labels=("region",)
     )
     size = GaugeMetricFamily("stele_outbox_bytes", "Size of these.", labels=("region",))
+    fullness = GaugeMetricFamily(
+        "stele_outbox_fullness_ratio",
+        "Share of the outbox that these take; beyond 1 the oldest are dropped.",
+        labels=("region",),
+    )
+    connected = GaugeMetricFamily(
+        "stele_region_connected_nodes",
+        "Nodes of a region that this one is connected to; 0: it is cut off.",
+        labels=("region",),
+    )
     owed = GaugeMetricFamily(
         "stele_region_comparisons_owed",
         "Partitions to be compared with a region, for the log of its writes was lost.",
@@ -236,13 +245,22 @@ def _regions(node: "Node") -> Iterable[Metric]:
         watermark.add_metric((region,), watermark_ms / 1000)
         if watermark_ms:
             lag.add_metric((region,), (node.clock.wall_ms() - watermark_ms) / 1000)
-        reached = filter(node.transport.connected, node.rings.nodes_of(region))
-        connected.add_metric((region,), len(list(reached)))
         waiting.add_metric((region,), outbox.waiting(region))
         size.add_metric((region,), outbox.waiting_bytes(region))
+        fullness.add_metric((region,), outbox.fullness(region))
+        nodes = node.rings.nodes_of(region)
+        connected.add_metric((region,), sum(map(node.transport.connected, nodes)))
         owed.add_metric((region,), len(outbox.owed(region)))
         shipped.add_metric((region,), node.background.shipping[region].shipped_count)
-    yield from (lag, watermark, connected, waiting, size, owed, shipped)
+    yield from (lag, watermark, waiting, size, fullness, connected, owed, shipped)
+    yield _counter(
+        "stele_reads_elsewhere",
+        "Reads that asked other regions: a miss that may be young, or less than a client has seen.",
+        node.elsewhere.asked_count,
+    )
+    yield _counter(
+        "stele_reads_found_elsewhere", "Of these, found there.", node.elsewhere.found_count
+    )
     yield _counter(
         "stele_outbox_dropped", "Writes dropped over the outbox's bound.", outbox.dropped_count
     )

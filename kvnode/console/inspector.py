@@ -1,18 +1,15 @@
 """One document: what each node holds of it, and its life as far as it is known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from cluster.ids import NodeId
 from cluster.seen import moment
 from kvnode.console.sections import event_row, replica_table
 from kvnode.console.watch import Event
 
 
-def inspected(
-    owners: dict[str, Any], happened: Sequence[Event], region_of: Mapping[NodeId, str]
-) -> str:
+def inspected(owners: dict[str, Any], happened: Sequence[Event]) -> str:
     """HTML of what ``/admin/owners/ID`` told, and of the events that name the document."""
     document_id = owners["id"]
     records = [one["record"] for one in owners["replicas"] if one.get("record")]
@@ -20,7 +17,7 @@ def inspected(
         f"<h4><code>{escape(document_id)}</code></h4>"
         f"<p>Partition {owners['partition']}. {_summary(records)}</p>"
         f"{_timeline(records)}"
-        f"{replica_table(owners['replicas'], region_of)}"
+        f"{replica_table(owners['replicas'])}"
         f"{_events([one for one in happened if document_id in one.fields.values()])}"
     )
 

@@ -73,7 +73,6 @@ class Console:
         owners: Callable[[DocumentId], Awaitable[dict[str, Any]]],
     ) -> None:
         self._own = own
-        self._rings = rings
         self._glance = glance
         self._owners = owners
         self._watch = Watch(settings, rings, clock)
@@ -151,7 +150,7 @@ class Console:
         async with self._watch.reading():
             await self._watch.tick()  # what has happened until now is known then
         owners = await self._owners(document_id)
-        html = inspected(owners, self._watch.events, self._rings.region_of)
+        html = inspected(owners, self._watch.events)
         return web.Response(text=html, content_type="text/html", headers=_HEADERS)
 
     async def _document(self, request: web.Request) -> web.Response:

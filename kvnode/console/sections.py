@@ -5,13 +5,12 @@ nothing in a section can have the focus but links, and nothing that must be anno
 besides the verdict.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import groupby
 from typing import Any, Final
 
 from cluster.findings import Finding, Severity
-from cluster.ids import NodeId
 from cluster.operations import LifecycleView
 from cluster.regionpairs import Pair
 from cluster.seen import moment
@@ -357,7 +356,7 @@ def _size(size_bytes: float) -> str:
     return f"{size_bytes / _MIB:,.1f} MiB" if size_bytes >= _MIB else f"{size_bytes:,.0f} B"
 
 
-def replica_table(replicas: Sequence[dict[str, Any]], region_of: Mapping[NodeId, str]) -> str:
+def replica_table(replicas: Sequence[dict[str, Any]]) -> str:
     """What each node holds of a document, as ``/admin/owners`` tells it."""
     rows = []
     for replica in replicas:
@@ -376,7 +375,7 @@ def replica_table(replicas: Sequence[dict[str, Any]], region_of: Mapping[NodeId,
             remarks.append(f"set aside: {replica['quarantined']}")
         rows.append(
             (
-                region_of[replica["node"]],
+                replica["region"],
                 replica["node"],
                 "owner" if replica.get("owner") else "other",
                 holds,

@@ -80,8 +80,10 @@ def test_what_is_written_in_one_region_is_read_and_deleted_in_the_other(two: Loc
     assert (found.status, found.json["content"]) == (200, "from a")
 
     two.wait_level()
-    told_s = metrics(two, "b1")['stele_region_watermark_timestamp_seconds{region="a"}']
-    assert told_s > written_s
+    found_at = metrics(two, "b1")
+    assert found_at['stele_region_watermark_timestamp_seconds{region="a"}'] > written_s
+    assert 0 <= found_at['stele_region_lag_seconds{region="a"}'] < 5
+    assert found_at['stele_outbox_entries{region="a"}'] == 0
     holders = [
         one["node"]
         for one in two.view("b1", f"owners/{document_id}")["replicas"]
@@ -107,10 +109,19 @@ def test_a_region_that_is_lost_is_missed_by_nobody_elsewhere_and_catches_up(
     assert read(two, "a3", known).status == 200
     assert sum(_of_b(two, node)["waiting"] for node in two.regions["a"]) >= len(meanwhile)
     wait_until(lambda: not any(_of_b(two, node)["connected"] for node in two.regions["a"]))
+    seen = metrics(two, "a1")
+    assert seen['stele_region_connected_nodes{region="b"}'] == 0
+    assert 0 < seen['stele_outbox_fullness_ratio{region="b"}'] < 0.01
     assert "reaches no node of region b since" in two.stele("doctor", exit_code=1).stdout
     status = two.stele("status", exit_code=1).stdout
     assert "a to b: cut off since" in status
     assert "a1 reaches no node of region b" in status
+    table = two.stele("ring", exit_code=1).stdout
+    assert "region a, ring 1" in table
+    assert "region b, ring 1" in table
+    assert "0% have a quorum up" in table
+    table = two.stele("owners", known, exit_code=1).stdout
+    assert table.count("no answer (unreachable)") == 3
     assert two.events("a1", "region.cut_off")
 
     start(two, "b")

@@ -43,6 +43,9 @@ class Op(IntEnum):
     # See kvnode.everywhere.
     WRITE_HERE = 35  # id, record -> as CREATE, of this region only
 
+    # Any other request, for traces that it belongs to; see kvnode.tracing.
+    TRACED = 36  # contexts, operation, its fields -> as the operation
+
     # From a document service to a coordinator.
     CREATE = (
         32  # id, record, keyed, w, sloppy, each region -> record, acked, required, copies, hints
@@ -52,6 +55,7 @@ class Op(IntEnum):
 
     # For operators; see kvnode.inspection.
     INSPECT = 48  # id -> owner, doubt | nil, record | nil, damaged, hints_for, quarantined | nil
+    TRACES = 49  # [trace id], document id | empty -> [span]; see kvnode.traceviews
 
 
 class FetchResult(IntEnum):

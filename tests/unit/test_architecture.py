@@ -25,7 +25,8 @@ ORDER = """
     kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases  kvnode.skew  kvnode.eventring
     kvnode.batching  kvnode.watermarks
 
-    kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
+    kvnode.sampling
+    kvnode.ports  kvnode.tracing  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
     kvnode.rpc.operations  kvnode.rpc.frames  kvnode.rpc.handshake
     kvnode.rpc.connection  kvnode.rpc.transport  kvnode.rpc.inturn
@@ -70,7 +71,7 @@ PURITY = """
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
     kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks kvnode.jobs kvnode.leases
-    kvnode.skew kvnode.eventring
+    kvnode.skew kvnode.eventring kvnode.sampling kvnode.tracing
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.client.errors docservice.client.model

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from cluster.layout import rings_of
 from cluster.secret import read_secret
+from cluster.settings import ClusterSettings
 from cluster.topology import TopologyError, read_cluster_file
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
@@ -25,7 +26,10 @@ from kvnode.jobs import Jobs
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import EventsCollector, HttpMetrics
+from kvnode.ports import Clock, Entropy
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
+from kvnode.traceviews import ASK_WITHIN_S, TraceViews
+from kvnode.tracing import Tracer
 
 DRAIN_S = 5.0
 
@@ -41,18 +45,11 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
-    settings = read_cluster_file(arguments.cluster_file)
-    region = arguments.region or settings.node[0].region
+def _client(
+    settings: ClusterSettings, region: str, secret: bytes, clock: Clock, entropy: Entropy, log: Log
+) -> ClusterClient:
     nodes = settings.region_nodes(region)
-    if not nodes:
-        msg = f"{arguments.cluster_file}: there is no region {region!r}; check --region."
-        raise TopologyError(msg)
-    clock, entropy = SystemClock(), SystemEntropy()
-    secret = read_secret(arguments.secret_file)
-    registry = CollectorRegistry()
-    registry.register(EventsCollector(events))
-    client = ClusterClient(
+    return ClusterClient(
         cluster_id=settings.cluster_id,
         secret=secret,
         rings=rings_of(settings),
@@ -64,6 +61,20 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         log=log,
     )
 
+
+async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
+    settings = read_cluster_file(arguments.cluster_file)
+    region = arguments.region or settings.node[0].region
+    nodes = settings.region_nodes(region)
+    if not nodes:
+        msg = f"{arguments.cluster_file}: there is no region {region!r}; check --region."
+        raise TopologyError(msg)
+    clock, entropy = SystemClock(), SystemEntropy()
+    secret = read_secret(arguments.secret_file)
+    registry = CollectorRegistry()
+    registry.register(EventsCollector(events))
+    tracer = Tracer(f"docservice-{arguments.port}", settings.trace, clock, entropy)
+    client = _client(settings, region, secret, clock, entropy, log)
     draining = asyncio.Event()
 
     def checks() -> list[Check]:
@@ -80,11 +91,13 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
     try:
         data = await serve_documents(
             client,
+            client.noting,
             settings,
             host=arguments.host,
             port=arguments.port,
             region=region,
             secret=secret,
+            tracer=tracer,
             metrics=HttpMetrics(registry),
             clock=clock,
             entropy=entropy,
@@ -98,6 +111,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             actions={},
             jobs=Jobs(clock),
             events=events,
+            traces=TraceViews(tracer, client.asker(ASK_WITHIN_S), [node.node_id for node in nodes]),
         )
         admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
         stop = asyncio.Event()

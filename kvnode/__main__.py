@@ -26,8 +26,10 @@ from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
 from kvnode.node import Node
+from kvnode.notedcalls import noting
 from kvnode.regionviews import regions
 from kvnode.ringviews import members, owners, ring
+from kvnode.services.asking import Asker
 from kvnode.status import hints, lifecycle, quarantine, status
 from kvnode.storage.database import is_damage, text_of
 from kvnode.storage.disk import DiskGuard
@@ -35,6 +37,7 @@ from kvnode.storage.identity import Identity
 from kvnode.storage.leveldb import LevelDBEngine
 from kvnode.storage.recovery import has_put_aside, mark_damaged, replace_if_damaged
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
+from kvnode.traceviews import ASK_WITHIN_S, TraceViews
 
 DRAIN_S = 5.0
 
@@ -104,6 +107,32 @@ async def _start(node: Node, directory: Path, log: Log) -> None:
         raise CannotStart(msg) from error
 
 
+def _operations(node: Node, registry: CollectorRegistry, events: EventRing) -> Operations:
+    return Operations(
+        registry=registry,
+        checks=partial(check, node),
+        views={
+            "status": partial(status, node),
+            "ring": partial(ring, node),
+            "members": partial(members, node),
+            "regions": partial(regions, node),
+            "hints": partial(hints, node),
+            "lifecycle": partial(lifecycle, node),
+            "quarantine": partial(quarantine, node),
+        },
+        document_views={"owners": partial(owners, node)},
+        actions={
+            "repair": node.background.antientropy.repair_now,
+            "trust": partial(node.background.rebuild.trust, node.jobs),
+        },
+        jobs=node.jobs,
+        events=events,
+        traces=TraceViews(
+            node.tracer, Asker(node.transport, node.clock, ASK_WITHIN_S), node.all_peers
+        ),
+    )
+
+
 async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
     settings = read_cluster_file(arguments.cluster_file)
     own = node_named(settings, arguments.node)
@@ -133,37 +162,21 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         registry.register(EventsCollector(events))
         data = await serve_documents(
             node.coordinator,
+            partial(noting, node.coordinator, hops=node.tracer.hops),
             settings,
             host=own.host,
             port=own.http_port,
             region=own.region,
             secret=secret,
+            tracer=node.tracer,
             metrics=HttpMetrics(registry),
             clock=clock,
             entropy=entropy,
             log=log,
         )
-        operations = Operations(
-            registry=registry,
-            checks=partial(check, node),
-            views={
-                "status": partial(status, node),
-                "ring": partial(ring, node),
-                "members": partial(members, node),
-                "regions": partial(regions, node),
-                "hints": partial(hints, node),
-                "lifecycle": partial(lifecycle, node),
-                "quarantine": partial(quarantine, node),
-            },
-            document_views={"owners": partial(owners, node)},
-            actions={
-                "repair": node.background.antientropy.repair_now,
-                "trust": partial(node.background.rebuild.trust, node.jobs),
-            },
-            jobs=node.jobs,
-            events=events,
+        admin = await start_admin_listener(
+            own.host, own.ops_port, _operations(node, registry, events)
         )
-        admin = await start_admin_listener(own.host, own.ops_port, operations)
         leaving = Leaving(settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop)
         leaving.heed_signals(asyncio.get_running_loop())
         tune_garbage_collector()

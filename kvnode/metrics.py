@@ -72,23 +72,23 @@ class NodeCollector(Collector):
         coordinator = node.coordinator
         yield _gauge("stele_build_info", "Always 1.", 1, version=version("stele"))
         yield _counter(
-            "stele_stale_reads", "Reads that met a stale replica.", coordinator.stale_read_count
+            "stele_stale_reads", "Reads that met a stale replica.", coordinator.counts.stale_reads
         )
         yield _counter(
-            "stele_read_repairs", "Replicas updated by a read.", coordinator.read_repair_count
+            "stele_read_repairs", "Replicas updated by a read.", coordinator.counts.read_repairs
         )
         yield _counter(
-            "stele_hedged_reads", "Second requests for slow ones.", coordinator.hedged_count
+            "stele_hedged_reads", "Second requests for slow ones.", coordinator.counts.hedged_reads
         )
         yield _counter(
             "stele_idempotent_replays",
             "Keyed creates answered with the first one's document.",
-            coordinator.replay_count,
+            coordinator.counts.replays,
         )
         yield _counter(
             "stele_idempotency_conflicts",
             "Keyed creates whose key had another body.",
-            coordinator.key_conflict_count + node.replica.conflict_count,
+            coordinator.counts.key_conflicts + node.replica.conflict_count,
         )
         yield from _records(node)
         yield _counter(

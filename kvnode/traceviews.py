@@ -7,7 +7,7 @@
 
     {"version": "...", "node": "a1", "traces": [TRACE, ...]}
 
-``GET /admin/traces?document=ID`` lists those that have to do with a document, of all nodes, and with
+``GET /admin/traces?document=ID`` lists those that have to do with a document, of all nodes, with
 their spans; ``GET /admin/traces/TRACEID`` is one of them, and 404 when no node remembers it::
 
     {"version": "...", "node": "a1", "silent": ["b2"], "traces": [{..., "spans": [SPAN, ...]}]}

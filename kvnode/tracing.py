@@ -72,11 +72,11 @@ class OpenSpan:
         "_ended",
         "_epoch_us",
         "_kind",
-        "_name",
         "_parent_id",
         "_started_s",
         "_tracer",
         "context",
+        "name",
     )
 
     def __init__(
@@ -95,7 +95,8 @@ class OpenSpan:
         self.context = context
         self._parent_id = parent_id
         self._epoch_us = epoch_us
-        self._name = name
+        #: May be told better later.
+        self.name = name
         self._kind: Kind = kind
         self._attributes = attributes
         self._started_s = tracer.clock.monotonic_s() if started_s is None else started_s
@@ -114,9 +115,7 @@ class OpenSpan:
     def child(self, name: str, kind: Kind = "internal", **attributes: Value) -> "OpenSpan":
         """A part of this span, on this node; it may end later than this one."""
         context = self.trace_id + self._tracer.entropy.random_bytes(SPAN_ID_BYTES)
-        return OpenSpan(
-            self._tracer, context, self.span_id, self._epoch_us, name, kind, attributes
-        )
+        return OpenSpan(self._tracer, context, self.span_id, self._epoch_us, name, kind, attributes)
 
     def note(self, **attributes: Value) -> None:
         """Add what is known only now."""
@@ -133,7 +132,7 @@ class OpenSpan:
             self.trace_id,
             self.span_id,
             self._parent_id,
-            self._name,
+            self.name,
             self._kind,
             self._tracer.node,
             self._epoch_us + round(self._started_s * 1e6),
@@ -218,7 +217,7 @@ class Tracer:
         parent: bytes = b"",
         trace_id: bytes = b"",
         started_s: float | None = None,
-        **attributes: Value,
+        attributes: dict[str, Value] | None = None,
     ) -> OpenSpan:
         """A trace's first span on this node.
 
@@ -231,7 +230,7 @@ class Tracer:
         context = trace_id + self.entropy.random_bytes(SPAN_ID_BYTES)
         epoch_us = self.clock.wall_ms() * 1000 - round(self.clock.monotonic_s() * 1e6)
         parent_id = parent[TRACE_ID_BYTES:]
-        return OpenSpan(self, context, parent_id, epoch_us, name, kind, attributes, started_s)
+        return OpenSpan(self, context, parent_id, epoch_us, name, kind, attributes or {}, started_s)
 
     def received(self, contexts: object, name: str) -> list[OpenSpan]:
         """Spans of a request from another node, one for each trace that it belongs to.

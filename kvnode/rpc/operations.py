@@ -72,3 +72,8 @@ OPEN_REQUESTS_MAX: Final = 65_536
 #: Records of one MERGE: each may be answered with a whole one, and the answer must fit in a frame.
 MERGE_RECORDS_MAX: Final = 256
 Fields = list[Any]
+
+
+def traced(contexts: bytes, op: Op, fields: Fields) -> tuple[Op, Fields]:
+    """A request that belongs to traces; ``contexts`` are those of the spans that wait for it."""
+    return Op.TRACED, [contexts, op, *fields]

@@ -18,7 +18,7 @@ from cluster.ids import NodeId, partition_of
 from cluster.layout import Rings
 from cluster.preference import Target
 from kvnode.log import Log
-from kvnode.merging import Awaited, MergeSender
+from kvnode.merging import Awaited, Merges
 from kvnode.outbox import Entry, RegionDebt
 from kvnode.ports import Clock
 from kvnode.replica import Replica
@@ -57,7 +57,7 @@ class Settling:
         levelling: Levelling,
         has_confirmed: Callable[[NodeId], bool],
         asker: Asker,
-        merges: MergeSender,
+        merges: Merges,
         transport: Transport,
         clock: Clock,
         log: Log,

@@ -16,6 +16,7 @@ Rules
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -30,10 +31,11 @@ from kvnode.outbox import Entry
 from kvnode.ports import Clock
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost, Outcome
-from kvnode.rpc.operations import Op
+from kvnode.rpc.operations import Op, traced
 from kvnode.rpc.transport import Transport
 from kvnode.services.asking import Asker
 from kvnode.services.loop import Work
+from kvnode.tracing import CONTEXTS_MAX, OpenSpan, Tracer
 
 #: Batches under way at once.
 _AHEAD: Final = 4
@@ -47,6 +49,8 @@ class _Batch(msgspec.Struct):
     last: Entry
     #: Nothing is left of what has expired.
     records: dict[tuple[DocumentId, bytes], None]
+    #: Spans of traces that some of the writes belong to.
+    contexts: list[bytes]
 
 
 class Shipping:
@@ -68,6 +72,7 @@ class Shipping:
         asker: Asker,
         transport: Transport,
         partitions: int,
+        tracer: Tracer,
         clock: Clock,
         log: Log,
     ) -> None:
@@ -81,6 +86,7 @@ class Shipping:
         self._asker = asker
         self._transport = transport
         self._partitions = partitions
+        self._tracer = tracer
         self._clock = clock
         self._log = log
         self._packer = Packer()
@@ -124,6 +130,7 @@ class Shipping:
         """What is in the outbox by now behind the region's cursor, as far as it is durable."""
         after, upto = self._outbox.cursors[self._region].sequence, self._outbox.last
         records: dict[tuple[DocumentId, bytes], None] = {}
+        contexts: list[bytes] = []
         size_bytes = 0
         last: Entry | None = None
         while after < upto and (entries := self._outbox.read(after, self._batch_bytes_max)):
@@ -132,13 +139,15 @@ class Shipping:
                 if record is not None:
                     records[entry.document_id, record] = None
                     size_bytes += len(record)
+                    if context := self._tracer.hops.of(entry.sequence):
+                        contexts.append(context)
                 last = entry
                 if size_bytes >= self._batch_bytes_max or len(records) == RECORDS_MAX:
-                    yield _Batch(entry, records)
-                    records, size_bytes, last = {}, 0, None
+                    yield _Batch(entry, records, contexts)
+                    records, contexts, size_bytes, last = {}, [], 0, None
             after = entries[-1].sequence
         if last is not None:
-            yield _Batch(last, records)
+            yield _Batch(last, records, contexts)
 
     def _record_of(self, entry: Entry) -> bytes | None:
         """See rule 3."""
@@ -157,7 +166,19 @@ class Shipping:
             return None
         codec, packed = self._packer.pack(batch.records)
         self.shipped_bytes += len(packed)
-        return self._asker.send(target, Op.SHIP, [codec, packed], len(packed))
+        if not batch.contexts:
+            return self._asker.send(target, Op.SHIP, [codec, packed], len(packed))
+        spans = [
+            self._tracer.begin("rpc.ship", "client", parent=context)
+            for context in batch.contexts[:CONTEXTS_MAX]
+        ]
+        for span in spans:
+            span.note(peer=target, region=self._region, records=len(batch.records))
+        contexts = b"".join(span.context for span in spans)
+        op, fields = traced(contexts, Op.SHIP, [codec, packed])
+        answer = self._asker.send(target, op, fields, len(packed))
+        answer.add_done_callback(partial(_end, spans))
+        return answer
 
     def _fail(self, target: NodeId, lost: Lost) -> None:
         self._backoff_s = min(_BACKOFF_MAX_S, max(_BACKOFF_MIN_S, 2 * self._backoff_s))
@@ -170,3 +191,11 @@ class Shipping:
             reason=lost.code,
             wait_s=self._backoff_s,
         )
+
+
+def _end(spans: Sequence[OpenSpan], answered: "asyncio.Future[Outcome]") -> None:
+    if answered.cancelled():
+        return
+    answer = answered.result()
+    for span in spans:
+        span.end(answer.code if isinstance(answer, Lost) else "")

@@ -39,8 +39,9 @@ ORDER = """
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
     kvnode.everywhere
-    kvnode.coordinator
-    kvnode.services
+    kvnode.notedpeers
+    kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
+    kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
     kvnode.node  kvnode.status  kvnode.ringviews  kvnode.regionviews
     kvnode.metrics
@@ -50,7 +51,8 @@ ORDER = """
     docservice.client.errors  docservice.client.model  docservice.client.endpoints
     docservice.client.retrying  docservice.client.session  docservice.client.wire
     docservice.client.transport  docservice.client.aio  docservice.client.sync  docservice.client
-    docservice.session  docservice.store  docservice.documents  docservice.http  docservice.serving
+    docservice.session  docservice.store  docservice.documents  docservice.notedstore
+    docservice.http  docservice.serving
 
     cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
     cluster.topology  cluster.secret  cluster.clusterfile
@@ -74,8 +76,9 @@ PURITY = """
     kvnode.skew kvnode.eventring kvnode.sampling kvnode.tracing
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
-    docservice.session docservice.documents docservice.client.errors docservice.client.model
-    docservice.client.retrying docservice.client.session docservice.client.wire
+    docservice.session docservice.documents docservice.notedstore docservice.client.errors
+    docservice.client.model docservice.client.retrying docservice.client.session
+    docservice.client.wire
 """
 PURE = PURITY.split()
 WORLD = """
@@ -92,6 +95,8 @@ OPEN_TO_DOCSERVICE = {
     "kvnode.ports",
     "kvnode.record",
     "kvnode.results",
+    "kvnode.sampling",
+    "kvnode.tracing",
 }
 
 #: The tools of an operator's machine. They wait for processes and write files; no node runs them.

@@ -10,6 +10,8 @@ Rules
 3. A deletion that comes when its owners have agreed on the floor above it was known to none of
    them: whoever had it was away. If the document lives on, it is deleted as of now, so that all
    hear of it before it is purged. If it is another life of its key, begun since, it is left alone.
+   It is met where the document lives, or by an owner's live copy where the deletion is; so what a
+   fenced partition has of deletions is kept until it was compared.
 4. Comparisons leave out what is over: EXPIRING buckets by the clock of whoever compares, DELETED
    ones by the floor that both have. Removal keeps a clock's error behind.
 """
@@ -70,15 +72,15 @@ class Lifecycle:
             return Admission.LATE
         return Admission.STORE
 
-    def met_alive(self, partition: int, held: Record, joined: Record) -> Record:
+    def met_alive(self, partition: int, alive: Record, joined: Record) -> Record:
         """What becomes of a live record that is joined with a tombstone: see rule 3."""
-        assert held.create is not None
+        assert alive.create is not None
         assert joined.tombstone is not None
         tombstone = joined.tombstone
         if tombstone.delete_at_ms // self.bucket_ms >= self._floors[partition].promised:
             return joined
-        if tombstone.deleted_at_ms + self.skew_ms < held.create.created_at_ms:
-            return held
+        if tombstone.deleted_at_ms + self.skew_ms < alive.create.created_at_ms:
+            return alive
         delete_at_ms = self._clock.wall_ms() + self._retention_ms
         return Record(joined.create, Tombstone(tombstone.deleted_at_ms, delete_at_ms))
 

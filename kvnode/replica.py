@@ -181,8 +181,11 @@ class Replica:
         theirs = decode(document_id, encoded)
         self.conflict_count += _bodies_differ(ours, theirs)
         joined = merge(ours, theirs)
-        if joined.tombstone is not None and ours.tombstone is None:
-            joined = self.lifecycle.met_alive(partition, ours, joined)
+        if joined.tombstone is not None:
+            if ours.tombstone is None:
+                joined = self.lifecycle.met_alive(partition, ours, joined)
+            elif vouched and theirs.tombstone is None:
+                joined = self.lifecycle.met_alive(partition, theirs, joined)
         if joined is ours:
             return stored
         held = encode(document_id, joined)

@@ -8,7 +8,7 @@ Rules
    pushed, and its answer tells what it has more; what is missing here is fetched.
 3. Both are owners, so what one of them has is known to an owner: their copies are never late.
 4. A fenced side pushes nothing and is believed nothing; it only takes. A document that it alone has
-   and that may have been purged goes to its quarantine.
+   and that may have been purged goes to its quarantine, and is off the disk before the fence falls.
 5. It ends early when its allowance of bytes is used up, also within a partition: what is left
    differs still.
 6. Whatever is lost on the way is found again by the next exchange; a partition counts as compared
@@ -215,6 +215,8 @@ class Exchange:
             self.outcomes.quarantined += self._replica.set_aside_late(
                 document_id, ending_of(encoded)
             )
+        if found.aside:  # reads see the disk, and the fence may fall next
+            await self._replica.durable()
         for batch in _batches(found.pull):
             whole &= await self._pull(batch)
         return whole

@@ -5,7 +5,8 @@ Rules
 1. EXPIRING records go when their bucket is over, a clock's error included: by then no replica
    serves them, and a stale copy of one expires by itself.
 2. DELETED records go when their bucket is below the partition's purge floor: all owners have agreed
-   (``kvnode.services.purge``). This service decides nothing.
+   (``kvnode.services.purge``). This service decides nothing. A fenced owner was not asked: what it
+   alone knows to be deleted stays until its owners were compared (``kvnode.lifecycle``, rule 3).
 """
 
 from typing import Final
@@ -71,10 +72,8 @@ class Sweep:
 
     def _firsts(self, partition: int, first_kept: int) -> dict[Family, int]:
         """The buckets from which on records are kept."""
-        return {
-            Family.EXPIRING: first_kept,
-            Family.DELETED: self._replica.lifecycle.floor(partition).bucket,
-        }
+        floor = self._replica.lifecycle.floor(partition)
+        return {Family.EXPIRING: first_kept, Family.DELETED: 0 if floor.fenced else floor.bucket}
 
     def _due(self, partition: int, firsts: dict[Family, int]) -> list[Bucket]:
         forest = self._replica.records.forest

@@ -205,8 +205,11 @@ def _deletes(
     for delete in deletes:
         if not delete.acknowledged:
             continue
+        purged_s = evidence.purged_s.get(delete.document_id or b"", inf)
         for op in _that_meet(found, delete, evidence.bounds):
             assert isinstance(op.answer, Found)
+            if created_after(op.answer.create, purged_s, evidence.bounds):
+                continue  # by a create that nobody heard of: another life of the key
             left = _left(delete, evidence, op)
             strict = not op.quorums.sloppy and left + op.heard(op.answer.fetched.answered) > copies
             if strict and _after(op, delete):

@@ -131,7 +131,7 @@ class SimCluster(Clients):
             )
             self.nodes[own.id] = machine
             disks[own.id] = machine.disk
-            wall_ms[own.id] = machine.clock.wall_ms
+            wall_ms[own.id] = machine.clock.latest_ms
         self.docs = ServiceMachine(loop, settings, self.rings, DOCS)
         for one, other in permutations(self.nodes.values(), 2):
             if one.region != other.region:

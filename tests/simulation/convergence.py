@@ -124,7 +124,10 @@ def _judge(cluster: SimCluster) -> None:
         return held
 
     watch.violations += judge_converged(cluster.history, stored, watch, cluster.loop.time())
-    for name in watch.undoubted:
+    for name, since_s in watch.undoubted.items():
+        # A fence that falls before the next commit reaches no disk.
+        if any(line.at_s > since_s for line in cluster.nodes[name].events("node.fenced")):
+            continue
         watch.violations.append(Violation("I22", f"nobody doubts the disk of {name}"))
 
 

@@ -74,7 +74,8 @@ class DiskWatch:
     Args:
         region_of: Of every machine.
         disks: Of every node, by name.
-        wall_ms: The wall clock of every node, by name.
+        wall_ms: What the wall clock of every node has shown, by name: what is carried out now may
+            have been decided before the clock was moved back.
         true_s: Virtual time.
     """
 
@@ -101,8 +102,8 @@ class DiskWatch:
         #: When documents with a time to live end.
         self.expires_ms: dict[bytes, int] = {}
         self.atlas = Atlas(disks, true_s)
-        #: Machines whose disk was replaced and that have not been fenced for it yet.
-        self.undoubted: dict[str, None] = {}
+        #: Machines whose disk was replaced and that have no fence for it on disk yet; since when.
+        self.undoubted: dict[str, float] = {}
         #: Commits by document, oldest first.
         self.commits: dict[DocumentId, list[Commit]] = {}
         #: When and where hints went for their age, by document and whether it is deleted there.
@@ -161,8 +162,9 @@ class DiskWatch:
         old = readable(document_id, before)
         if old is None or merge(new, old) is new:
             return
-        if old.tombstone is not None and new.create is None:
-            self._purged(disk, document_id)  # and deleted once more, in one batch
+        another_life = new.tombstone is None and self.below_floor(disk, document_id, old)
+        if old.tombstone is not None and (new.create is None or another_life):
+            self._purged(disk, document_id)  # and deleted once more, or begun anew, in one batch
         elif new.create is not None or not self._expired(disk, old):  # or expired, and deleted
             self._violated("I5", f"{disk.name} forgot {describe(old)}", document_id)
 
@@ -315,7 +317,7 @@ class DiskWatch:
         """A machine's disk is about to be wiped or replaced: what it had is gone."""
         self.atlas.destroys(machine)
         if self._rings.partitions_of(NodeId(machine)):
-            self.undoubted[machine] = None
+            self.undoubted[machine] = self._true_s()
         for commits in self.commits.values():
             commits[:] = [commit for commit in commits if commit.machine != machine]
 

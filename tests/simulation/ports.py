@@ -44,6 +44,8 @@ class SimClock:
         self._rate = rate
         self._wall_ahead_s = wall_ahead_s
         self._monotonic_start_s = monotonic_start_s
+        #: What the wall clock showed when it was last moved.
+        self._moved_at_ms = START_MS
 
     def wall_ms(self) -> int:
         """Unix time as this machine believes it."""
@@ -58,8 +60,13 @@ class SimClock:
         """How far the wall clock is ahead of the truth, its rate apart."""
         return self._wall_ahead_s
 
+    def latest_ms(self) -> int:
+        """What the wall clock shows, or the later time from which it has just been moved back."""
+        return max(self.wall_ms(), self._moved_at_ms)
+
     def jump(self, seconds: float) -> None:
         """Move the wall clock forward, or back if negative."""
+        self._moved_at_ms = self.wall_ms()
         self._wall_ahead_s += seconds
 
 

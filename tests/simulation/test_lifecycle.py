@@ -18,6 +18,7 @@ from kvnode.storage.identity import Identity
 from kvnode.storage.keys import IDENTITY_KEY, hint_key
 from tests.simulation.clients import CLUSTER_ID
 from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.machine import COMMIT_LATENCY_S
 from tests.simulation.run import seeds, simulate
 
 RETENTION_S: Final = 20.0
@@ -25,16 +26,22 @@ RETENTION_S: Final = 20.0
 PURGED_WITHIN_S: Final = RETENTION_S + 25.0
 
 
-def ending(nodes: int = 3, hints: HintSettings | None = None) -> ClusterSettings:
+def ending(
+    nodes: int = 3,
+    hints: HintSettings | None = None,
+    partitions: int = 16,
+    sweep_interval_s: float = 1.0,
+) -> ClusterSettings:
     """A cluster whose months last seconds."""
     return settings_of(
         nodes,
+        partitions=partitions,
         hints=hints,
         antientropy=AntiEntropySettings(interval_s=2.0),
         lifecycle=LifecycleSettings(
             tombstone_retention_s=RETENTION_S,
             purge_bucket_s=2.0,
-            sweep_interval_s=1.0,
+            sweep_interval_s=sweep_interval_s,
             clock_skew_max_s=5.0,
         ),
     )
@@ -156,6 +163,17 @@ def test_a_node_that_is_cut_off_from_all_other_owners_purges_nothing(seed: int) 
 @seeds(3)
 def test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back(seed: int) -> None:
     """Its peers have purged without it; it has the document, and has never heard of its end."""
+    return_after_a_purge(seed, COMMIT_LATENCY_S)
+
+
+@seeds(2)
+def test_what_a_fenced_node_puts_aside_is_not_served_while_it_leaves_a_slow_disk(seed: int) -> None:
+    """Reads see the disk, and the fence falls when nothing is left to compare."""
+    return_after_a_purge(seed, (0.3, 0.3))
+
+
+def return_after_a_purge(seed: int, commit_latency_s: tuple[float, float]) -> None:
+    """A node was away when a document was deleted and purged, and is started again."""
 
     async def scenario(cluster: SimCluster) -> None:
         doomed = await cluster.create("a1", "deleted while a3 was away", write=3)
@@ -168,14 +186,46 @@ def test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back(see
             2 * PURGED_WITHIN_S,
             lambda: [machine.serving.background.purge.vetoes for machine in cluster.alive()],
         )
+        cluster.nodes["a3"].commit_latency_s = commit_latency_s
         cluster.nodes["a3"].start()
-        await rebuilt(cluster, "a3", (doomed.document_id, kept.document_id))
+        await rebuilt(cluster, "a3", [kept.document_id], gone=[doomed.document_id])
         assert holders(cluster, doomed.document_id) == []
         assert len(holders(cluster, kept.document_id)) == 3
         assert cluster.nodes["a3"].events("node.fenced")
         assert cluster.nodes["a3"].events("node.rebuilt")
 
     simulate(scenario, seed, ending(hints=HintSettings(window_s=5.0)))
+
+
+@seeds(2)
+def test_a_deletion_that_only_a_node_knew_of_that_was_away_for_too_long_is_not_undone(
+    seed: int,
+) -> None:
+    """It was acknowledged. Its peers have purged past it, so its node is fenced, but not deaf."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = await cluster.create("a1", "deleted on a1 alone", write=3)
+        cluster.loop.network.partition(["a1"], ["a2", "a3"])
+        await cluster.delete("a1", created.document_id, write=1)
+        cluster.kill("a1")
+        cluster.loop.network.heal_all()
+        await cluster.noticed("a1")
+        other = await cluster.create("a2", "deleted by its peers", write=2)
+        await asyncio.sleep(2 * RETENTION_S)
+        await cluster.delete("a2", other.document_id, write=2)
+        await purged(cluster, other.document_id)
+        assert holders(cluster, created.document_id) == ["a1", "a2", "a3"]
+        cluster.nodes["a1"].start()
+        await rebuilt(cluster, "a1", [])
+        assert cluster.nodes["a1"].events("node.fenced")
+        await asyncio.sleep(1.0)
+        for name in cluster.nodes:
+            with pytest.raises(DocumentDeleted):
+                await cluster.read(name, created.document_id, read=3)
+        await purged(cluster, created.document_id)
+
+    settings = ending(hints=HintSettings(target_bytes_max=0), partitions=1, sweep_interval_s=0.02)
+    simulate(scenario, seed, settings)
 
 
 @seeds(2)
@@ -229,7 +279,7 @@ def test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back(seed: int) -> Non
         cluster.kill("a3")
         cluster.replace_disk("a3", copy)
         cluster.nodes["a3"].start()
-        await rebuilt(cluster, "a3", (doomed.document_id, kept.document_id))
+        await rebuilt(cluster, "a3", [kept.document_id], gone=[doomed.document_id])
         assert cluster.nodes["a3"].events("node.fenced")
         assert holders(cluster, doomed.document_id) == []
         for one in (kept, later):
@@ -306,14 +356,23 @@ def test_two_wiped_owners_are_rebuilt_from_the_third(seed: int) -> None:
     simulate(scenario, seed, ending())
 
 
-async def rebuilt(cluster: SimCluster, name: str, ids: Iterable[DocumentId]) -> None:
-    """Ask a node for documents until it is ready; it must never deny one that others have."""
+async def rebuilt(
+    cluster: SimCluster, name: str, ids: Iterable[DocumentId], gone: Iterable[DocumentId] = ()
+) -> None:
+    """Ask a node for documents until it is ready.
+
+    It must never deny one that others have, and never serve one that is gone.
+    """
     machine = cluster.nodes[name]
     await cluster.until(lambda: machine.documents is not None, 5.0, "it does not start")
     for _ in range(400):
         for document_id in ids:
             with contextlib.suppress(StoreError, DocumentDeleted):
                 await cluster.read(name, document_id, timeout_s=0.5)
+        for document_id in gone:
+            with contextlib.suppress(StoreError, DocumentDeleted, DocumentNotFound):
+                served = await cluster.read(name, document_id, timeout_s=0.5)
+                raise AssertionError(f"{name} served {served.create.content!r}, which is gone")
         if not machine.serving.unready_reasons():
             return
         await asyncio.sleep(0.05)

@@ -255,6 +255,21 @@ def test_a_read_after_an_acknowledged_delete_is_a_resurrection(seed: int) -> Non
 
 
 @given(seeds)
+def test_what_a_stuck_create_begins_after_the_purge_is_another_life_of_its_key(seed: int) -> None:
+    """Its client has given it up, and the key is free again."""
+    store = busy(seed)
+    document_id = store.create().document_id or DocumentId(b"")
+    create = store.records[document_id].create
+    assert create is not None
+    store.delete(document_id, write=2)
+    store.now_s += RETENTION_S + 1.0
+    later_ms = create.created_at_ms + int((RETENTION_S + BOUNDS.clock_error_s + 1.0) * 1000)
+    again = msgspec.structs.replace(create, created_at_ms=later_ms)
+    store.read(document_id).answer = Found(again, Fetched(Record(again), 2, 2, 3))
+    assert judged(store) == []
+
+
+@given(seeds)
 def test_one_content_under_two_ids_is_a_duplicate(seed: int) -> None:
     """No client sent it twice, so the cluster did."""
     store = busy(seed)

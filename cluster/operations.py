@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from cluster.settings import NodeSettings
+from cluster.traces import TracesView
 
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _Answer = TypeVar("_Answer")
@@ -291,6 +292,11 @@ def members(node: NodeSettings, timeout_s: float) -> MembersView:
 def owners(node: NodeSettings, timeout_s: float, document_id: str) -> OwnersView:
     """What every node holds of a document. Raises NoAnswer."""
     return _ask(node, f"/admin/owners/{document_id}", timeout_s, OwnersView)
+
+
+def traces(node: NodeSettings, timeout_s: float, which: str) -> TracesView:
+    """Traces: ``which`` is what follows the path (``kvnode.traceviews``). Raises NoAnswer."""
+    return _ask(node, f"/admin/traces{which}", timeout_s, TracesView)
 
 
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:

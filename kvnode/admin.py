@@ -147,9 +147,8 @@ class _Pages:
             trace = await self._operations.traces.trace(request.match_info["id"])
         except BadQuery as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from error
-        if trace is None:
-            raise web.HTTPNotFound(text="no node remembers this trace\n")
-        return web.json_response(trace)
+        status = 200 if trace["traces"] else 404
+        return web.json_response({"version": version("stele"), **trace}, status=status)
 
     def _found(self, request: web.Request) -> Job:
         job = self._operations.jobs.find(request.match_info["id"])

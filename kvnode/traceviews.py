@@ -7,11 +7,10 @@
 
     {"version": "...", "node": "a1", "traces": [TRACE, ...]}
 
-``GET /admin/traces?document=ID`` lists those that have to do with a document, of all nodes, with
-their spans; ``GET /admin/traces/TRACEID`` is one of them, and 404 when no node remembers it::
+``GET /admin/traces?document=ID`` lists those that have to do with a document, and
+``GET /admin/traces/TRACEID`` is one trace, or none with 404: what all nodes remember, with spans::
 
     {"version": "...", "node": "a1", "silent": ["b2"], "traces": [{..., "spans": [SPAN, ...]}]}
-    {"silent": [], "trace_id": "...", ..., "spans": [SPAN, ...]}
 
 ``silent`` are the nodes that did not answer within 2 s: what they know is missing. ::
 
@@ -87,19 +86,20 @@ class TraceViews:
             if document_id is None:
                 raise BadQuery("an id is a UUID in lower case with hyphens")
             found, shown["silent"] = await self._of_document(document_id)
-            traces = [summary(spans) | _spans(spans) for spans in found]
+            traces = [_whole(spans) for spans in found]
         else:
             traces = [summary(spans) for spans in self._tracer.store.traces()]
         traces.sort(key=lambda one: one["started_us" if order == "newest" else "duration_us"])
         return shown | {"traces": traces[::-1][: int(limit)]}
 
-    async def trace(self, text: str) -> dict[str, Any] | None:
-        """``GET /admin/traces/TRACEID``; None: no node remembers it. Raises BadQuery."""
+    async def trace(self, text: str) -> dict[str, Any]:
+        """``GET /admin/traces/TRACEID``. Raises BadQuery."""
         trace_id = bytes.fromhex(text) if _TRACE_ID.fullmatch(text) else None
         if trace_id is None:
             raise BadQuery("a trace's id has 32 hexadecimal digits, in lower case")
         spans, silent = await self._gather(self._peers, [[trace_id], b""])
-        return {"silent": silent} | summary(spans) | _spans(spans) if spans else None
+        traces = [_whole(spans)] if spans else []
+        return {"node": self._tracer.node, "silent": silent, "traces": traces}
 
     async def _of_document(self, document_id: DocumentId) -> tuple[list[list[Span]], list[NodeId]]:
         """In two rounds: who only took part in a trace may not know what it was about."""
@@ -175,8 +175,8 @@ def summary(spans: Sequence[Span]) -> dict[str, Any]:
     }
 
 
-def _spans(spans: Iterable[Span]) -> dict[str, Any]:
-    return {"spans": [_span(span) for span in spans]}
+def _whole(spans: Sequence[Span]) -> dict[str, Any]:
+    return summary(spans) | {"spans": [_span(span) for span in spans]}
 
 
 def _span(span: Span) -> dict[str, Any]:

@@ -56,7 +56,8 @@ ORDER = """
 
     cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
     cluster.topology  cluster.secret  cluster.clusterfile
-    cluster.ports  cluster.vardir  cluster.processes  cluster.operations  cluster.answers
+    cluster.ports  cluster.vardir  cluster.processes  cluster.traces
+    cluster.operations  cluster.answers
     cluster.startup
     cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
     cluster.rates  cluster.timeline  cluster.following  cluster.requests
@@ -68,7 +69,7 @@ LAYERS = ORDER.split()
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
-    cluster.envoy cluster.haproxy cluster.rates cluster.timeline
+    cluster.envoy cluster.haproxy cluster.rates cluster.timeline cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records

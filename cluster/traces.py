@@ -54,7 +54,7 @@ def together(answers: Mapping[str, TracesView]) -> list[TraceView]:
 
 
 def _joined(parts: Sequence[TraceView]) -> TraceView:
-    """Named after the part that a client waited for; those of other nodes' requests are ``rpc.``."""
+    """Named after the part that a client waited for; those of other nodes are called ``rpc.``."""
     longest = max(parts, key=lambda part: (not part.name.startswith("rpc."), part.duration_us))
     return msgspec.structs.replace(
         longest,

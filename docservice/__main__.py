@@ -20,12 +20,14 @@ from cluster.topology import TopologyError, read_cluster_file
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.client import ClusterClient
+from kvnode.errors import CannotStart
 from kvnode.eventring import EventRing
 from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Jobs
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import EventsCollector, HttpMetrics
+from kvnode.metrics import EventsCollector, HttpMetrics, TraceCollector
+from kvnode.otlp import exporting
 from kvnode.ports import Clock, Entropy
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
 from kvnode.traceviews import ASK_WITHIN_S, TraceViews
@@ -89,39 +91,43 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         return {"region": region, "ready": not reasons, "reasons": reasons}
 
     try:
-        data = await serve_documents(
-            client,
-            client.noting,
-            settings,
-            host=arguments.host,
-            port=arguments.port,
-            region=region,
-            secret=secret,
-            tracer=tracer,
-            metrics=HttpMetrics(registry),
-            clock=clock,
-            entropy=entropy,
-            log=log,
-        )
-        operations = Operations(
-            registry=registry,
-            checks=checks,
-            views={"status": status},
-            document_views={},
-            actions={},
-            jobs=Jobs(clock),
-            events=events,
-            traces=TraceViews(tracer, client.asker(ASK_WITHIN_S), [node.node_id for node in nodes]),
-        )
-        admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
-        stop = asyncio.Event()
-        leaving = Leaving(settings.edge.drain_s, drain=draining.set, stop=stop.set)
-        leaving.heed_signals(asyncio.get_running_loop())
-        tune_garbage_collector()
-        log.info("docservice.started", port=data.port)
-        await stop.wait()
-        await data.stop(DRAIN_S)
-        await admin.cleanup()
+        async with exporting(tracer, settings.trace, log) as exporter:
+            registry.register(TraceCollector(tracer, exporter))
+            data = await serve_documents(
+                client,
+                client.noting,
+                settings,
+                host=arguments.host,
+                port=arguments.port,
+                region=region,
+                secret=secret,
+                tracer=tracer,
+                metrics=HttpMetrics(registry),
+                clock=clock,
+                entropy=entropy,
+                log=log,
+            )
+            operations = Operations(
+                registry=registry,
+                checks=checks,
+                views={"status": status},
+                document_views={},
+                actions={},
+                jobs=Jobs(clock),
+                events=events,
+                traces=TraceViews(
+                    tracer, client.asker(ASK_WITHIN_S), [node.node_id for node in nodes]
+                ),
+            )
+            admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
+            stop = asyncio.Event()
+            leaving = Leaving(settings.edge.drain_s, drain=draining.set, stop=stop.set)
+            leaving.heed_signals(asyncio.get_running_loop())
+            tune_garbage_collector()
+            log.info("docservice.started", port=data.port)
+            await stop.wait()
+            await data.stop(DRAIN_S)
+            await admin.cleanup()
     finally:
         await client.close()
     log.info("docservice.stopped")
@@ -135,7 +141,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(arguments, log, events))
-    except TopologyError as error:
+    except (CannotStart, TopologyError) as error:
         log.error("docservice.refused", detail=str(error))
         return 1
     except OSError as error:

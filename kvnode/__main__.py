@@ -24,9 +24,10 @@ from kvnode.eventring import EventRing
 from kvnode.health import check
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
+from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector, TraceCollector
 from kvnode.node import Node
 from kvnode.notedcalls import noting
+from kvnode.otlp import exporting
 from kvnode.regionviews import regions
 from kvnode.ringviews import members, owners, ring
 from kvnode.services.asking import Asker
@@ -157,32 +158,36 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
     )
     registry = CollectorRegistry()
     try:
-        await _start(node, directory, log)
-        registry.register(NodeCollector(node))
-        registry.register(EventsCollector(events))
-        data = await serve_documents(
-            node.coordinator,
-            partial(noting, node.coordinator, hops=node.tracer.hops),
-            settings,
-            host=own.host,
-            port=own.http_port,
-            region=own.region,
-            secret=secret,
-            tracer=node.tracer,
-            metrics=HttpMetrics(registry),
-            clock=clock,
-            entropy=entropy,
-            log=log,
-        )
-        admin = await start_admin_listener(
-            own.host, own.ops_port, _operations(node, registry, events)
-        )
-        leaving = Leaving(settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop)
-        leaving.heed_signals(asyncio.get_running_loop())
-        tune_garbage_collector()
-        await node.run()
-        await data.stop(DRAIN_S)
-        await admin.cleanup()
+        async with exporting(node.tracer, settings.trace, log) as exporter:
+            await _start(node, directory, log)
+            registry.register(NodeCollector(node))
+            registry.register(EventsCollector(events))
+            registry.register(TraceCollector(node.tracer, exporter))
+            data = await serve_documents(
+                node.coordinator,
+                partial(noting, node.coordinator, hops=node.tracer.hops),
+                settings,
+                host=own.host,
+                port=own.http_port,
+                region=own.region,
+                secret=secret,
+                tracer=node.tracer,
+                metrics=HttpMetrics(registry),
+                clock=clock,
+                entropy=entropy,
+                log=log,
+            )
+            admin = await start_admin_listener(
+                own.host, own.ops_port, _operations(node, registry, events)
+            )
+            leaving = Leaving(
+                settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop
+            )
+            leaving.heed_signals(asyncio.get_running_loop())
+            tune_garbage_collector()
+            await node.run()
+            await data.stop(DRAIN_S)
+            await admin.cleanup()
     finally:
         await node.stop()
 

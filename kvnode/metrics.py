@@ -13,7 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from kvnode.eventring import EventRing
+from kvnode.otlp import OtlpExporter
 from kvnode.quarantine import State
+from kvnode.tracing import Tracer
 
 if TYPE_CHECKING:
     from kvnode.node import Node
@@ -58,6 +60,31 @@ class EventsCollector(Collector):
             "Readers of /admin/events that did not keep up.",
             self._events.dropped_readers,
         )
+
+
+class TraceCollector(Collector):
+    """Reads the counts of a process's traces."""
+
+    def __init__(self, tracer: Tracer, exporter: OtlpExporter | None) -> None:
+        self._tracer = tracer
+        self._exporter = exporter
+
+    def collect(self) -> Iterable[Metric]:
+        """See ``prometheus_client.registry.Collector``."""
+        yield _counter("stele_trace_spans", "Spans of traces.", self._tracer.span_count)
+        yield _gauge("stele_trace_spans_held", "Spans in memory.", len(self._tracer.store))
+        if self._exporter is not None:
+            exporter = self._exporter
+            yield _counter(
+                "stele_trace_spans_exported", "Spans a collector has taken.", exporter.sent_count
+            )
+            yield _gauge("stele_trace_spans_waiting", "Spans to be exported.", exporter.waiting)
+            dropped = CounterMetricFamily(
+                "stele_trace_spans_dropped", "Spans that were not exported.", labels=["reason"]
+            )
+            dropped.add_metric(["queue"], exporter.overflow_count)
+            dropped.add_metric(["collector"], exporter.lost_count)
+            yield dropped
 
 
 class NodeCollector(Collector):

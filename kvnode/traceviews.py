@@ -26,6 +26,7 @@
              "started_us": ..., "duration_us": ..., "error": null or a code,
              "attributes": {"peer": "a2", ...}}
 
+A trace whose name begins with ``rpc.`` is another node's, as far as this one took part in it.
 Spans stand in the order in which they began. A span whose parent is not among them has one that a
 client or another process has, or that was forgotten.
 """

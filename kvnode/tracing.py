@@ -9,8 +9,9 @@ Rules
    knowing about it, and the span that caused it. Never content, never an idempotency key.
 3. Ids come from Entropy and times from Clock, and nothing is drawn for a request that is not
    traced: a seed plays as it would without tracing.
-4. A span begins at its trace's wall clock, read once in each process, and the monotonic clock since
-   then: within a process spans stand in their true order, also when a clock is set meanwhile.
+4. A span began at the wall clock's time, told by the monotonic clock: within a process spans stand
+   in their true order, to the microsecond. When the two have drifted apart, or the wall clock was
+   set, the next trace knows.
 5. A process remembers the spans of its own node that have ended, as far as there is room
    (``TraceStore``): the newest traces, and longer than those the ones that failed or were slow.
 
@@ -32,6 +33,8 @@ SPAN_ID_BYTES: Final = 8
 CONTEXT_BYTES: Final = TRACE_ID_BYTES + SPAN_ID_BYTES
 #: Contexts of one message: a batch may hold records of many traces.
 CONTEXTS_MAX: Final = 256
+#: The wall clock is read in whole milliseconds; a difference within that is none.
+_EPOCH_ERROR_US: Final = 2000
 
 #: What a span may say.
 Value = str | int | float | bool
@@ -181,6 +184,8 @@ class Tracer:
         #: Told of every span that has ended.
         self.export: Callable[[Span], None] | None = None
         self.slow_s = settings.slow_ms / 1000
+        #: When the monotonic clock was 0.
+        self._epoch_us = 0
         self._ratio = settings.sample_ratio
         #: Requests until one is traced: the first after as many as the ratio says.
         self._until_next = round(1 / self._ratio) if self._ratio else 0
@@ -229,8 +234,12 @@ class Tracer:
         trace_id = parent[:TRACE_ID_BYTES] or trace_id or self.entropy.random_bytes(TRACE_ID_BYTES)
         context = trace_id + self.entropy.random_bytes(SPAN_ID_BYTES)
         epoch_us = self.clock.wall_ms() * 1000 - round(self.clock.monotonic_s() * 1e6)
+        if abs(epoch_us - self._epoch_us) > _EPOCH_ERROR_US:
+            self._epoch_us = epoch_us
         parent_id = parent[TRACE_ID_BYTES:]
-        return OpenSpan(self, context, parent_id, epoch_us, name, kind, attributes or {}, started_s)
+        return OpenSpan(
+            self, context, parent_id, self._epoch_us, name, kind, attributes or {}, started_s
+        )
 
     def received(self, contexts: object, name: str) -> list[OpenSpan]:
         """Spans of a request from another node, one for each trace that it belongs to.

@@ -44,7 +44,7 @@ ORDER = """
     kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
     kvnode.node  kvnode.status  kvnode.ringviews  kvnode.regionviews
-    kvnode.metrics
+    kvnode.otlp  kvnode.metrics
     kvnode.eventstream  kvnode.admin  kvnode.client
     kvnode.leaving
 

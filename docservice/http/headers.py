@@ -43,7 +43,7 @@ _ENTITY_TAGS = re.compile(rf"[ \t,]*{_ENTITY_TAG}(?:[ \t]*,[ \t,]*{_ENTITY_TAG})
 _OPAQUE_TAG = re.compile(r'"[^"]*"')
 #: Version 00 ends with its flags; what comes behind those of a later one is for the future to say.
 _TRACEPARENT = re.compile(
-    r"(?!ff)(?:00|([0-9a-f]{2}))-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+    r"(?!ff)(?:00|((?!00)[0-9a-f]{2}))-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
     r"(?(1)(?:-.*)?)"
 )
 _SAMPLED: Final = 0x01

@@ -82,10 +82,11 @@ class OtlpExporter:
             self._task.cancel()
 
     async def _run(self) -> None:
-        while not self._stopping.is_set():
+        stopping = False
+        while not stopping:
             try:
                 async with asyncio.timeout(INTERVAL_S):
-                    await self._stopping.wait()
+                    stopping = await self._stopping.wait()
             except TimeoutError:
                 pass
             while self._queue:

@@ -234,8 +234,8 @@ class Tracer:
         trace_id = parent[:TRACE_ID_BYTES] or trace_id or self.entropy.random_bytes(TRACE_ID_BYTES)
         context = trace_id + self.entropy.random_bytes(SPAN_ID_BYTES)
         epoch_us = self.clock.wall_ms() * 1000 - round(self.clock.monotonic_s() * 1e6)
-        if abs(epoch_us - self._epoch_us) > _EPOCH_ERROR_US:
-            self._epoch_us = epoch_us
+        if not 0 <= self._epoch_us - epoch_us <= _EPOCH_ERROR_US:
+            self._epoch_us = epoch_us  # readings are rounded down: the latest one seen is nearest
         parent_id = parent[TRACE_ID_BYTES:]
         return OpenSpan(
             self, context, parent_id, self._epoch_us, name, kind, attributes or {}, started_s

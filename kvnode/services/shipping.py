@@ -33,14 +33,17 @@ from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import Op, traced
 from kvnode.rpc.transport import Transport
+from kvnode.sampling import Sampler
 from kvnode.services.asking import Asker
 from kvnode.services.loop import Work
-from kvnode.tracing import CONTEXTS_MAX, OpenSpan, Tracer
+from kvnode.tracing import CONTEXTS_MAX, TRACE_ID_BYTES, OpenSpan, Tracer
 
 #: Batches under way at once.
 _AHEAD: Final = 4
 #: Batches of one unit of work.
 _UNIT_BATCHES: Final = 32
+#: In one line of the log.
+_TRACES_TOLD: Final = 10
 _BACKOFF_MIN_S: Final = 0.2
 _BACKOFF_MAX_S: Final = 10.0
 
@@ -92,11 +95,20 @@ class Shipping:
         self._packer = Packer()
         self._backoff_s = 0.0
         self._left_alone_until_s = 0.0
+        #: What the next line of the log is about.
+        self._lines = Sampler(per_s=1)
+        self._untold_count = 0
+        self._untold_traces: dict[str, None] = {}
         self.shipped_count = 0
         self.shipped_bytes = 0
 
     async def run_once(self) -> Work:
         """Send what there is, or as much of it as a unit of work may have."""
+        work = await self._ship()
+        self._tell()
+        return work
+
+    async def _ship(self) -> Work:
         target = self._target()
         if target is None or self._clock.monotonic_s() < self._left_alone_until_s:
             return Work.IDLE
@@ -117,6 +129,9 @@ class Shipping:
             self._backoff_s = 0.0
             self._outbox.acknowledge(self._region, batch.last)
             self.shipped_count += len(batch.records)
+            self._untold_count += len(batch.records)
+            for context in batch.contexts:
+                self._untold_traces[context[:TRACE_ID_BYTES].hex()] = None
 
     def _target(self) -> NodeId | None:
         """The node that took the last batch, or the next one that can be reached."""
@@ -179,6 +194,17 @@ class Shipping:
         answer = self._asker.send(target, op, fields, len(packed))
         answer.add_done_callback(partial(_end, spans))
         return answer
+
+    def _tell(self) -> None:
+        """One line a second, for all that has arrived since the last one."""
+        if not self._untold_count or self._lines.admit(self._clock.monotonic_s()) is None:
+            return
+        traces = list(self._untold_traces)[:_TRACES_TOLD]
+        said = {"trace_ids": traces} if traces else {}
+        self._log.info(
+            "document.replicated", region=self._region, documents=self._untold_count, **said
+        )
+        self._untold_count, self._untold_traces = 0, {}
 
     def _fail(self, target: NodeId, lost: Lost) -> None:
         self._backoff_s = min(_BACKOFF_MAX_S, max(_BACKOFF_MIN_S, 2 * self._backoff_s))

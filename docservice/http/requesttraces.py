@@ -31,6 +31,8 @@ from kvnode.tracing import DOCUMENT, OpenSpan, Tracer, Value
 _VERSION: Final = "00"
 #: Sampled; and the trace's id, if it is this server's, is random.
 _OF_CLIENT, _OF_SERVER = "01", "03"
+#: What the common ones end with that a client does not record: no need to parse them.
+_UNSAMPLED: Final = ("-00", "-02")
 _ID_LENGTH: Final = 36
 _LOCATION: Final = b"Location: /documents/"
 _PATH: Final = "/documents/"
@@ -63,7 +65,8 @@ class RequestTraces:
     def answer(self, exchange: Exchange) -> Awaitable[Reply]:
         """See ``DocumentApi.answer``."""
         headers = exchange.message.headers
-        if TRACEPARENT not in headers and not self._is_next():
+        value = headers.get(TRACEPARENT)
+        if not self._is_next() if value is None else value.endswith(_UNSAMPLED):
             return self._answer_untraced(exchange)
         span = self._begin(headers)
         if span is None:

@@ -63,15 +63,15 @@ class Collector:
         return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
 
     async def _take(self, request: web.Request) -> web.Response:
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-            ExportTraceServiceRequest,
-        )
+        from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
         assert request.headers["Content-Type"] == "application/x-protobuf"
         body = await request.read()
         if body.startswith(b"\x1f\x8b"):
             body = gzip.decompress(body)
-        self.received.append(ExportTraceServiceRequest.FromString(body))
+        decoded: Any = trace_service_pb2.ExportTraceServiceRequest()
+        decoded.ParseFromString(body)
+        self.received.append(decoded)
         return web.Response(content_type="application/x-protobuf")
 
     def spans(self, trace_id: str) -> list[tuple[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 from cluster.ids import NodeId
 from kvnode.agreement import Agreement
 from kvnode.boots import Boots
+from kvnode.ending import Family
 from kvnode.floors import Floor
 from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.replica import Replica
@@ -20,6 +21,7 @@ from kvnode.services.checkin import CheckIn
 from kvnode.services.purge import Purge
 from kvnode.services.rebuild import Rebuild
 from kvnode.services.scrub import Scrub
+from kvnode.services.sweep import Sweep
 from tests.simulation import test_antientropy, test_leases, test_lifecycle
 from tests.simulation.ablations import Ablation, Ablations, first_failing, lifetimes
 
@@ -28,6 +30,7 @@ ablation: Final = ABLATIONS.add
 _AWAY: Final = (
     test_lifecycle.test_a_node_that_was_away_for_too_long_is_fenced_and_brings_nothing_back
 )
+_ALONE: Final = test_lifecycle.test_a_deletion_that_only_a_returning_node_knows_of_is_not_undone
 _OLD_COPY: Final = test_lifecycle.test_a_node_on_an_old_copy_of_its_disk_brings_nothing_back
 _STARTED_OFTEN: Final = (
     test_lifecycle.test_a_disk_is_doubted_however_often_it_was_started_before_anybody_saw_it
@@ -82,7 +85,7 @@ def late_copies_merged(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lifecycle, "admit", lambda self, partition, ending, vouched: Admission.STORE)
 
 
-@ablation(r"'\] == \[\]", first_failing(_AWAY))
+@ablation("which is gone", first_failing(_AWAY))
 def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
     """A node takes over a floor that it was never asked about."""
 
@@ -92,13 +95,24 @@ def unpromised_floors_not_minded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Floor, "meet", meet)
 
 
+@ablation("DID NOT RAISE DocumentDeleted", first_failing(_ALONE))
+def fenced_deletions_swept(patch: pytest.MonkeyPatch) -> None:
+    """What a fenced owner alone knows to be deleted leaves its disk before anybody has asked."""
+
+    def firsts(self: Sweep, partition: int, first_kept: int) -> dict[Family, int]:
+        floor = self._replica.lifecycle.floor(partition)
+        return {Family.EXPIRING: first_kept, Family.DELETED: floor.bucket}
+
+    patch.setattr(Sweep, "_firsts", firsts)
+
+
 @ablation(r"events\('node.fenced'\)", first_failing(partial(_STARTED_OFTEN, wiped=False)))
 def later_boots_not_remembered(patch: pytest.MonkeyPatch) -> None:
     """Whoever says its name is believed."""
     patch.setattr(Boots, "meet", lambda self, peer, boot, known: [])
 
 
-@ablation("I4: ", first_failing(_OLD_COPY))
+@ablation("which is gone", first_failing(_OLD_COPY))
 def served_before_it_is_confirmed(patch: pytest.MonkeyPatch) -> None:
     """A node answers from its disk before anybody has told it what it missed."""
     always = property(lambda self: [inf] * 16, lambda self, _: None)

@@ -198,7 +198,7 @@ def return_after_a_purge(seed: int, commit_latency_s: tuple[float, float]) -> No
 
 
 @seeds(2)
-def test_a_deletion_that_only_a_node_knew_of_that_was_away_for_too_long_is_not_undone(
+def test_a_deletion_that_only_a_returning_node_knows_of_is_not_undone(
     seed: int,
 ) -> None:
     """It was acknowledged. Its peers have purged past it, so its node is fenced, but not deaf."""

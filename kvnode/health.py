@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: How long a node that starts waits for its peers before it calls itself ready without them: a
 #: cluster that has just come up must be able to serve a request that asks for all replicas.
 CONNECT_GRACE_S: Final = 2.0
+#: An event loop as late as this costs clients as much, with every request. One stall is not told.
+LAG_TOLD_S: Final = 1.0
 
 
 class Weight(Enum):
@@ -48,6 +50,7 @@ def check(node: "Node") -> list[Check]:
         Check("fences", Weight.UNREADY, _fenced(node)),
         Check("disk", Weight.WARNING, _disk(node)),
         Check("clock", Weight.WARNING, _clock(node)),
+        Check("lag", Weight.WARNING, _lag(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
     ]
@@ -89,6 +92,11 @@ def _clock(node: "Node") -> str:
     far = node.gossip.skews.beyond(node.settings.lifecycle.clock_skew_told_s)
     apart = [f"{skew.least_s:.1f} s from {peer}'s" for peer, skew in far]
     return f"has a clock that is {', '.join(apart)}" if apart else ""
+
+
+def _lag(node: "Node") -> str:
+    lag_s = node.background.budget.lag_s
+    return f"answers late: its event loop lags {lag_s:.1f} s" if lag_s > LAG_TOLD_S else ""
 
 
 def _removals(node: "Node") -> str:

@@ -104,6 +104,11 @@ class NodeCollector(Collector):
         yield _counter(
             "stele_read_repairs", "Replicas updated by a read.", coordinator.counts.read_repairs
         )
+        yield _gauge(
+            "stele_event_loop_lag_seconds",
+            "How late the event loop is lately.",
+            node.background.budget.lag_s,
+        )
         yield _counter(
             "stele_hedged_reads", "Second requests for slow ones.", coordinator.counts.hedged_reads
         )

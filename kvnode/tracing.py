@@ -149,17 +149,16 @@ class OpenSpan:
 class Hops:
     """Which trace an entry of the outbox belongs to, for as long as it may have to be shipped.
 
-    In memory only, and the latest HOPS_MAX only: what is forgotten is shipped all the same.
+    In memory only, and the latest only: what is forgotten is shipped all the same.
     """
 
-    HOPS_MAX: Final = 1024
-
-    def __init__(self) -> None:
+    def __init__(self, kept_max: int = 1024) -> None:
+        self._kept_max = kept_max
         self._contexts: dict[int, bytes] = {}
 
     def note(self, sequence: int, context: bytes) -> None:
         """An entry was appended on behalf of a span."""
-        if len(self._contexts) >= self.HOPS_MAX:
+        if len(self._contexts) >= self._kept_max:
             del self._contexts[next(iter(self._contexts))]
         self._contexts[sequence] = context
 

@@ -7,6 +7,7 @@ import msgspec
 
 from cluster.regionpairs import RegionSeen
 from cluster.settings import NodeSettings
+from cluster.traces import TracesView
 
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _Answer = TypeVar("_Answer")
@@ -296,6 +297,11 @@ def members(node: NodeSettings, timeout_s: float) -> MembersView:
 def owners(node: NodeSettings, timeout_s: float, document_id: str) -> OwnersView:
     """What every node holds of a document. Raises NoAnswer."""
     return _ask(node, f"/admin/owners/{document_id}", timeout_s, OwnersView)
+
+
+def traces(node: NodeSettings, timeout_s: float, which: str) -> TracesView:
+    """Traces: ``which`` is what follows the path (``kvnode.traceviews``). Raises NoAnswer."""
+    return _ask(node, f"/admin/traces{which}", timeout_s, TracesView)
 
 
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:

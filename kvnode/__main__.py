@@ -26,10 +26,13 @@ from kvnode.eventring import EventRing
 from kvnode.health import check
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
+from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector, TraceCollector
 from kvnode.node import Node
+from kvnode.notedcalls import noting
+from kvnode.otlp import exporting
 from kvnode.regionviews import regions
 from kvnode.ringviews import members, owners, ring
+from kvnode.services.asking import Asker
 from kvnode.status import conflicts, hints, lifecycle, quarantine, status
 from kvnode.storage.database import is_damage, text_of
 from kvnode.storage.disk import DiskGuard
@@ -37,6 +40,7 @@ from kvnode.storage.identity import Identity
 from kvnode.storage.leveldb import LevelDBEngine
 from kvnode.storage.recovery import has_put_aside, mark_damaged, replace_if_damaged
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
+from kvnode.traceviews import ASK_WITHIN_S, TraceViews
 
 DRAIN_S = 5.0
 
@@ -130,6 +134,9 @@ def _operations(
         },
         jobs=node.jobs,
         events=events,
+        traces=TraceViews(
+            node.tracer, Asker(node.transport, node.clock, ASK_WITHIN_S), node.all_peers
+        ),
         console=Console(
             node.settings,
             node.own,
@@ -166,29 +173,36 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
     registry = CollectorRegistry()
     metrics = HttpMetrics(registry)
     try:
-        await _start(node, directory, log)
-        registry.register(NodeCollector(node))
-        registry.register(EventsCollector(events))
-        data = await serve_documents(
-            node.coordinator,
-            settings,
-            host=own.host,
-            port=own.http_port,
-            region=own.region,
-            secret=secret,
-            metrics=metrics,
-            clock=clock,
-            entropy=entropy,
-            log=log,
-        )
-        operations = _operations(node, registry, metrics, events)
-        admin = await start_admin_listener(own.host, own.ops_port, operations)
-        leaving = Leaving(settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop)
-        leaving.heed_signals(asyncio.get_running_loop())
-        tune_garbage_collector()
-        await node.run()
-        await data.stop(DRAIN_S)
-        await admin.cleanup()
+        async with exporting(node.tracer, settings.trace, log) as exporter:
+            await _start(node, directory, log)
+            registry.register(NodeCollector(node))
+            registry.register(EventsCollector(events))
+            registry.register(TraceCollector(node.tracer, exporter))
+            data = await serve_documents(
+                node.coordinator,
+                partial(noting, node.coordinator, hops=node.tracer.hops),
+                settings,
+                host=own.host,
+                port=own.http_port,
+                region=own.region,
+                secret=secret,
+                tracer=node.tracer,
+                metrics=metrics,
+                clock=clock,
+                entropy=entropy,
+                log=log,
+            )
+            admin = await start_admin_listener(
+                own.host, own.ops_port, _operations(node, registry, metrics, events)
+            )
+            leaving = Leaving(
+                settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop
+            )
+            leaving.heed_signals(asyncio.get_running_loop())
+            tune_garbage_collector()
+            await node.run()
+            await data.stop(DRAIN_S)
+            await admin.cleanup()
     finally:
         await node.stop()
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: How long a node that starts waits for its peers before it calls itself ready without them: a
 #: cluster that has just come up must be able to serve a request that asks for all replicas.
 CONNECT_GRACE_S: Final = 2.0
+#: An event loop as late as this costs clients as much, with every request. One stall is not told.
+LAG_TOLD_S: Final = 1.0
 
 
 class Weight(Enum):
@@ -51,6 +53,7 @@ def check(node: "Node") -> list[Check]:
         Check("clock", Weight.WARNING, _clock(node)),
         Check("regions", Weight.WARNING, _regions(node)),
         Check("purge", Weight.WARNING, _purge(node)),
+        Check("lag", Weight.WARNING, _lag(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
     ]
@@ -110,6 +113,11 @@ def _purge(node: "Node") -> str:
     for_s = (node.clock.wall_ms() - longest.since_ms) / 1000
     stuck = f"waits for {longest.node} ({longest.reason}) to purge, for {for_s:.0f} s"
     return stuck if for_s >= PURGE_STUCK_S else ""
+
+
+def _lag(node: "Node") -> str:
+    lag_s = node.background.budget.lag_s
+    return f"answers late: its event loop lags {lag_s:.1f} s" if lag_s > LAG_TOLD_S else ""
 
 
 def _removals(node: "Node") -> str:

@@ -15,7 +15,9 @@ from prometheus_client.registry import Collector
 from cluster.rates import Traffic, traffic
 from kvnode.eventring import EventRing
 from kvnode.health import check
+from kvnode.otlp import OtlpExporter
 from kvnode.quarantine import State
+from kvnode.tracing import Tracer
 
 if TYPE_CHECKING:
     from kvnode.node import Node
@@ -72,6 +74,31 @@ class EventsCollector(Collector):
         )
 
 
+class TraceCollector(Collector):
+    """Reads the counts of a process's traces."""
+
+    def __init__(self, tracer: Tracer, exporter: OtlpExporter | None) -> None:
+        self._tracer = tracer
+        self._exporter = exporter
+
+    def collect(self) -> Iterable[Metric]:
+        """See ``prometheus_client.registry.Collector``."""
+        yield _counter("stele_trace_spans", "Spans of traces.", self._tracer.span_count)
+        yield _gauge("stele_trace_spans_held", "Spans in memory.", len(self._tracer.store))
+        if self._exporter is not None:
+            exporter = self._exporter
+            yield _counter(
+                "stele_trace_spans_exported", "Spans a collector has taken.", exporter.sent_count
+            )
+            yield _gauge("stele_trace_spans_waiting", "Spans to be exported.", exporter.waiting)
+            dropped = CounterMetricFamily(
+                "stele_trace_spans_dropped", "Spans that were not exported.", labels=["reason"]
+            )
+            dropped.add_metric(["queue"], exporter.overflow_count)
+            dropped.add_metric(["collector"], exporter.lost_count)
+            yield dropped
+
+
 class NodeCollector(Collector):
     """Reads a node's counts when asked."""
 
@@ -84,23 +111,28 @@ class NodeCollector(Collector):
         coordinator = node.coordinator
         yield _gauge("stele_build_info", "Always 1.", 1, version=version("stele"))
         yield _counter(
-            "stele_stale_reads", "Reads that met a stale replica.", coordinator.stale_read_count
+            "stele_stale_reads", "Reads that met a stale replica.", coordinator.counts.stale_reads
         )
         yield _counter(
-            "stele_read_repairs", "Replicas updated by a read.", coordinator.read_repair_count
+            "stele_read_repairs", "Replicas updated by a read.", coordinator.counts.read_repairs
+        )
+        yield _gauge(
+            "stele_event_loop_lag_seconds",
+            "How late the event loop is lately.",
+            node.background.budget.lag_s,
         )
         yield _counter(
-            "stele_hedged_reads", "Second requests for slow ones.", coordinator.hedged_count
+            "stele_hedged_reads", "Second requests for slow ones.", coordinator.counts.hedged_reads
         )
         yield _counter(
             "stele_idempotent_replays",
             "Keyed creates answered with the first one's document.",
-            coordinator.replay_count,
+            coordinator.counts.replays,
         )
         yield _counter(
             "stele_idempotency_conflicts",
             "Keyed creates whose key had another body.",
-            coordinator.key_conflict_count + node.replica.conflicts.count,
+            coordinator.counts.key_conflicts + node.replica.conflicts.count,
         )
         yield from _records(node)
         yield _counter(

@@ -39,6 +39,7 @@ from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
 from kvnode.services.loop import Service, Stop, Work, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
+from kvnode.tracing import Tracer
 from kvnode.watermarks import Watermarks
 
 #: How long a node that stops delivers what it holds for others.
@@ -99,6 +100,7 @@ class Node:
         self.entropy = entropy
         self.log = log
         self.jobs = Jobs(clock)
+        self.tracer = Tracer(own.id, settings.trace, clock, entropy)
         self.rings = rings
         self._secret = secret
         self._engine = engine
@@ -115,6 +117,11 @@ class Node:
         """The other nodes of the region, in the cluster file's order."""
         nodes = self.settings.region_nodes(self.region)
         return [node.node_id for node in nodes if node is not self.own]
+
+    @property
+    def all_peers(self) -> list[NodeId]:
+        """The other nodes of all regions, in the cluster file's order."""
+        return [node.node_id for node in self.settings.node if node is not self.own]
 
     @property
     def disk_free_bytes(self) -> int:
@@ -274,6 +281,7 @@ class Node:
             boot_id=boot_id,
             levelling=self.background.levelling,
             watermarks=self.watermarks,
+            tracer=self.tracer,
         )
 
     def _assemble_regions(self) -> None:
@@ -299,6 +307,7 @@ class Node:
             replica=self.replica,
             transport=self.transport,
             merges=self.coordinator.merges,
+            tracer=self.tracer,
             is_up=self.is_up,
             is_absent=self._is_absent,
             hear_clock=self.gossip.hear_clock,

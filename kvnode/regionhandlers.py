@@ -9,7 +9,7 @@ from kvnode.batching import RECORDS_MAX, pairs_of, unpack
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError
 from kvnode.results import Stored
-from kvnode.rpc.connection import Connection
+from kvnode.rpc.connection import Answers
 from kvnode.rpc.operations import Fields
 from kvnode.services.levelling import Levelling
 from kvnode.watermarks import Watermarks
@@ -33,7 +33,7 @@ class RegionHandlers:
         watermarks: Watermarks,
         *,
         boot_id: bytes,
-        start: Callable[[Connection, int, Coroutine[Any, Any, _Answer]], None],
+        start: Callable[[Answers, int, Coroutine[Any, Any, _Answer]], None],
     ) -> None:
         self._coordinator = coordinator
         self._levelling = levelling
@@ -41,9 +41,7 @@ class RegionHandlers:
         self._boot_id = boot_id
         self._start = start
 
-    def ship(
-        self, connection: Connection, request_id: int, timeout_s: float, fields: Fields
-    ) -> None:
+    def ship(self, connection: Answers, request_id: int, timeout_s: float, fields: Fields) -> None:
         """Answered when every record is on a majority of its owners here."""
         codec, batch = fields
         pairs = pairs_of(unpack(codec, batch), RECORDS_MAX)
@@ -68,7 +66,7 @@ class RegionHandlers:
             raise failures[0]
         return [], 0
 
-    def watermark(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def watermark(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         """A node of another region has told how far its writes are here."""
         peer, watermark_ms = fields
         if not isinstance(watermark_ms, int):
@@ -76,7 +74,7 @@ class RegionHandlers:
         self._watermarks.take(NodeId(peer), watermark_ms)
         connection.reply(request_id, [self._coordinator.clock.wall_ms()], 9)
 
-    def level(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def level(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         """A node of this region owes another one comparisons that this node has to make."""
         region, rows = fields
         answer = [self._boot_id, *self._levelling.answer(region, rows)]

@@ -43,6 +43,9 @@ class Op(IntEnum):
     # See kvnode.everywhere.
     WRITE_HERE = 35  # id, record -> as CREATE, of this region only
 
+    # Any other request, for traces that it belongs to; see kvnode.tracing.
+    TRACED = 36  # contexts, operation, its fields -> as the operation
+
     # From a document service to a coordinator.
     CREATE = (
         32  # id, record, keyed, w, sloppy, each region -> record, acked, required, copies, hints
@@ -52,6 +55,7 @@ class Op(IntEnum):
 
     # For operators; see kvnode.inspection.
     INSPECT = 48  # id -> owner, doubt | nil, record | nil, damaged, hints_for, quarantined | nil
+    TRACES = 49  # [trace id], document id | empty -> [span]; see kvnode.traceviews
 
 
 class FetchResult(IntEnum):
@@ -68,3 +72,8 @@ OPEN_REQUESTS_MAX: Final = 65_536
 #: Records of one MERGE: each may be answered with a whole one, and the answer must fit in a frame.
 MERGE_RECORDS_MAX: Final = 256
 Fields = list[Any]
+
+
+def traced(contexts: bytes, op: Op, fields: Fields) -> tuple[Op, Fields]:
+    """A request that belongs to traces; ``contexts`` are those of the spans that wait for it."""
+    return Op.TRACED, [contexts, op, *fields]

@@ -14,7 +14,7 @@ from cluster.ring import Ring
 from cluster.settings import ClusterSettings
 from kvnode.jobs import Jobs
 from kvnode.log import Log
-from kvnode.merging import MergeSender
+from kvnode.merging import Merges
 from kvnode.ports import Clock, Entropy
 from kvnode.replica import Replica
 from kvnode.rpc.transport import Transport
@@ -35,6 +35,7 @@ from kvnode.services.settling import TELLING_INTERVALS, Settling
 from kvnode.services.shipping import Shipping
 from kvnode.services.sweep import Sweep
 from kvnode.services.verify import Verify
+from kvnode.tracing import Tracer
 
 HANDOFF_INTERVAL_S: Final = 0.5
 
@@ -49,7 +50,8 @@ class Surroundings(msgspec.Struct):
     ring: Ring
     replica: Replica
     transport: Transport
-    merges: MergeSender
+    merges: Merges
+    tracer: Tracer
     #: Whether requests to a node have a chance now.
     is_up: Callable[[NodeId], bool]
     #: Whether this node is sure of its disk, as far as a peer knows.
@@ -162,6 +164,7 @@ class Background:
                 asker=asker,
                 transport=around.transport,
                 partitions=rings.partitions,
+                tracer=around.tracer,
                 clock=around.clock,
                 log=around.log,
             )

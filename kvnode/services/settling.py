@@ -20,7 +20,7 @@ from cluster.ids import NodeId, partition_of
 from cluster.layout import Rings
 from cluster.preference import Target
 from kvnode.log import Log
-from kvnode.merging import Awaited, MergeSender
+from kvnode.merging import Awaited, Merges
 from kvnode.outbox import Entry, RegionDebt
 from kvnode.ports import Clock
 from kvnode.replica import Replica
@@ -62,7 +62,7 @@ class Settling:
         has_confirmed: Callable[[NodeId], bool],
         asker: Asker,
         hear_clock: Callable[[NodeId, int, int], None],
-        merges: MergeSender,
+        merges: Merges,
         transport: Transport,
         clock: Clock,
         log: Log,

@@ -114,6 +114,9 @@ def _operations(
     node: Node, registry: CollectorRegistry, metrics: HttpMetrics, events: EventRing
 ) -> Operations:
     """What operators are offered."""
+    traces = TraceViews(
+        node.tracer, Asker(node.transport, node.clock, ASK_WITHIN_S), node.all_peers
+    )
     return Operations(
         registry=registry,
         checks=partial(check, node),
@@ -134,9 +137,7 @@ def _operations(
         },
         jobs=node.jobs,
         events=events,
-        traces=TraceViews(
-            node.tracer, Asker(node.transport, node.clock, ASK_WITHIN_S), node.all_peers
-        ),
+        traces=traces,
         console=Console(
             node.settings,
             node.own,
@@ -144,6 +145,7 @@ def _operations(
             node.clock,
             glance=lambda after: glance(node, metrics.traffic(), events, after),
             owners=partial(owners, node),
+            traces=traces.listed,
         ),
     )
 

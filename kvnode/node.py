@@ -218,23 +218,7 @@ class Node:
         ring = self.rings.by_region[self.region]
         zones = {node.node_id: node.zone for node in nodes}
         latencies = Latencies()
-        self.gossip = Gossip(
-            Membership(
-                self.own.node_id,
-                identity.boot_counter,
-                [node.node_id for node in nodes],
-                interval_s=settings.gossip.interval_s,
-                now_s=self.clock.monotonic_s(),
-                ring_epoch=ring.epoch,
-            ),
-            interval_s=settings.gossip.interval_s,
-            ring_epoch=ring.epoch,
-            skew_told_s=settings.lifecycle.clock_skew_told_s,
-            clock=self.clock,
-            entropy=self.entropy,
-            log=self.log,
-            on_change=self._on_membership_change,
-        )
+        self.gossip = self._new_gossip(identity, ring.epoch)
         self.transport = Transport(
             name=self.own.id,
             cluster_id=settings.cluster_id,
@@ -282,6 +266,26 @@ class Node:
             levelling=self.background.levelling,
             watermarks=self.watermarks,
             tracer=self.tracer,
+        )
+
+    def _new_gossip(self, identity: Identity, ring_epoch: int) -> Gossip:
+        nodes = [node.node_id for node in self.settings.region_nodes(self.region)]
+        return Gossip(
+            Membership(
+                self.own.node_id,
+                identity.boot_counter,
+                nodes,
+                interval_s=self.settings.gossip.interval_s,
+                now_s=self.clock.monotonic_s(),
+                ring_epoch=ring_epoch,
+            ),
+            interval_s=self.settings.gossip.interval_s,
+            ring_epoch=ring_epoch,
+            skew_told_s=self.settings.lifecycle.clock_skew_told_s,
+            clock=self.clock,
+            entropy=self.entropy,
+            log=self.log,
+            on_change=self._on_membership_change,
         )
 
     def _assemble_regions(self) -> None:

@@ -93,6 +93,16 @@ class Overview(msgspec.Struct, frozen=True):
     pairs: list[Pair]
     findings: list[Finding]
 
+    @property
+    def answers(self) -> list[tuple[str, Glance]]:
+        """What each node has said that answers, in the cluster file's order."""
+        return [
+            (node.seen.node.id, node.seen.glance)
+            for its in self.regions.values()
+            for node in its
+            if node.seen.glance is not None
+        ]
+
 
 class AsTyped:
     """Commands as they are typed on the machine of the cluster file."""

@@ -15,16 +15,18 @@ Rules
 import asyncio
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from cluster.ids import DocumentId, parse_document_id
 from cluster.layout import Rings
 from cluster.settings import ClusterSettings, NodeSettings
+from cluster.traces import TracesView
 from kvnode.console.inspector import inspected
 from kvnode.console.sections import sections
 from kvnode.console.watch import Watch
@@ -60,6 +62,7 @@ class Console:
     Args:
         glance: This node at one glance, behind an event (``kvnode.console.glance``).
         owners: What each node holds of a document.
+        traces: ``kvnode.traceviews.TraceViews.listed``.
     """
 
     def __init__(
@@ -71,10 +74,12 @@ class Console:
         *,
         glance: Callable[[str | None], dict[str, Any]],
         owners: Callable[[DocumentId], Awaitable[dict[str, Any]]],
+        traces: Callable[[Mapping[str, str]], Awaitable[dict[str, Any]]],
     ) -> None:
         self._own = own
         self._glance = glance
         self._owners = owners
+        self._traces = traces
         self._watch = Watch(settings, rings, clock)
         self._readers = 0
         here = files("kvnode.console")
@@ -150,7 +155,9 @@ class Console:
         async with self._watch.reading():
             await self._watch.tick()  # what has happened until now is known then
         owners = await self._owners(document_id)
-        html = inspected(owners, self._watch.events)
+        found = await self._traces({"document": request.match_info["id"]})
+        traces = msgspec.convert(found, TracesView).traces
+        html = inspected(owners, traces[::-1], self._watch.events)
         return web.Response(text=html, content_type="text/html", headers=_HEADERS)
 
     async def _document(self, request: web.Request) -> web.Response:

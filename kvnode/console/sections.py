@@ -5,26 +5,19 @@ nothing in a section can have the focus but links, and nothing that must be anno
 besides the verdict.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from itertools import groupby
-from typing import Any, Final
 
 from cluster.findings import Finding, Severity
 from cluster.operations import LifecycleView
 from cluster.regionpairs import Pair
 from cluster.seen import moment
-from kvnode.console.glance import Glance
+from kvnode.console.happenings import events, traces
+from kvnode.console.markup import NONE, described, duration, milliseconds, size, table, typed
 from kvnode.console.overview import NodeShown, Overview, RingShown, State
 from kvnode.console.plots import Line, draw, top_of
-from kvnode.console.watch import HISTORY_S, Event, Point, Watch
-
-EVENTS_SHOWN: Final = 25
-#: One line a document would drown all others.
-_DOCUMENT_EVENTS: Final = ("document.created", "document.deleted")
-#: In place of a number that there is not.
-_NONE: Final = "—"
-_MIB: Final = 1024 * 1024
+from kvnode.console.watch import HISTORY_S, Point, Watch
 
 
 def sections(watch: Watch) -> dict[str, str]:
@@ -42,6 +35,7 @@ def sections(watch: Watch) -> dict[str, str]:
         "hints": hints(seen),
         "comparisons": comparisons(seen),
         "lifecycle": lifecycle(seen),
+        "traces": traces(seen),
         "events": events(watch.events),
     }
 
@@ -64,16 +58,10 @@ def findings(found: Sequence[Finding]) -> str:
     rows = (
         f'<li class="{one.severity.value}"><span class="badge">{one.severity.value}</span>'
         f"<p><strong>{escape(one.about)}</strong> {escape(one.what)}."
-        f' <span class="do">{_typed(one.do[:1].upper() + one.do[1:])}.</span></p></li>'
+        f' <span class="do">{typed(one.do[:1].upper() + one.do[1:])}.</span></p></li>'
         for one in found
     )
     return f'<ul class="findings">{"".join(rows)}</ul>' if found else ""
-
-
-def _typed(text: str) -> str:
-    """Escaped; what stands between backquotes is to be typed."""
-    words = escape(text).split("`")
-    return "".join(f"<code>{word}</code>" if at % 2 else word for at, word in enumerate(words))
 
 
 def nodes(seen: Overview) -> str:
@@ -99,23 +87,18 @@ def _tile(shown: NodeShown) -> str:
         free = glance.status.storage.disk_free_bytes
         facts += [
             ("documents", f"{documents:,}"),
-            ("requests/s", f"{rates.requests_per_s:,.0f}" if rates else _NONE),
-            ("p99", _milliseconds(rates.p99_s if rates else None)),
-            ("disk free", _size(free)),
-            ("up", _duration(glance.lifecycle.up_s)),
+            ("requests/s", f"{rates.requests_per_s:,.0f}" if rates else NONE),
+            ("p99", milliseconds(rates.p99_s if rates else None)),
+            ("disk free", size(free)),
+            ("up", duration(glance.lifecycle.up_s)),
         ]
     why = f'<p class="why">{escape(shown.why)}</p>' if shown.why else ""
     name = f'<a href="http://{escape(node.host)}:{node.ops_port}/ui">{escape(node.id)}</a>'
     return (
         f'<li class="node {state}" data-node="{escape(node.id)}"><h4>{name}'
         f'<span class="state"><span class="dot"></span>{shown.state.value}</span></h4>{why}'
-        f"{_facts(facts)}</li>"
+        f"{described(facts)}</li>"
     )
-
-
-def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    rows = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
-    return f"<dl>{''.join(rows)}</dl>"
 
 
 def traffic(points: Sequence[Point], now_s: float, *, shows_lag: bool) -> dict[str, str]:
@@ -158,7 +141,7 @@ def _plot(
     top = top_of(lines, least)
     latest = [(one.name, one.points[-1][1] if one.points else None) for one in lines]
     values = "".join(
-        f'<span class="{name}"><b>{_NONE if value is None else f"{value:{form}}"}</b>'
+        f'<span class="{name}"><b>{NONE if value is None else f"{value:{form}}"}</b>'
         f"{'' if value is None else unit} {name if len(lines) > 1 else ''}</span>"
         for name, value in latest
     )
@@ -174,7 +157,7 @@ def partitions(seen: Overview) -> str:
     """How many copies of each partition are up, by region."""
     return "".join(
         f"<h3>Region {escape(region)}</h3>{_strip(ring)}"
-        + _facts(
+        + described(
             [
                 ("partitions", f"{len(ring.up)} in {ring.copies} copies"),
                 ("under-replicated", f"{ring.under_replicated}"),
@@ -206,17 +189,17 @@ def regions(pairs: Sequence[Pair]) -> str:
     """Lag and watermark of each pair."""
     if not pairs:
         return '<p class="none">There is one region only.</p>'
-    return _table(
+    return table(
         ("writes of", "in", "lag", "complete until", "on their way", "log full", "to compare"),
         [
             (
                 pair.source,
                 pair.target,
                 "not known" if pair.lag_s is None else f"{pair.lag_s:.1f} s",
-                _NONE if pair.watermark_ms is None else f"{moment(pair.watermark_ms)[11:]} UTC",
+                NONE if pair.watermark_ms is None else f"{moment(pair.watermark_ms)[11:]} UTC",
                 f"{pair.waiting:,}",
                 f"{pair.fullness:.0%}",
-                f"{pair.comparisons_owed:,}" if pair.comparisons_owed else _NONE,
+                f"{pair.comparisons_owed:,}" if pair.comparisons_owed else NONE,
             )
             for pair in pairs
         ],
@@ -235,37 +218,37 @@ def hints(seen: Overview) -> str:
             holder,
             target,
             f"{kept.count:,}",
-            _size(kept.bytes),
-            _duration(kept.oldest_s),
+            size(kept.bytes),
+            duration(kept.oldest_s),
             f"in {kept.left_alone_s:.0f} s" if kept.left_alone_s else "now",
         )
-        for holder, glance in _answers(seen)
+        for holder, glance in seen.answers
         for target, kept in glance.hints.targets.items()
         if kept.count
     ]
     if not rows:
         return '<p class="none">No node keeps a write for another one.</p>'
-    return _table(("kept by", "for", "writes", "size", "oldest", "next try"), rows)
+    return table(("kept by", "for", "writes", "size", "oldest", "next try"), rows)
 
 
 def comparisons(seen: Overview) -> str:
     """Anti-entropy: the peer of each node with which it is furthest back."""
     rows = []
-    for name, glance in _answers(seen):
+    for name, glance in seen.answers:
         rounds = glance.lifecycle.comparisons
         if not rounds:
             continue
         peer = max(rounds, key=lambda one: age if (age := rounds[one].last_complete_s) else 1e12)
         last_s = rounds[peer].last_complete_s
         left = sum(one.partitions_left for one in rounds.values())
-        when = "not yet" if last_s is None else f"{_duration(last_s)} ago"
-        rows.append((name, peer, when, f"{left:,}" if left else _NONE))
-    return _table(("node", "longest not with", "last complete", "partitions left"), rows)
+        when = "not yet" if last_s is None else f"{duration(last_s)} ago"
+        rows.append((name, peer, when, f"{left:,}" if left else NONE))
+    return table(("node", "longest not with", "last complete", "partitions left"), rows)
 
 
 def lifecycle(seen: Overview) -> str:
     """What ended, what waits to leave the disks, and whom for."""
-    views = [glance.lifecycle for _, glance in _answers(seen)]
+    views = [glance.lifecycle for _, glance in seen.answers]
 
     def total(field: str) -> str:
         return f"{sum(getattr(view, field) for view in views):,}"
@@ -275,9 +258,9 @@ def lifecycle(seen: Overview) -> str:
         ("purged", total("purged")),
         ("expired", total("expired")),
         ("verified gone", total("verified")),
-        ("set aside", f"{sum(one.quarantine.orphans for _, one in _answers(seen)):,}"),
+        ("set aside", f"{sum(one.quarantine.orphans for _, one in seen.answers):,}"),
     ]
-    return f"{_facts(facts)}{_vetoes(views)}"
+    return f"{described(facts)}{_vetoes(views)}"
 
 
 def _vetoes(views: Sequence[LifecycleView]) -> str:
@@ -288,99 +271,10 @@ def _vetoes(views: Sequence[LifecycleView]) -> str:
             waits[veto.node, veto.reason] = count + 1, max(for_s, veto.for_s)
     if not waits:
         return '<p class="none">No purge is held up.</p>'
-    return _table(
+    return table(
         ("held up by", "because", "partitions", "for"),
         [
-            (node, reason, f"{count:,}", _duration(for_s))
+            (node, reason, f"{count:,}", duration(for_s))
             for (node, reason), (count, for_s) in waits.items()
         ],
     )
-
-
-def _answers(seen: Overview) -> list[tuple[str, Glance]]:
-    return [
-        (node.seen.node.id, node.seen.glance)
-        for its in seen.regions.values()
-        for node in its
-        if node.seen.glance is not None
-    ]
-
-
-def events(happened: Sequence[Event]) -> str:
-    """The latest first; the lives of single documents are for the inspector."""
-    shown = [event for event in happened if event.name not in _DOCUMENT_EVENTS][-EVENTS_SHOWN:]
-    if not shown:
-        return '<p class="none">Nothing has happened yet.</p>'
-    return f'<ol class="events">{"".join(event_row(event) for event in reversed(shown))}</ol>'
-
-
-def event_row(event: Event) -> str:
-    """One line."""
-    fields = " ".join(f"{name}={value}" for name, value in event.fields.items())
-    return (
-        f'<li class="{escape(event.level)}"><time>{escape(event.timestamp[11:23])}</time> '
-        f"<b>{escape(event.node)}</b> <code>{escape(event.name)}</code> "
-        f"<span>{escape(fields)}</span></li>"
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Every cell says its column too, for narrow screens show one below the other."""
-    cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td data-label="{escape(name)}">{escape(cell)}</td>'
-            for name, cell in zip(head, row, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _milliseconds(duration_s: float | None) -> str:
-    return _NONE if duration_s is None else f"{duration_s * 1000:.1f} ms"
-
-
-def _duration(duration_s: float) -> str:
-    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if duration_s >= 2 * unit_s:
-            return f"{duration_s / unit_s:.0f} {unit}"
-    return f"{duration_s:.0f} s"
-
-
-def _size(size_bytes: float) -> str:
-    if size_bytes >= 1024 * _MIB:
-        return f"{size_bytes / 1024 / _MIB:,.0f} GiB"
-    return f"{size_bytes / _MIB:,.1f} MiB" if size_bytes >= _MIB else f"{size_bytes:,.0f} B"
-
-
-def replica_table(replicas: Sequence[dict[str, Any]]) -> str:
-    """What each node holds of a document, as ``/admin/owners`` tells it."""
-    rows = []
-    for replica in replicas:
-        record = replica.get("record") or {}
-        holds = record.get("state") or ("nothing" if replica["answered"] else "?")
-        remarks = []
-        if not replica["answered"]:
-            remarks.append(f"no answer ({replica.get('reason', '')})")
-        if replica.get("doubt"):
-            remarks.append(f"not believed: {replica['doubt']}")
-        if replica.get("damaged"):
-            remarks.append("damaged")
-        if replica.get("hints_for"):
-            remarks.append(f"hint for {', '.join(replica['hints_for'])}")
-        if replica.get("quarantined"):
-            remarks.append(f"set aside: {replica['quarantined']}")
-        rows.append(
-            (
-                replica["region"],
-                replica["node"],
-                "owner" if replica.get("owner") else "other",
-                holds,
-                (record.get("checksum") or _NONE)[:12],
-                ", ".join(remarks) or _NONE,
-            )
-        )
-    return _table(("region", "node", "role", "holds", "checksum", "besides"), rows)

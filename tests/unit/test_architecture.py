@@ -48,8 +48,8 @@ ORDER = """
     kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
     kvnode.otlp  kvnode.metrics
     kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
-    kvnode.console.watch  kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages
-    kvnode.console
+    kvnode.console.watch  kvnode.console.markup  kvnode.console.happenings
+    kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages  kvnode.console
     kvnode.admin  kvnode.client
     kvnode.leaving
 

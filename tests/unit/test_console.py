@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from typing import Any
@@ -20,12 +20,14 @@ from cluster.layout import rings_of
 from cluster.operations import ConflictsView, MemberSeen
 from cluster.rates import Traffic
 from cluster.topology import node_named
+from cluster.traces import SpanView, TraceView
 from kvnode.console.glance import Glance
+from kvnode.console.happenings import event_row
 from kvnode.console.inspector import inspected
 from kvnode.console.overview import SILENT_S, Overview, Seen, State, overview
 from kvnode.console.pages import HEADER, Console
 from kvnode.console.plots import Line, draw, top_of
-from kvnode.console.sections import event_row, findings, sections
+from kvnode.console.sections import findings, sections
 from kvnode.console.watch import Event, Watch
 from kvnode.system import SystemClock
 from tests.support.http import StoppedWallClock
@@ -53,6 +55,7 @@ def seen_as(checkups: Checkups) -> dict[str, Seen]:
                 conflicts=ConflictsView(0),
                 traffic=Traffic(),
                 joining=0,
+                traces=[],
                 events=[],
             )
         seen[name] = Seen(checkup.view.node, glance, refused=glance is None)
@@ -243,12 +246,17 @@ def test_a_document_is_inspected_by_its_copies_and_its_life() -> None:
     }
     event = Event("2026-01-01T00:00:00.000000Z", "a1", "info", "document.created", {"document": ID})
     other = Event("2026-01-01T00:00:00.000000Z", "a1", "info", "document.deleted", {"document": ""})
-    text = Page(inspected(owners, [event, other])).text
+    span = SpanView("01", None, "DELETE /documents/{id}", "server", "a2", 5_000, 900, None, {})
+    peer: dict[str, str | int | float | bool] = {"peer": "<a1>"}
+    part = SpanView("02", "01", "rpc.merge", "client", "a2", 5_100, 700, "timeout", peer)
+    trace = TraceView("ab" * 16, span.name, "a2", 5_000, 900, None, 2, ["a2"], [ID], [part, span])
+    text = Page(inspected(owners, [trace], [event, other])).text
     assert "Its copies differ" in text
     assert "created 1970-01-01 00:00:00" in text
     assert "deleted 1970-01-01 00:01:00" in text
     assert "may leave the disks 1970-01-01 00:02:00" in text
     assert "document.created" in text
+    assert "· rpc.merge <a1>0.10 ms0.70 mstimeout" in text
     assert "document.deleted" not in text
 
 
@@ -271,6 +279,9 @@ async def listening() -> AsyncIterator[tuple[aiohttp.ClientSession, list[str]]]:
     async def owners(document_id: DocumentId) -> dict[str, Any]:
         return {"id": format_document_id(document_id), "partition": 1, "replicas": []}
 
+    async def traces(_: Mapping[str, str]) -> dict[str, Any]:
+        return {"node": "a1", "silent": [], "traces": []}
+
     nodes = tuple(replace(one, ops_port=1) for one in SETTINGS.node)  # where nobody listens
     console = Console(
         replace(SETTINGS, node=nodes),
@@ -279,6 +290,7 @@ async def listening() -> AsyncIterator[tuple[aiohttp.ClientSession, list[str]]]:
         SystemClock(),
         glance=lambda after: {"after": after},
         owners=owners,
+        traces=traces,
     )
     app = web.Application()
     console.add_routes(app)

@@ -13,7 +13,7 @@ from kvnode.console.watch import Event
 EVENTS_SHOWN: Final = 25
 TRACES_SHOWN: Final = 6
 #: One line a document would drown all others.
-_DOCUMENT_EVENTS: Final = ("document.created", "document.deleted")
+_DOCUMENT_EVENTS: Final = ("document.created", "document.deleted", "document.replicated")
 
 
 def traces(seen: Overview) -> str:

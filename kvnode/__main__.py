@@ -17,8 +17,11 @@ from cluster.layout import rings_of
 from cluster.secret import read_secret
 from cluster.settings import StorageSettings
 from cluster.topology import TopologyError, node_named, read_cluster_file
+from docservice.meteredstore import MeteredStore
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
+from kvnode.callmetrics import CallsCollector
+from kvnode.calls import Calls
 from kvnode.console.glance import glance
 from kvnode.console.pages import Console
 from kvnode.errors import CannotStart, DamagedBlock
@@ -26,7 +29,12 @@ from kvnode.eventring import EventRing
 from kvnode.health import check
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector, TraceCollector
+from kvnode.metrics import (
+    EventsCollector,
+    HttpMetrics,
+    NodeCollector,
+    TraceCollector,
+)
 from kvnode.node import Node
 from kvnode.notedcalls import noting
 from kvnode.otlp import exporting
@@ -179,10 +187,13 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             await _start(node, directory, log)
             registry.register(NodeCollector(node))
             registry.register(EventsCollector(events))
+            calls = Calls(node.coordinator.copies)
+            registry.register(CallsCollector(calls))
+            metered = partial(MeteredStore, clock=clock, counts=calls)
             registry.register(TraceCollector(node.tracer, exporter))
             data = await serve_documents(
-                node.coordinator,
-                partial(noting, node.coordinator, hops=node.tracer.hops),
+                metered(node.coordinator),
+                lambda span: metered(noting(node.coordinator, span, node.tracer.hops)),
                 settings,
                 host=own.host,
                 port=own.http_port,

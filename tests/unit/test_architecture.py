@@ -27,7 +27,7 @@ ORDER = """
     kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases  kvnode.skew  kvnode.eventring
     kvnode.batching  kvnode.watermarks  kvnode.contacts
 
-    kvnode.sampling
+    kvnode.sampling  kvnode.calls
     kvnode.ports  kvnode.tracing  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
     kvnode.rpc.operations  kvnode.rpc.frames  kvnode.rpc.handshake
@@ -46,7 +46,7 @@ ORDER = """
     kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
     kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
-    kvnode.otlp  kvnode.metrics
+    kvnode.otlp  kvnode.metrics  kvnode.callmetrics
     kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
     kvnode.console.watch  kvnode.console.markup  kvnode.console.happenings
     kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages  kvnode.console
@@ -57,7 +57,7 @@ ORDER = """
     docservice.client.retrying  docservice.client.session  docservice.client.wire
     docservice.client.transport  docservice.client.aio  docservice.client.sync  docservice.client
     docservice.session  docservice.store  docservice.documents  docservice.notedstore
-    docservice.http  docservice.serving
+    docservice.meteredstore  docservice.http  docservice.serving
 
     cluster.interrupts  cluster.refusal  cluster.envoy  cluster.haproxy  cluster.prometheus
     cluster.topology  cluster.secret  cluster.clusterfile
@@ -80,7 +80,7 @@ PURITY = """
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
     kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks
     kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring kvnode.sampling
-    kvnode.tracing
+    kvnode.tracing kvnode.calls
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.notedstore docservice.client.errors

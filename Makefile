@@ -47,6 +47,10 @@ load: $(INSTALLED) ## Load JSON lines or fortune files: make load FILE=docs.json
 bench: $(INSTALLED_DEV) ## Measure throughput, latency and CPU per operation
 	@$(BIN)/python -m scripts.bench
 
+.PHONY: demo
+demo: $(INSTALLED_DEV) ## Break two regions while clients use them, and tell what they see: make demo FILE=docs.jsonl
+	@$(BIN)/python -m scripts.demo $(if $(FILE),"$(FILE)")
+
 .PHONY: session-reads
 session-reads: $(INSTALLED_DEV) ## Measure what a session token is worth in another region
 	@$(BIN)/python -m scripts.session_reads

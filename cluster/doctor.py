@@ -3,31 +3,30 @@
 Rules
 -----
 1. A finding names who it is about, what was found, and what to do, in words that need no manual.
-2. CRITICAL: requests fail or data is at risk. WARNING: it works, with less in reserve, and does not
-   mend itself. NOTE: it mends itself, or is there to be known.
-3. What one node alone can't know is put together here from the words of all.
+2. What one node alone can't know is put together here from the words of all.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final, TypeVar
 
 from cluster import operations, status
 from cluster.balancer import EdgeState, EdgeView
 from cluster.edge import EDGE
+from cluster.findings import Finding, Severity
 from cluster.ids import NodeId
 from cluster.layout import ring_of
 from cluster.operations import (
+    ConflictsView,
     HintsView,
     LifecycleView,
     MembersView,
     NoAnswer,
     QuarantineView,
-    RegionsView,
 )
+from cluster.regiondoctor import region_findings
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.status import NodeState, NodeView
 from cluster.vardir import VarDirectory
@@ -37,27 +36,7 @@ _TIMEOUT_S: Final = 5.0
 _VETO_S: Final = 300.0
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
-#: What a region is behind before anyone need care.
-_LAG_S: Final = 60.0
 _Answer = TypeVar("_Answer")
-
-
-class Severity(Enum):
-    """See rule 2."""
-
-    CRITICAL = "critical"
-    WARNING = "warning"
-    NOTE = "note"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that was found; the texts are without a full stop."""
-
-    severity: Severity
-    about: str
-    what: str
-    do: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +48,7 @@ class Checkup:
     lifecycle: LifecycleView | None
     quarantine: QuarantineView | None
     members: MembersView | None
-    regions: RegionsView | None = None
+    conflicts: ConflictsView | None = None
 
     @property
     def id(self) -> str:
@@ -96,7 +75,7 @@ def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
             ask(operations.lifecycle, view),
             ask(operations.quarantine, view),
             ask(operations.members, view),
-            ask(operations.regions, view),
+            ask(operations.conflicts, view),
         )
 
     with ThreadPoolExecutor(max_workers=len(views)) as pool:
@@ -121,7 +100,8 @@ def diagnose(
         *_quarantines(checkups),
         *_hints(checkups),
         *_comparisons(settings, checkups),
-        *_regions(checkups),
+        *region_findings([checkup.view for checkup in checkups]),
+        *_conflicts(checkups),
         *_put_aside(var, checkups),
     ]
     order = list(Severity)
@@ -281,6 +261,18 @@ def _quarantines(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             yield Finding(Severity.NOTE, checkup.id, what, "wait, with all owners up")
 
 
+def _conflicts(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    for checkup in checkups:
+        if checkup.conflicts is not None and checkup.conflicts.held:
+            yield Finding(
+                Severity.NOTE,
+                checkup.id,
+                f"met {checkup.conflicts.held:,} keys that were given two bodies; one is gone",
+                "/admin/conflicts on its operations listener lists them; whoever makes the keys "
+                "must not use one for two bodies, or create with consistency=each_quorum",
+            )
+
+
 def _hints(checkups: Sequence[Checkup]) -> Iterator[Finding]:
     ready = [one.id for one in checkups if one.view.state is NodeState.READY]
     targets: dict[str, int] = {}
@@ -319,33 +311,6 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
                     checkup.id,
                     f"its copies were last compared with those of {peer} to the end {when}",
                     f"bring {peer} up, then run `stele repair {checkup.id}`",
-                )
-
-
-def _regions(checkups: Sequence[Checkup]) -> Iterator[Finding]:
-    for checkup in checkups:
-        for region, seen in checkup.regions.regions.items() if checkup.regions else ():
-            waits = f"{seen.waiting:,} of its writes wait" if seen.waiting else "no write waits"
-            if not seen.connected:
-                yield Finding(
-                    Severity.WARNING,
-                    checkup.id,
-                    f"reaches no node of region {region}; {waits}, and deletions stay on all disks",
-                    "bring the region or the network to it back; all is brought there by itself",
-                )
-            elif seen.lag_s is not None and seen.lag_s > _LAG_S:
-                yield Finding(
-                    Severity.WARNING,
-                    checkup.id,
-                    f"lacks what {seen.slowest} wrote in the last {seen.lag_s:.0f} s",
-                    f"bring {seen.slowest} up, or replace it; `stele doctor` tells what ails it",
-                )
-            if seen.comparisons_owed:
-                yield Finding(
-                    Severity.NOTE,
-                    checkup.id,
-                    f"owes region {region} a comparison of {seen.comparisons_owed} partitions",
-                    "wait: they are compared when all owners are up",
                 )
 
 

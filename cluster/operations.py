@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from cluster.regionpairs import RegionSeen
 from cluster.settings import NodeSettings
 from cluster.traces import TracesView
 
@@ -68,6 +69,8 @@ class NodeStatus(msgspec.Struct):
     documents_estimate: int | None = None
     #: What is wrong and does not make it unready.
     warnings: list[str] = []
+    #: The other ones.
+    regions: dict[str, RegionSeen] = {}
 
 
 class HintsKept(msgspec.Struct):
@@ -88,23 +91,6 @@ class HintsView(msgspec.Struct):
     targets: dict[str, HintsKept]
     #: By node: partitions that are compared with it because hints for it were lost.
     comparisons_owed: dict[str, int]
-
-
-class RegionSeen(msgspec.Struct):
-    """Of ``RegionsView``: what a node says of another region."""
-
-    connected: list[str]
-    lag_s: float | None
-    #: The node there that holds up what is known of it.
-    slowest: str
-    waiting: int
-    comparisons_owed: int
-
-
-class RegionsView(msgspec.Struct):
-    """Answer of ``GET /admin/regions``."""
-
-    regions: dict[str, RegionSeen]
 
 
 class Veto(msgspec.Struct):
@@ -152,6 +138,13 @@ class QuarantineView(msgspec.Struct):
     orphans: int
 
 
+class ConflictsView(msgspec.Struct):
+    """Answer of ``GET /admin/conflicts``."""
+
+    #: Keys that were given two bodies, of those that this node has met with.
+    held: int
+
+
 class NodeShare(msgspec.Struct):
     """A node's part of the ring."""
 
@@ -177,6 +170,13 @@ class RingView(msgspec.Struct):
     quorum_share: float
     #: By partition, in preference order.
     owners: list[list[str]]
+    #: As this node sees them.
+    other_regions: dict[str, "RingView"] = {}
+
+    @property
+    def all_regions(self) -> dict[str, "RingView"]:
+        """This node's own one first."""
+        return {self.region: self, **self.other_regions}
 
 
 class MemberView(msgspec.Struct):
@@ -212,6 +212,7 @@ class ReplicaView(msgspec.Struct):
     """What one node holds of a document, or why that is not known."""
 
     node: str
+    region: str
     answered: bool
     reason: str = ""
     owner: bool = False
@@ -264,11 +265,6 @@ def hints(node: NodeSettings, timeout_s: float) -> HintsView:
     return _ask(node, "/admin/hints", timeout_s, HintsView)
 
 
-def regions(node: NodeSettings, timeout_s: float) -> RegionsView:
-    """How far the node is with the other regions. Raises NoAnswer."""
-    return _ask(node, "/admin/regions", timeout_s, RegionsView)
-
-
 def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:
     """What ends on the node, and what is being repaired. Raises NoAnswer."""
     return _ask(node, "/admin/lifecycle", timeout_s, LifecycleView)
@@ -277,6 +273,11 @@ def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:
 def quarantine(node: NodeSettings, timeout_s: float) -> QuarantineView:
     """Copies that the node does not merge. Raises NoAnswer."""
     return _ask(node, "/admin/quarantine", timeout_s, QuarantineView)
+
+
+def conflicts(node: NodeSettings, timeout_s: float) -> ConflictsView:
+    """Keys that were given two bodies. Raises NoAnswer."""
+    return _ask(node, "/admin/conflicts", timeout_s, ConflictsView)
 
 
 def ring(node: NodeSettings, timeout_s: float) -> RingView:

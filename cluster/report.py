@@ -10,11 +10,20 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.balancer import EdgeState, EdgeView, region_urls
-from cluster.doctor import Finding, Severity
 from cluster.edge import EDGE
+from cluster.findings import Finding, Severity
 from cluster.launch import say
+from cluster.regionpairs import Pair
 from cluster.settings import ClusterSettings, NodeSettings
-from cluster.status import ClusterState, NodeState, NodeView, doubted, hints_held
+from cluster.status import (
+    ClusterState,
+    NodeState,
+    NodeView,
+    doubted,
+    hints_held,
+    moment,
+    region_pairs,
+)
 from cluster.vardir import VarDirectory
 
 _COLOURS: Final = {
@@ -107,6 +116,8 @@ def print_status(
     for view in views:
         if view.advice:
             say(console, f"{view.node.id} {view.advice}")
+    for pair in region_pairs(views):
+        say(console, f"{pair.source} to {pair.target}: {_progress(pair)}")
     if edge is not None:
         does = edge.advice or f"sends requests to {', '.join(edge.rotation)}"
         say(console, f"{EDGE} {edge.url} {does}")
@@ -137,7 +148,13 @@ def status_value(
         "rotation": edge.rotation,
         "advice": edge.advice,
     }
-    return {"var": str(var.root), "state": state.name.lower(), "edge": words, "nodes": nodes}
+    return {
+        "var": str(var.root),
+        "state": state.name.lower(),
+        "edge": words,
+        "regions": msgspec.to_builtins(region_pairs(views)),
+        "nodes": nodes,
+    }
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
@@ -173,6 +190,23 @@ def _own_words(view: NodeView) -> tuple[str, ...]:
         size(status.storage.disk_free_bytes),
         ", ".join(doubted(view)) or f"{len(status.members)} alive",
     )
+
+
+def _progress(pair: Pair) -> str:
+    """How far the writes of one region are in another one."""
+    if pair.watermark_ms is None or pair.lag_s is None:
+        words = ["nobody there says how far it is"]
+    else:
+        words = [f"all is there but the last {pair.lag_s:.1f} s"]
+    if pair.cut_off_since_ms is not None:
+        words.insert(0, f"cut off since {moment(pair.cut_off_since_ms)}")
+    if pair.waiting:
+        words.append(f"{pair.waiting:,} writes wait in a log that is {pair.fullness:.0%} full")
+    else:
+        words.append("nothing waits")
+    if pair.comparisons_owed:
+        words.append(f"{pair.comparisons_owed} comparisons are owed for dropped ones")
+    return ", ".join(words)
 
 
 def size(size_bytes: int) -> str:

@@ -17,7 +17,7 @@ Name-Based Mappings to Increase Hit Rates", IEEE/ACM Transactions on Networking 
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -70,6 +70,17 @@ class Ring(msgspec.Struct, frozen=True):
             for partition, primaries in enumerate(self.owners)
             if node in primaries
         )
+
+    def quorum_share(self, required: int, is_up: Callable[[NodeId], bool]) -> float:
+        """The share of partitions of which at least ``required`` primaries are up."""
+        served = sum(
+            sum(map(is_up, primaries)) >= min(required, len(primaries)) for primaries in self.owners
+        )
+        return served / self.partitions
+
+    def under_replicated(self, is_up: Callable[[NodeId], bool]) -> int:
+        """Partitions of which some primary is not up."""
+        return sum(not all(map(is_up, primaries)) for primaries in self.owners)
 
     def digest(self) -> bytes:
         """8 bytes that differ when any field does, the same on every node. Reads the whole ring."""

@@ -10,6 +10,7 @@ Rules
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
@@ -17,6 +18,7 @@ from cluster import processes
 from cluster.balancer import EdgeState, EdgeView
 from cluster.operations import NoAnswer, NodeStatus, node_status
 from cluster.processes import NodeProcess
+from cluster.regionpairs import Pair, pairs
 from cluster.settings import NodeSettings
 from cluster.vardir import VarDirectory
 
@@ -83,6 +85,20 @@ def doubted(view: NodeView) -> list[str]:
 def hints_held(status: NodeStatus) -> int:
     """Writes that the node keeps for others."""
     return sum(held.count for held in status.hints.values())
+
+
+def region_pairs(views: Sequence[NodeView]) -> list[Pair]:
+    """How far each region is with each other one's writes."""
+    nodes_of: dict[str, list[str]] = {}
+    for view in views:
+        nodes_of.setdefault(view.node.region, []).append(view.node.id)
+    said = {view.node.id: view.status.regions for view in views if view.status}
+    return pairs(nodes_of, said)
+
+
+def moment(wall_ms: int) -> str:
+    """When something was, in UTC."""
+    return f"{datetime.fromtimestamp(wall_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _look(var: VarDirectory, node: NodeSettings) -> NodeView:

@@ -31,7 +31,7 @@ from kvnode.otlp import exporting
 from kvnode.regionviews import regions
 from kvnode.ringviews import members, owners, ring
 from kvnode.services.asking import Asker
-from kvnode.status import hints, lifecycle, quarantine, status
+from kvnode.status import conflicts, hints, lifecycle, quarantine, status
 from kvnode.storage.database import is_damage, text_of
 from kvnode.storage.disk import DiskGuard
 from kvnode.storage.identity import Identity
@@ -120,6 +120,7 @@ def _operations(node: Node, registry: CollectorRegistry, events: EventRing) -> O
             "hints": partial(hints, node),
             "lifecycle": partial(lifecycle, node),
             "quarantine": partial(quarantine, node),
+            "conflicts": partial(conflicts, node),
         },
         document_views={"owners": partial(owners, node)},
         actions={

@@ -51,6 +51,7 @@ def check(node: "Node") -> list[Check]:
         Check("disk", Weight.WARNING, _disk(node)),
         Check("clock", Weight.WARNING, _clock(node)),
         Check("lag", Weight.WARNING, _lag(node)),
+        Check("regions", Weight.WARNING, _regions(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
     ]
@@ -97,6 +98,14 @@ def _clock(node: "Node") -> str:
 def _lag(node: "Node") -> str:
     lag_s = node.background.budget.lag_s
     return f"answers late: its event loop lags {lag_s:.1f} s" if lag_s > LAG_TOLD_S else ""
+
+
+def _regions(node: "Node") -> str:
+    since_ms = {name: node.contacts.cut_off_since_ms(name) for name in node.watermarks.regions}
+    # A cluster that has just come up has not met anybody yet.
+    cut_off = [name for name, ms in since_ms.items() if ms is not None]
+    met = node.up_s >= CONNECT_GRACE_S
+    return f"reaches no node of region {' or '.join(cut_off)}" if cut_off and met else ""
 
 
 def _removals(node: "Node") -> str:

@@ -120,7 +120,7 @@ class NodeCollector(Collector):
         yield _counter(
             "stele_idempotency_conflicts",
             "Keyed creates whose key had another body.",
-            coordinator.counts.key_conflicts + node.replica.conflict_count,
+            coordinator.counts.key_conflicts + node.replica.conflicts.count,
         )
         yield from _records(node)
         yield _counter(
@@ -225,6 +225,16 @@ def _regions(node: "Node") -> Iterable[Metric]:
         "stele_outbox_entries", "Writes that a region has yet to get.", labels=("region",)
     )
     size = GaugeMetricFamily("stele_outbox_bytes", "Size of these.", labels=("region",))
+    fullness = GaugeMetricFamily(
+        "stele_outbox_fullness_ratio",
+        "Share of the outbox that these take; beyond 1 the oldest are dropped.",
+        labels=("region",),
+    )
+    connected = GaugeMetricFamily(
+        "stele_region_connected_nodes",
+        "Nodes of a region that this one is connected to; 0: it is cut off.",
+        labels=("region",),
+    )
     owed = GaugeMetricFamily(
         "stele_region_comparisons_owed",
         "Partitions to be compared with a region, for the log of its writes was lost.",
@@ -240,9 +250,20 @@ def _regions(node: "Node") -> Iterable[Metric]:
             lag.add_metric((region,), (node.clock.wall_ms() - watermark_ms) / 1000)
         waiting.add_metric((region,), outbox.waiting(region))
         size.add_metric((region,), outbox.waiting_bytes(region))
+        fullness.add_metric((region,), outbox.fullness(region))
+        nodes = node.rings.nodes_of(region)
+        connected.add_metric((region,), sum(map(node.transport.connected, nodes)))
         owed.add_metric((region,), len(outbox.owed(region)))
         shipped.add_metric((region,), node.background.shipping[region].shipped_count)
-    yield from (lag, watermark, waiting, size, owed, shipped)
+    yield from (lag, watermark, waiting, size, fullness, connected, owed, shipped)
+    yield _counter(
+        "stele_reads_elsewhere",
+        "Reads that asked other regions: a miss that may be young, or less than a client has seen.",
+        node.elsewhere.asked_count,
+    )
+    yield _counter(
+        "stele_reads_found_elsewhere", "Of these, found there.", node.elsewhere.found_count
+    )
     yield _counter(
         "stele_outbox_dropped", "Writes dropped over the outbox's bound.", outbox.dropped_count
     )

@@ -16,6 +16,8 @@ from cluster.membership import Membership
 from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.boots import BOOT_ID_BYTES, Boot
+from kvnode.conflicts import Conflict, conflict_words
+from kvnode.contacts import Contacts
 from kvnode.coordinator import Coordinator
 from kvnode.elsewhere import Elsewhere
 from kvnode.handlers import Handlers
@@ -254,6 +256,7 @@ class Node:
             Lifecycle(self.clock, settings.lifecycle, ring.partitions),
             regions=self.rings.other_regions(self.own.node_id),
             outbox_bytes_max=settings.regions.outbox_bytes_max,
+            on_conflict=self._on_conflict,
         )
         self._assemble_regions()
         self.coordinator = Coordinator(
@@ -270,6 +273,9 @@ class Node:
         )
         self._assemble_background(ring, identity, boot_id)
         self.gossip.attach(self.transport)
+        self._assemble_handlers(boot_id)
+
+    def _assemble_handlers(self, boot_id: bytes) -> None:
         self.handlers = Handlers(
             self.replica,
             self.coordinator,
@@ -282,6 +288,7 @@ class Node:
         )
 
     def _assemble_regions(self) -> None:
+        self.contacts = Contacts(self.rings, self.own.node_id, self.clock.wall_ms())
         self.watermarks = Watermarks(self.rings, self.own.node_id)
         slack_ms = round(self.settings.lifecycle.clock_skew_max_s * 1000)
         self.elsewhere = Elsewhere(
@@ -363,7 +370,15 @@ class Node:
             self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():
             self.log.warning("peer.disconnected", peer=peer, reason=reason)
+        region = self.contacts.change(peer, connected, self.clock.wall_ms())
+        if region is not None and connected:
+            self.log.info("region.reached", region=region)
+        elif region is not None and not self._stop.is_set():
+            self.log.warning("region.cut_off", region=region)
         self.placement.refresh()
+
+    def _on_conflict(self, conflict: Conflict) -> None:
+        self.log.warning("document.key_conflict", **conflict_words(conflict))
 
     def _check_disk(self) -> None:
         self._disk.check()

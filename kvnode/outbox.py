@@ -169,6 +169,10 @@ class Outbox:
         """What they take in the log."""
         return self._written_bytes - self.cursors[region].written_bytes
 
+    def fullness(self, region: str) -> float:
+        """The same as a share of the bound; beyond 1 the oldest are dropped."""
+        return self.waiting_bytes(region) / max(self._bytes_max, 1)
+
     @property
     def held_bytes(self) -> int:
         """What the slowest region has yet to get."""

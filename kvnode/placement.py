@@ -96,15 +96,11 @@ class Placement:
 
     def quorum_share(self, required: int) -> float:
         """The share of partitions of which at least ``required`` primaries are up."""
-        served = sum(
-            sum(node in self._up for node in primaries) >= min(required, len(primaries))
-            for primaries in self.ring.owners
-        )
-        return served / self.ring.partitions
+        return self.ring.quorum_share(required, self._up.__contains__)
 
     def under_replicated(self) -> int:
         """Partitions of which some primary is not up."""
-        return sum(any(node not in self._up for node in owners) for owners in self.ring.owners)
+        return self.ring.under_replicated(self._up.__contains__)
 
     def _fallbacks_of(self, partition: PartitionId) -> tuple[NodeId, ...]:
         found = self._fallbacks.get(partition)

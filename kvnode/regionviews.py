@@ -20,6 +20,8 @@ def _region(node: "Node", region: str) -> dict[str, Any]:
     nodes = node.rings.nodes_of(region)
     return {
         "connected": [one for one in nodes if node.transport.connected(one)],
+        #: When the last of them was; null: now.
+        "cut_off_since_ms": node.contacts.cut_off_since_ms(region),
         #: All that was written there before is here; null: not known since the start.
         "watermark_ms": watermark_ms or None,
         "lag_s": lag_s(node, region),
@@ -28,6 +30,8 @@ def _region(node: "Node", region: str) -> dict[str, Any]:
         #: What this node has written and that region has yet to get.
         "waiting": outbox.waiting(region),
         "waiting_bytes": outbox.waiting_bytes(region),
+        #: Of the outbox, that this takes; above 1 the oldest are dropped and owed a comparison.
+        "fullness": round(outbox.fullness(region), 4),
         "comparisons_owed": len(outbox.owed(region)),
         "behind_s": round(max(0, node.clock.wall_ms() - outbox.watermark_ms(region)) / 1000, 3),
         "shipped": shipping.shipped_count,

@@ -24,6 +24,7 @@ import msgspec
 from cluster.ids import partition_of
 from kvnode.boots import Boots
 from kvnode.codec import decode, encode, header_of, verify
+from kvnode.conflicts import Conflict, Conflicts
 from kvnode.ending import Ending, Family, ending_of
 from kvnode.errors import CorruptRecord, DiskLow, Fenced, LateCopy, Overloaded
 from kvnode.floors import Floor, decode_floor
@@ -34,7 +35,7 @@ from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.outbox import Outbox
 from kvnode.ports import Clock, Engine
 from kvnode.quarantine import Quarantine
-from kvnode.record import Record, merge
+from kvnode.record import Create, Record, merge
 from kvnode.records import RecordStore
 from kvnode.rpc.operations import FetchResult
 from kvnode.storage.keys import (
@@ -55,6 +56,7 @@ class Replica:
     Args:
         owned: Which partitions' absence this node can vouch for, as a table by partition.
         regions: The other ones, and how much may wait for them (``kvnode.outbox``).
+        on_conflict: Hears of each key that had two bodies, once (``kvnode.conflicts``).
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Replica:
         *,
         regions: Sequence[str] = (),
         outbox_bytes_max: int = 0,
+        on_conflict: Callable[[Conflict], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -78,6 +81,8 @@ class Replica:
         self.lifecycle = lifecycle
         self.records = RecordStore(engine, partitions, lifecycle.bucket_ms)
         self.quarantine = Quarantine(engine, clock)
+        self.conflicts = Conflicts(engine, clock)
+        self._on_conflict = on_conflict
         self.boots = Boots(engine)
         self.outbox = Outbox(engine, clock, regions, partitions, outbox_bytes_max)
         #: By partition: whether what is held of it is not to be believed.
@@ -88,8 +93,6 @@ class Replica:
         self.disk_low = False
         #: Damaged records met; each was answered as "unknown".
         self.corrupt_count = 0
-        #: Keyed creates that lost to an earlier one with another body.
-        self.conflict_count = 0
 
     def owns(self, partition: int) -> bool:
         """Whether this node is one of a partition's owners."""
@@ -179,8 +182,9 @@ class Replica:
             self.records.replace_damaged(document_id, encoded)
             return None
         theirs = decode(document_id, encoded)
-        self.conflict_count += _bodies_differ(ours, theirs)
         joined = merge(ours, theirs)
+        if ours.create is not None and theirs.create is not None:
+            self._note_conflict(document_id, joined, ours.create, theirs.create)
         if joined.tombstone is not None:
             if ours.tombstone is None:
                 joined = self.lifecycle.met_alive(partition, ours, joined)
@@ -191,6 +195,17 @@ class Replica:
         held = encode(document_id, joined)
         self.records.put(document_id, held, ending_of(held), stored)
         return held if held != encoded else None
+
+    def _note_conflict(
+        self, document_id: bytes, joined: Record, ours: Create, theirs: Create
+    ) -> None:
+        """One body under a key gives way to another; a later create with the same does not."""
+        if (ours.checksum, ours.fingerprint) == (theirs.checksum, theirs.fingerprint):
+            return
+        kept, lost = (ours, theirs) if joined.create is ours else (theirs, ours)
+        conflict = self.conflicts.meet(document_id, kept, lost)
+        if conflict is not None:
+            self._on_conflict(conflict)
 
     def _store_new(
         self, partition: int, document_id: bytes, encoded: bytes, *, vouched: bool
@@ -330,6 +345,7 @@ class Replica:
             self._keep_floor(partition_of_floor(key), decode_floor(value))
         self.hint_store.restore()
         self.quarantine.restore()
+        self.conflicts.restore()
         return self.records.restore()
 
     async def rebuild_trees(self) -> None:
@@ -345,11 +361,3 @@ class Replica:
         except CorruptRecord:
             self.corrupt_count += 1
             raise
-
-
-def _bodies_differ(a: Record, b: Record) -> bool:
-    return (
-        a.create is not None
-        and b.create is not None
-        and (a.create.checksum, a.create.fingerprint) != (b.create.checksum, b.create.fingerprint)
-    )

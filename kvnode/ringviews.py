@@ -4,7 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster.ids import DocumentId, NodeId, format_document_id, partition_of
-from cluster.settings import NodeSettings
+from cluster.membership import Member
 from kvnode.inspection import Held, Inspection, from_wire, inspect
 from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import Op
@@ -18,67 +18,95 @@ _INSPECT_WITHIN_S: Final = 2.0
 
 
 def ring(node: "Node") -> dict[str, Any]:
-    """``/admin/ring``: who owns what, and what of it is up."""
-    placement = node.placement
-    owned = Counter(owner for owners in placement.ring.owners for owner in owners)
-    nodes = node.settings.region_nodes(node.region)
+    """``/admin/ring``: who owns what in this region, and in the others, and what of it is up."""
+    shown = {region: _ring(node, region) for region in node.rings.by_region}
+    own = shown.pop(node.region)
+    return {**own, "other_regions": shown}
+
+
+def _ring(node: "Node", region: str) -> dict[str, Any]:
+    ring_ = node.rings.by_region[region]
+    owned = Counter(owner for owners in ring_.owners for owner in owners)
     quorum = node.settings.replication.copies // 2 + 1
     return {
-        "region": node.region,
-        "epoch": placement.ring.epoch,
-        "digest": placement.ring.digest().hex(),
-        "partitions": placement.ring.partitions,
-        "copies": placement.ring.copies,
+        "region": region,
+        "epoch": ring_.epoch,
+        "digest": ring_.digest().hex(),
+        "partitions": ring_.partitions,
+        "copies": ring_.copies,
         "nodes": [
             {"id": one.id, "zone": one.zone, "weight": one.weight, "owned": owned[one.node_id]}
-            for one in nodes
+            for one in node.settings.region_nodes(region)
         ],
-        "under_replicated": placement.under_replicated(),
-        "quorum_share": round(placement.quorum_share(quorum), 4),
+        "under_replicated": ring_.under_replicated(node.is_up),
+        "quorum_share": round(ring_.quorum_share(quorum, node.is_up), 4),
         #: By partition, in preference order.
-        "owners": placement.ring.owners,
+        "owners": ring_.owners,
     }
 
 
 def members(node: "Node") -> dict[str, Any]:
-    """``/admin/members``: the nodes of the region as this one sees them."""
-    settings = {one.node_id: one for one in node.settings.region_nodes(node.region)}
-    membership, now_s = node.gossip.membership, node.clock.monotonic_s()
+    """``/admin/members``: the nodes as this one sees them, those of its own region first.
 
-    def described(own: NodeSettings) -> dict[str, Any]:
-        skew = node.gossip.skews.of(own.node_id)
-        return {
-            "zone": own.zone,
-            "address": f"{own.host}:{own.rpc_port}",
-            #: Nothing new was heard of it for this long.
-            "silent_s": round(membership.silent_s(own.node_id, now_s), 3),
-            #: Its clock is ahead of this node's by this much, give or take the error.
-            "clock_ahead_s": None if skew is None else round(skew.ahead_s, 4),
-            "clock_error_s": None if skew is None else round(skew.error_s, 4),
-        }
-
+    Of another region it is known whether a node is connected, and what it has told.
+    """
+    membership = node.gossip.membership
+    states = {member.node: member for member in membership.members()}
+    nodes = sorted(node.settings.node, key=lambda one: one.region != node.region)
     return {
         "node": node.own.id,
+        "region": node.region,
         "members": [
             {
-                "id": member.node,
-                "state": member.status.name.lower(),
-                "connected": member.node == node.own.id or node.transport.connected(member.node),
-                "incarnation": member.incarnation,
-                "heartbeat": member.heartbeat,
-                "ring_epoch": member.ring_epoch,
-                **described(settings[member.node]),
+                "id": one.id,
+                "region": one.region,
+                "zone": one.zone,
+                "address": f"{one.host}:{one.rpc_port}",
+                "connected": one.id == node.own.id or node.transport.connected(one.node_id),
+                **(
+                    _member(node, states[one.node_id])
+                    if one.region == node.region
+                    else _remote(node, one.node_id)
+                ),
             }
-            for member in membership.members()
+            for one in nodes
         ],
     }
 
 
+def _member(node: "Node", member: Member) -> dict[str, Any]:
+    skew = node.gossip.skews.of(member.node)
+    silent_s = node.gossip.membership.silent_s(member.node, node.clock.monotonic_s())
+    return {
+        "state": member.status.name.lower(),
+        "incarnation": member.incarnation,
+        "heartbeat": member.heartbeat,
+        "ring_epoch": member.ring_epoch,
+        #: Nothing new was heard of it for this long.
+        "silent_s": round(silent_s, 3),
+        #: Its clock is ahead of this node's by this much, give or take the error.
+        "clock_ahead_s": None if skew is None else round(skew.ahead_s, 4),
+        "clock_error_s": None if skew is None else round(skew.error_s, 4),
+    }
+
+
+def _remote(node: "Node", peer: NodeId) -> dict[str, Any]:
+    return {
+        "state": "alive" if node.is_up(peer) else "unreachable",
+        #: All that it wrote before is here; null: it has told nothing since the start.
+        "told_ms": node.watermarks.told_ms(peer) or None,
+    }
+
+
 async def owners(node: "Node", document_id: DocumentId) -> dict[str, Any]:
-    """``/admin/owners/ID``: what each node holds of a document, its owners first. No content."""
-    partition = partition_of(document_id, node.placement.ring.partitions)
-    primaries = node.placement.ring.primaries(partition)
-    peers = [peer for peer in (*primaries, *node.peers) if peer != node.own.node_id]
+    """``/admin/owners/ID``: what each node of each region holds of a document. No content.
+
+    Its owners come first, those of this region before the others.
+    """
+    partition = partition_of(document_id, node.rings.partitions)
+    near = node.rings.owners_in(node.region, partition)
+    primaries = list(dict.fromkeys([*near, *node.rings.owners(partition)]))
+    peers = [peer for peer in (*primaries, *node.rings.nodes) if peer != node.own.node_id]
     asker = Asker(node.transport, node.clock, _INSPECT_WITHIN_S)
     answers: dict[NodeId, Outcome | Inspection] = {
         node.own.node_id: inspect(node.replica, document_id, partition)
@@ -89,7 +117,10 @@ async def owners(node: "Node", document_id: DocumentId) -> dict[str, Any]:
         "id": format_document_id(document_id),
         "partition": partition,
         "owners": primaries,
-        "replicas": [_replica(name, answers[name]) for name in order],
+        "replicas": [
+            {"region": node.rings.region_of[name], **_replica(name, answers[name])}
+            for name in order
+        ],
     }
 
 

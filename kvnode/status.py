@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from cluster.ids import format_document_id
+from kvnode.conflicts import conflict_words
 from kvnode.ending import Family
 from kvnode.health import Weight, check, troubles
 from kvnode.quarantine import State
+from kvnode.regionviews import regions
 
 if TYPE_CHECKING:
     from kvnode.node import Node
@@ -47,6 +49,7 @@ def status(node: "Node") -> dict[str, Any]:
             target: {"count": held.count, "bytes": held.size_bytes}
             for target, held in node.replica.hints.targets()
         },
+        "regions": regions(node)["regions"],
         "background_pace": round(node.background.budget.pace, 3),
         "documents_estimate": node.replica.records.count - node.replica.records.deleted_count,
         "storage": {"disk_free_bytes": node.disk_free_bytes, "disk_low": node.replica.disk_low},
@@ -146,4 +149,13 @@ def quarantine(node: "Node") -> dict[str, Any]:
             }
             for suspect in found.suspects(b"", _LISTED_MAX)
         ],
+    }
+
+
+def conflicts(node: "Node") -> dict[str, Any]:
+    """``/admin/conflicts``: keys that were given two bodies, the newest of those met with here."""
+    met = node.replica.conflicts
+    return {
+        "held": len(met),
+        "conflicts": [conflict_words(conflict) for conflict in met.newest(_LISTED_MAX)],
     }

@@ -31,6 +31,10 @@ class Watermarks:
         """Unix time in milliseconds; 0: not known."""
         return min(self._told_ms[region].values())
 
+    def told_ms(self, node: NodeId) -> int:
+        """What a node of another region has told; 0: nothing yet."""
+        return self._told_ms[self._region_of[node]][node]
+
     def slowest(self, region: str) -> NodeId:
         """The node that holds a region's watermark up."""
         told_ms = self._told_ms[region]

@@ -1,7 +1,7 @@
 """Commands that show what is: status, doctor, ring, owners, hints. They change nothing."""
 
 import time
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -22,7 +22,7 @@ from cluster.commands.options import (
     console,
     print_json,
 )
-from cluster.doctor import Severity
+from cluster.findings import Severity
 from cluster.ids import parse_document_id
 from cluster.launch import say
 from cluster.operations import HintsView, OwnersView, ReplicaView, RingView
@@ -97,14 +97,24 @@ def show_ring(
     ] = False,
 ) -> None:
     """Show who owns what. Exit code 1: an owner is not up, or nodes use different rings."""
-    nodes = VarDirectory(var).settings().node
-    rings = Answers(nodes, operations.ring).given
-    regions: dict[str, RingView] = {}
-    for one in rings.values():
-        regions.setdefault(one.region, one)
-    others = [name for name, one in rings.items() if one.digest != regions[one.region].digest]
+    settings = VarDirectory(var).settings()
+    rings = Answers(settings.node, operations.ring).given
+    regions = {region: _seen_best(region, list(rings.values())) for region in settings.region_names}
+    others = [
+        name
+        for name, one in rings.items()
+        if any(its.digest != regions[region].digest for region, its in one.all_regions.items())
+    ]
     if output is Output.JSON:
-        print_json({"regions": msgspec.to_builtins(regions), "disagreeing": others})
+        print_json(
+            {
+                "regions": {
+                    region: msgspec.to_builtins(msgspec.structs.replace(one, other_regions={}))
+                    for region, one in regions.items()
+                },
+                "disagreeing": others,
+            }
+        )
     else:
         for number, ring in enumerate(regions.values()):
             if number:
@@ -113,8 +123,14 @@ def show_ring(
         if others:
             use = f"{', '.join(others)} use another ring: restart them with the same file"
             say(console(), use)
-    if others or any(one.under_replicated for one in rings.values()):
+    if others or any(one.under_replicated for one in [*rings.values(), *regions.values()]):
         raise typer.Exit(EXIT_DEGRADED)
+
+
+def _seen_best(region: str, rings: Sequence[RingView]) -> RingView:
+    """A region's own word of its ring, or else what others see of it from outside."""
+    ranked = sorted(rings, key=lambda one: one.region != region)
+    return ranked[0].all_regions[region]
 
 
 def _print_ring(ring: RingView, *, partitions: bool) -> None:
@@ -163,7 +179,7 @@ def show_owners(
 
 def _print_owners(found: OwnersView) -> None:
     table = report.new_table(
-        "node", "role", "holds", "created", "deleted", "leaves the disk", "checksum"
+        "node", "region", "role", "holds", "created", "deleted", "leaves the disk", "checksum"
     )
     table.add_column("besides")
     for replica in found.replicas:
@@ -177,7 +193,7 @@ def _print_owners(found: OwnersView) -> None:
                 *map(_time, (record.created_at_ms, record.deleted_at_ms, record.delete_at_ms)),
                 (record.checksum or "")[:_CHECKSUM_DIGITS],
             ]
-        table.add_row(replica.node, role, *cells, ", ".join(_remarks(replica)))
+        table.add_row(replica.node, replica.region, role, *cells, ", ".join(_remarks(replica)))
     screen = console()
     screen.print(table)
     say(screen, f"\n{found.id} is in partition {found.partition}; times are UTC")
@@ -198,10 +214,7 @@ def _remarks(replica: ReplicaView) -> list[str]:
 
 
 def _time(wall_ms: int | None) -> str:
-    if wall_ms is None:
-        return ""
-    at = datetime.fromtimestamp(wall_ms / 1000, UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}"
+    return "" if wall_ms is None else status.moment(wall_ms)
 
 
 def show_hints(var: VarOption = DEFAULT_ROOT, output: OutputOption = Output.TABLE) -> None:

@@ -90,6 +90,11 @@ class AsyncClient:
     ) -> None:
         await self._transport.close()
 
+    @property
+    def retry_count(self) -> int:
+        """Requests that were sent again, since the client was made."""
+        return self._budget.spent_count
+
     @contextmanager
     def session(self, token: str = "") -> Iterator[Session]:
         """Within this, no answer is older than what earlier ones have shown.

@@ -47,6 +47,8 @@ class Budget:
         self._share = retrying.budget_share
         self._max = retrying.budget_max
         self._left = retrying.budget_max
+        #: Retries so far.
+        self.spent_count = 0
 
     def earn(self) -> None:
         """A request is made."""
@@ -57,4 +59,5 @@ class Budget:
         if self._left < 1.0:
             return False
         self._left -= 1.0
+        self.spent_count += 1
         return True

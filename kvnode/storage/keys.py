@@ -15,6 +15,7 @@
     w sequence(8)                          -> see ``kvnode.outbox``    a write for other regions
     a region                               -> see ``kvnode.outbox``    how far a region has come
     y len(region) region partition(2)      -> since_ms(8)              compare with a region
+    c number(8)                            -> see ``kvnode.conflicts`` a key had two bodies
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
     n                                      -> see ``kvnode.records``   sums of the records
@@ -49,6 +50,7 @@ OWN_BOOT_PREFIX: Final = b"o"
 OUTBOX_PREFIX: Final = b"w"
 CURSOR_PREFIX: Final = b"a"
 REGION_DEBT_PREFIX: Final = b"y"
+CONFLICT_PREFIX: Final = b"c"
 _TAIL_VALUES: Final = 1 << 16
 
 
@@ -209,6 +211,16 @@ def region_debt_key(region: str, partition: int) -> bytes:
 def region_debt_of(key: bytes) -> tuple[str, int]:
     """(region, partition): the inverse of ``region_debt_key``."""
     return key[2 : 2 + key[1]].decode(), int.from_bytes(key[-2:], "big")
+
+
+def conflict_key(number: int) -> bytes:
+    """Where it is that a key had two bodies."""
+    return CONFLICT_PREFIX + number.to_bytes(8, "big")
+
+
+def conflict_number_of(key: bytes) -> int:
+    """The inverse of ``conflict_key``."""
+    return int.from_bytes(key[len(CONFLICT_PREFIX) :], "big")
 
 
 def _bucket_bytes(bucket: Bucket) -> bytes:

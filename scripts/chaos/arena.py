@@ -77,11 +77,25 @@ class OwnView(VarDirectory):
 
 
 class Arena:
-    """The cluster, its network, and what can be done to its processes and disks."""
+    """The cluster, its network, and what can be done to its processes and disks.
 
-    def __init__(self, directory: Path, nodes: int, regions: int, seed: int) -> None:
+    Args:
+        seed: Of the network.
+        edge: Ports for one are claimed; ``scripts.failover.balancers`` starts it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        nodes: int,
+        regions: int,
+        seed: int,
+        *,
+        config: str = _CONFIG,
+        edge: bool = False,
+    ) -> None:
         self.directory = directory
-        self.local = LocalCluster(directory, nodes=nodes, regions=regions, config=_CONFIG)
+        self.local = LocalCluster(directory, nodes=nodes, regions=regions, config=config, edge=edge)
         self.nodes = self.local.nodes
         self.settings = self._create()
         self.rings = rings_of(self.settings)

@@ -282,15 +282,10 @@ class Conductor:
 
     def _links(self, fault: Fault) -> list[Link]:
         """Between the nodes of a fault and the others, both ways; of a one-way cut its one."""
-        links = self._arena.network.links
         if fault.kind is Kind.ONE_WAY:
             source, target = fault.nodes
-            return [links[source, target]]
-        return [
-            link
-            for link in links.values()
-            if (link.source in fault.nodes) != (link.target in fault.nodes)
-        ]
+            return [self._arena.network.links[source, target]]
+        return self._arena.network.around(fault.nodes)
 
     async def _trouble(self, links: Sequence[Link], trouble: Trouble, lasts_s: float) -> None:
         for link in links:

@@ -14,7 +14,7 @@ import contextlib
 import random
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -139,6 +139,12 @@ class Network:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def around(self, nodes: Collection[str]) -> list[Link]:
+        """All links between these nodes and the others, both ways."""
+        return [
+            link for link in self.links.values() if (link.source in nodes) != (link.target in nodes)
+        ]
+
     def reset(self, one: str, other: str) -> None:
         """Reset what connects two nodes, at both ends."""
         for writer, ends in list(self._open.items()):
@@ -227,6 +233,8 @@ async def _arrive(
         if not chunk:
             writer.close()
             return
+        if writer.is_closing():
+            continue  # whoever is there is gone
         with contextlib.suppress(OSError):  # its reader finds out, and the end comes from there
             writer.write(link.spoilt(chunk))
             await writer.drain()

@@ -137,11 +137,13 @@ class Run:
         ended_s = clients.now_s()
         disks = await self._take_down()
         self._set_back(clients.history, conductor, destroyed, start_ms)
+        lifecycle = arena.settings.lifecycle
         bounds = Bounds(
             copies=arena.settings.replication.copies,
             clock_error_s=_CLOCK_ERROR_S,
             late_s=_LATE_S,
             start_ms=start_ms,
+            life_s=max(lifecycle.tombstone_retention_s, lifecycle.clock_skew_max_s),
             region_of={node.id: node.region for node in arena.settings.node},
         )
         witness = Witness(

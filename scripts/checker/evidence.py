@@ -45,6 +45,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     late_s: float
     #: The wall time at which the times of a history are zero.
     start_ms: int
+    #: What was created so much later under the same key may be another life of it: the document can
+    #: have been purged meanwhile, for all that a session knows.
+    life_s: float = inf
     #: Of every machine, where there are several regions: quorums are of one.
     region_of: Mapping[str, str] = {}
 

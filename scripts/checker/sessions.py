@@ -9,7 +9,8 @@ I14  Read your writes: the same after its own creates and deletes. An error that
 
 Whichever nodes answered, in whichever regions: a session is nobody's but its client's.
 
-What was purged, has expired, or was last on a disk that a fault destroyed may be absent.
+What was purged, has expired, or was last on a disk that a fault destroyed may be absent. And once
+a document can have been purged, what its key makes is another one, though it may not have been.
 """
 
 from collections.abc import Iterator
@@ -51,7 +52,10 @@ def _older(before: Operation, op: Operation, evidence: Evidence) -> str | None:
             newer = sighting.is_in(Record(create)) or created_after(
                 create, purged_s, evidence.bounds
             )
-            return None if newer else "an older document"
+            another_life = (
+                create.created_at_ms > shown.created_at_ms + evidence.bounds.life_s * 1000
+            )
+            return None if newer or another_life else "an older document"
     gone = isinstance(before.answer, DocumentDeleted | KeyDeleted | Stored)
     if gone and isinstance(op.answer, Found):
         return (

@@ -80,8 +80,10 @@ def test_what_is_written_in_one_region_is_read_and_deleted_in_the_other(two: Loc
     assert (found.status, found.json["content"]) == (200, "from a")
 
     two.wait_level()
-    told_s = metrics(two, "b1")['stele_region_watermark_timestamp_seconds{region="a"}']
-    assert told_s > written_s
+    found_at = metrics(two, "b1")
+    assert found_at['stele_region_watermark_timestamp_seconds{region="a"}'] > written_s
+    assert 0 <= found_at['stele_region_lag_seconds{region="a"}'] < 5
+    assert found_at['stele_outbox_entries{region="a"}'] == 0
     holders = [
         one["node"]
         for one in two.view("b1", f"owners/{document_id}")["replicas"]
@@ -107,11 +109,25 @@ def test_a_region_that_is_lost_is_missed_by_nobody_elsewhere_and_catches_up(
     assert read(two, "a3", known).status == 200
     assert sum(_of_b(two, node)["waiting"] for node in two.regions["a"]) >= len(meanwhile)
     wait_until(lambda: not any(_of_b(two, node)["connected"] for node in two.regions["a"]))
-    assert "reaches no node of region b" in two.stele("doctor", exit_code=1).stdout
+    seen = metrics(two, "a1")
+    assert seen['stele_region_connected_nodes{region="b"}'] == 0
+    assert 0 < seen['stele_outbox_fullness_ratio{region="b"}'] < 0.01
+    assert "reaches no node of region b since" in two.stele("doctor", exit_code=1).stdout
+    status = two.stele("status", exit_code=1).stdout
+    assert "a to b: cut off since" in status
+    assert "a1 reaches no node of region b" in status
+    table = two.stele("ring", exit_code=1).stdout
+    assert "region a, ring 1" in table
+    assert "region b, ring 1" in table
+    assert "0% have a quorum up" in table
+    table = two.stele("owners", known, exit_code=1).stdout
+    assert table.count("no answer (unreachable)") == 3
+    assert two.events("a1", "region.cut_off")
 
     start(two, "b")
     two.wait_level()
     two.wait_connected()
+    assert "a to b: all is there but the last" in two.stele("status").stdout
     for document_id in (known, *meanwhile):
         assert read(two, "b1", document_id).status == 200
     assert read(two, "a1", last_words).status == 200
@@ -165,7 +181,18 @@ def test_one_key_with_two_bodies_in_regions_that_are_apart_ends_as_one_document(
         lambda: {read(two, node, first).json["content"] for node in two.nodes} == {"body of a"}
     )
     conflicts = "stele_idempotency_conflicts_total"
-    assert sum(metrics(two, node)[conflicts] for node in two.regions["b"]) >= 1
+    losers = [node for node in two.regions["b"] if metrics(two, node)[conflicts]]
+    assert (
+        [{one["document"] for one in two.view(node, "conflicts")["conflicts"]} for node in losers]
+        == [{first}] * len(losers)
+        != []
+    )
+    for node in losers:
+        (event,) = two.events(node, "document.key_conflict")
+        assert event["document"] == first
+        assert "body" not in repr(event)
+        assert "one key" not in repr(event)
+    assert "1 keys that were given two bodies" in two.stele("doctor", exit_code=None).stdout
 
 
 def test_pairs_of_create_and_read_across_regions_are_stale_without_a_token_and_never_with_one(

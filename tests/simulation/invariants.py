@@ -89,7 +89,9 @@ class DiskWatch:
         true_s: Callable[[], float],
     ) -> None:
         self.violations: list[Violation] = []
-        self.bounds = msgspec.structs.replace(BOUNDS, region_of=region_of)
+        lifecycle = settings.lifecycle
+        life_s = max(lifecycle.tombstone_retention_s, lifecycle.clock_skew_max_s)
+        self.bounds = msgspec.structs.replace(BOUNDS, region_of=region_of, life_s=life_s)
         #: Contents that were ever durable anywhere, and documents that had a tombstone.
         self.contents: dict[bytes, DocumentId] = {}
         self.deleted: dict[DocumentId, None] = {}

@@ -67,7 +67,7 @@ def met_in_history(cluster: SimCluster) -> Counter[str]:
         met["read repaired"] += coordinator.counts.read_repairs
         met["read hedged"] += coordinator.counts.hedged_reads
         met["key replayed"] += coordinator.counts.replays
-        met["bodies in conflict"] += replica.conflict_count
+        met["bodies in conflict"] += replica.conflicts.count
     return met
 
 

@@ -128,7 +128,7 @@ def test_of_two_bodies_that_race_at_most_one_is_ever_acknowledged(seed: int, wri
             assert found.create.content.decode() == BODIES[heard.index("created")]
         counts = [node.serving.coordinator.counts for node in cluster.nodes.values()]
         assert sum(one.key_conflicts for one in counts) == 1
-        assert sum(node.serving.replica.conflict_count for node in cluster.nodes.values()) == 0
+        assert sum(node.serving.replica.conflicts.count for node in cluster.nodes.values()) == 0
 
     simulate(scenario, seed)
 
@@ -154,7 +154,7 @@ def test_in_the_weak_mode_two_bodies_converge_to_one_and_are_counted(seed: int) 
         )
         for via in (*NODES, DOCS):
             assert (await cluster.read(via, id_of_key(KEY))).create == first
-        assert sum(node.serving.replica.conflict_count for node in cluster.nodes.values()) > 0
+        assert sum(node.serving.replica.conflicts.count for node in cluster.nodes.values()) > 0
 
     simulate(scenario, seed)
 

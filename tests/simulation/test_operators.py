@@ -2,13 +2,20 @@
 
 import asyncio
 
-from cluster.ids import NodeId
+import pytest
+
+from cluster.ids import NodeId, uuid7
 from cluster.settings import AntiEntropySettings
+from docservice.documents import DocumentNotFound
 from kvnode.health import Weight, check, troubles
 from kvnode.jobs import JobState
-from kvnode.ringviews import owners
+from kvnode.metrics import NodeCollector
+from kvnode.regionviews import regions
+from kvnode.ringviews import members, owners, ring
 from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.convergence import level
 from tests.simulation.run import seeds, simulate
+from tests.simulation.test_regions import SHIPPED, TWO, cut_off, heal
 
 SELDOM = settings_of(antientropy=AntiEntropySettings(interval_s=600.0))
 
@@ -81,6 +88,70 @@ def test_every_node_tells_what_all_hold_of_a_document(seed: int) -> None:
         assert "secret" not in repr(shown)
 
     simulate(scenario, seed)
+
+
+@seeds(2)
+def test_a_node_tells_of_all_regions_also_of_one_that_is_cut_off(seed: int) -> None:
+    """Who owns what there, who is up, and what each replica there holds of a document."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        document_id = (await cluster.create("a1", "secret", write=2)).document_id
+        await level(cluster)
+        await asyncio.sleep(5.0)
+        serving = cluster.nodes["a1"].serving
+
+        shown = await owners(serving, document_id)
+        held, besides = shown["replicas"][:6], shown["replicas"][6:]
+        assert [one["region"] for one in held] == ["a"] * 3 + ["b"] * 3
+        assert [one["node"] for one in held] == shown["owners"]
+        assert [one["record"] for one in held] == [held[0]["record"]] * 6
+        assert [one["region"] for one in besides] == ["a", "b"]
+        assert not any(one["owner"] for one in besides)
+        other = ring(serving)["other_regions"]["b"]
+        assert other["digest"] == ring(cluster.nodes["b1"].serving)["digest"]
+        assert (other["under_replicated"], other["quorum_share"]) == (0, 1.0)
+        *_, b1, _, _, _ = members(serving)["members"]
+        assert (b1["id"], b1["region"], b1["state"]) == ("b1", "b", "alive")
+        assert b1["told_ms"] >= regions(serving)["regions"]["b"]["watermark_ms"]
+        assert "reaches" not in repr(troubles(check(serving), Weight.WARNING))
+
+        cut_off(cluster)
+        cut_ms = serving.clock.wall_ms()
+        await asyncio.sleep(20.0)
+        shown = await owners(serving, document_id)
+        assert all(one["answered"] == (one["region"] == "a") for one in shown["replicas"])
+        other = ring(serving)["other_regions"]["b"]
+        assert (other["under_replicated"], other["quorum_share"]) == (other["partitions"], 0.0)
+        assert members(serving)["members"][-1]["state"] == "unreachable"
+        since_ms = regions(serving)["regions"]["b"]["cut_off_since_ms"]
+        assert cut_ms <= since_ms < cut_ms + 15_000
+        assert "reaches no node of region b" in troubles(check(serving), Weight.WARNING)
+        await heal(cluster)
+        await level(cluster)
+        assert regions(serving)["regions"]["b"]["cut_off_since_ms"] is None
+
+    simulate(scenario, seed, settings_of(4, regions="ab", between=SHIPPED))
+
+
+@seeds(2)
+def test_reads_that_ask_other_regions_are_counted(seed: int) -> None:
+    """And those for which that was worth it."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        serving = cluster.nodes["b1"].serving
+        await cluster.read("b1", (await cluster.create("a1", "young", write=2)).document_id)
+        with pytest.raises(DocumentNotFound):
+            await cluster.read("b1", uuid7(serving.clock.wall_ms(), bytes(10)))
+        counts = {
+            sample.name: sample.value
+            for family in NodeCollector(serving).collect()
+            for sample in family.samples
+        }
+        assert counts["stele_reads_elsewhere_total"] == 2
+        assert counts["stele_reads_found_elsewhere_total"] == 1
+        await level(cluster)
+
+    simulate(scenario, seed, TWO)
 
 
 @seeds(2)

@@ -391,7 +391,15 @@ def test_two_bodies_under_one_key_in_two_regions_end_as_one(seed: int) -> None:
         await level(cluster)
         for via in (*A, *B):
             assert (await cluster.read(via, first.document_id)).create.content == b"body of a"
-        assert sum(cluster.nodes[name].serving.replica.conflict_count for name in B)
+        losers = [name for name in B if cluster.nodes[name].serving.replica.conflicts.count]
+        assert losers
+        for name in losers:
+            cluster.kill(name)
+            await cluster.restart(name)
+            (conflict,) = cluster.nodes[name].serving.replica.conflicts.newest(9)
+            assert conflict.document_id == first.document_id
+            assert conflict.kept_created_at_ms < conflict.lost_created_at_ms
+            assert conflict.kept_fingerprint != conflict.lost_fingerprint
 
     simulate(scenario, seed, TWO)
 

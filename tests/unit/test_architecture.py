@@ -23,7 +23,7 @@ ORDER = """
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
     kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases  kvnode.skew  kvnode.eventring
-    kvnode.batching  kvnode.watermarks
+    kvnode.batching  kvnode.watermarks  kvnode.contacts
 
     kvnode.sampling
     kvnode.ports  kvnode.tracing  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
@@ -32,7 +32,7 @@ ORDER = """
     kvnode.rpc.connection  kvnode.rpc.transport  kvnode.rpc.inturn
 
     kvnode.storage
-    kvnode.lifecycle  kvnode.quarantine  kvnode.boots  kvnode.leaflog
+    kvnode.lifecycle  kvnode.quarantine  kvnode.conflicts  kvnode.boots  kvnode.leaflog
     kvnode.records  kvnode.hintstore  kvnode.outbox
     kvnode.replica  kvnode.inspection
 
@@ -43,7 +43,7 @@ ORDER = """
     kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
     kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
-    kvnode.node  kvnode.status  kvnode.ringviews  kvnode.regionviews
+    kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
     kvnode.otlp  kvnode.metrics
     kvnode.eventstream  kvnode.admin  kvnode.client
     kvnode.leaving
@@ -56,10 +56,11 @@ ORDER = """
 
     cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
     cluster.topology  cluster.secret  cluster.clusterfile
-    cluster.ports  cluster.vardir  cluster.processes  cluster.traces
+    cluster.ports  cluster.vardir  cluster.processes  cluster.regionpairs  cluster.traces
     cluster.operations  cluster.answers
     cluster.startup
-    cluster.balancer  cluster.status  cluster.launch  cluster.doctor  cluster.repair  cluster.report
+    cluster.balancer  cluster.status  cluster.launch  cluster.findings
+    cluster.regiondoctor  cluster.doctor  cluster.repair  cluster.report
     cluster.rates  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
@@ -69,12 +70,14 @@ LAYERS = ORDER.split()
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
-    cluster.envoy cluster.haproxy cluster.rates cluster.timeline cluster.traces
+    cluster.envoy cluster.haproxy cluster.rates cluster.timeline cluster.regionpairs
+    cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks kvnode.jobs kvnode.leases
-    kvnode.skew kvnode.eventring kvnode.sampling kvnode.tracing
+    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.batching kvnode.watermarks
+    kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
+    kvnode.sampling kvnode.tracing
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.notedstore docservice.client.errors
@@ -247,13 +250,14 @@ def test_the_client_needs_nothing_of_the_server() -> None:
 def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
     """One door: whatever changes a stored record goes through ``Replica.join``.
 
-    Records, hints, quarantine and boots are rooms behind it.
+    Records, hints, quarantine, conflicts and boots are rooms behind it.
     """
     rooms = {
         "kvnode.records",
         "kvnode.hintstore",
         "kvnode.outbox",
         "kvnode.quarantine",
+        "kvnode.conflicts",
         "kvnode.boots",
         "kvnode.leaflog",
     }

@@ -26,7 +26,7 @@ from scripts.checker.history import Kind, NoAnswer, Operation
 NODES = ("a1", "a2", "a3")
 START_MS = 1_000_000
 RETENTION_S = 30.0
-BOUNDS = Bounds(copies=3, clock_error_s=0.1, late_s=0.5, start_ms=START_MS)
+BOUNDS = Bounds(copies=3, clock_error_s=0.1, late_s=0.5, start_ms=START_MS, life_s=RETENTION_S)
 seeds = st.integers(0, 2**32)
 
 
@@ -267,6 +267,25 @@ def test_what_a_stuck_create_begins_after_the_purge_is_another_life_of_its_key(s
     again = msgspec.structs.replace(create, created_at_ms=later_ms)
     store.read(document_id).answer = Found(again, Fetched(Record(again), 2, 2, 3))
     assert judged(store) == []
+
+
+@given(seeds, st.integers(1, 60_000))
+def test_a_session_may_take_only_what_is_much_later_for_another_life(
+    seed: int, later_ms: int
+) -> None:
+    """Within the retention no purge can have come between: the later create is the older state."""
+    store = busy(seed)
+    created = store.create(key="key")
+    document_id = created.document_id or DocumentId(b"")
+    first = store.read(document_id)
+    assert isinstance(first.answer, Found)
+    again = msgspec.structs.replace(
+        first.answer.create, created_at_ms=first.answer.create.created_at_ms + later_ms
+    )
+    second = store.read(document_id)
+    second.answer, second.heard_before = Found(again, first.answer.fetched), (first,)
+    broken = {one.invariant for one in judged(store)}
+    assert ("I13" in broken) == (later_ms <= BOUNDS.life_s * 1000)
 
 
 @given(seeds)

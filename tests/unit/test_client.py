@@ -241,6 +241,7 @@ def test_a_cluster_in_trouble_gets_few_retries() -> None:
 
     play(servers, many, client)
     assert 100 < len(servers.tries) <= 100 + 5 + 10
+    assert client.retry_count == len(servers.tries) - 100
 
 
 @given(st.integers(0, 2000), st.floats(0, 1))

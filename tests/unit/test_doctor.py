@@ -8,9 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.balancer import EdgeState, EdgeView
-from cluster.doctor import Checkup, Finding, Severity, diagnose
+from cluster.doctor import Checkup, diagnose
+from cluster.findings import Finding, Severity
 from cluster.operations import (
     Comparison,
+    ConflictsView,
     HintsKept,
     HintsView,
     LifecycleView,
@@ -19,19 +21,19 @@ from cluster.operations import (
     MemberView,
     NodeStatus,
     QuarantineView,
-    RegionSeen,
-    RegionsView,
     RingShare,
     Scrubbed,
     StorageState,
     Veto,
 )
+from cluster.regionpairs import RegionSeen
 from cluster.settings import ClusterSettings
 from cluster.status import NodeState, NodeView
 from cluster.topology import plan_cluster
 from cluster.vardir import VarDirectory
 
 SETTINGS = plan_cluster(cluster_id="ab" * 16, nodes=3, regions=1, port_base=8000, config=None)
+TWO = plan_cluster(cluster_id="ab" * 16, nodes=3, regions=2, port_base=8000, config=None)
 PARTITIONS = SETTINGS.replication.partitions
 Checkups = dict[str, Checkup]
 
@@ -182,22 +184,55 @@ def not_compared(checkups: Checkups) -> None:
     change_lifecycle(checkups, "a1", comparisons=rounds, up_s=1e6)
 
 
+def says_of_b(checkups: Checkups, node: str, seen: RegionSeen) -> None:
+    """Have a node of region a say something of region b."""
+    view = checkups[node].view
+    assert view.status
+    status = replace(view.status, regions={"b": seen})
+    change_view(checkups, node, dataclasses.replace(view, status=status))
+    (away,) = TWO.region_nodes("b")[:1]
+    there = NodeView(away, NodeState.READY, None, None, "")
+    checkups[away.id] = Checkup(there, None, None, None, None)
+
+
+#: Nothing is wrong with it.
+SEEN = RegionSeen(["b1", "b2", "b3"], 0.3, "b1", 0, 0, watermark_ms=1_767_225_600_000)
+
+
 def cut_region(checkups: Checkups) -> None:
-    """Nothing gets to region b."""
-    seen = RegionSeen([], 900.0, "b1", 1200, 0)
-    checkups["a1"] = dataclasses.replace(checkups["a1"], regions=RegionsView({"b": seen}))
+    """Nothing gets to region b: one finding, not three."""
+    for node in list(checkups):
+        away = replace(SEEN, connected=[], waiting=400, lag_s=9, cut_off_since_ms=1_767_225_600_000)
+        says_of_b(checkups, node, away)
+
+
+def cut_node(checkups: Checkups) -> None:
+    """Only one of the region's nodes gets nothing there."""
+    for node in list(checkups):
+        says_of_b(checkups, node, SEEN)
+    says_of_b(checkups, "a2", replace(SEEN, connected=[], cut_off_since_ms=1))
 
 
 def lagging_region(checkups: Checkups) -> None:
     """A node of region b is down with what it has not shipped."""
-    seen = RegionSeen(["b1", "b3"], 90.0, "b2", 0, 0)
-    checkups["a2"] = dataclasses.replace(checkups["a2"], regions=RegionsView({"b": seen}))
+    for node in list(checkups):
+        says_of_b(checkups, node, replace(SEEN, connected=["b1", "b3"], lag_s=90.0, slowest="b2"))
+
+
+def filling(checkups: Checkups) -> None:
+    """Writes for region b pile up, on the fullest node to this."""
+    for node, fullness in (("a1", 0.1), ("a2", 0.63)):
+        says_of_b(checkups, node, replace(SEEN, waiting=5, fullness=fullness))
+
+
+def conflicting(checkups: Checkups) -> None:
+    """A client has used a key twice."""
+    checkups["a2"] = dataclasses.replace(checkups["a2"], conflicts=ConflictsView(2))
 
 
 def overflowed(checkups: Checkups) -> None:
     """The log of writes for region b was longer than it may be."""
-    seen = RegionSeen(["b1"], 1.0, "b2", 0, 12)
-    checkups["a3"] = dataclasses.replace(checkups["a3"], regions=RegionsView({"b": seen}))
+    says_of_b(checkups, "a3", replace(SEEN, comparisons_owed=12))
 
 
 @pytest.mark.parametrize(
@@ -215,9 +250,18 @@ def overflowed(checkups: Checkups) -> None:
         (vetoed, Severity.WARNING, "a1", "waits for a3 (hints) for 408 s", "bring a3 up"),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
         (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
-        (cut_region, Severity.WARNING, "a1", "no node of region b; 1,200 of its", "by itself"),
-        (lagging_region, Severity.WARNING, "a2", "what b2 wrote in the last 90 s", "bring b2 up"),
-        (overflowed, Severity.NOTE, "a3", "a comparison of 12 partitions", "wait"),
+        (
+            cut_region,
+            Severity.WARNING,
+            "region a",
+            "no node of region b since 2026-01-01 00:00:00; 1,200 of its",
+            "by itself",
+        ),
+        (cut_node, Severity.WARNING, "a2", "though others of region a do", "network between a2"),
+        (lagging_region, Severity.WARNING, "region a", "b2 wrote in the last 90 s", "bring b2 up"),
+        (filling, Severity.WARNING, "region a", "for region b is 63% full", "bring region b back"),
+        (overflowed, Severity.NOTE, "region a", "a comparison of 12 partitions", "wait"),
+        (conflicting, Severity.NOTE, "a2", "2 keys that were given two", "/admin/conflicts"),
         (not_compared, Severity.WARNING, "a1", "with those of a2", "stele repair a1"),
     ],
 )

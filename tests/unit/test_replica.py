@@ -323,20 +323,31 @@ def test_a_tombstone_wins_over_a_create_that_comes_after_it() -> None:
     assert life.stored(ID) == merge(LIVE, DELETED)
 
 
-def test_two_bodies_of_one_key_are_counted_as_a_conflict() -> None:
-    """The loser is never dropped in silence."""
+@pytest.mark.parametrize("earlier_first", [True, False])
+def test_two_bodies_of_one_key_are_one_conflict_however_often_they_meet(
+    earlier_first: bool,
+) -> None:
+    """The loser is never dropped in silence, nor counted with each hint and comparison."""
     life = Life()
     other = Record(Create(b"y", 2, 0, b"d" * 32, b"g" * 16))
-    life.merge(ID, LIVE)
-    life.merge(ID, LIVE)
-    life.merge(ID, DELETED)
-    assert life.replica.conflict_count == 0
-    life.merge(ID, other)
+    first, second = (LIVE, other) if earlier_first else (other, LIVE)
+    again = Record(Create(b"x", 5, 0, b"c" * 32, b"f" * 16))
+    for record in (first, first, DELETED):
+        life.merge(ID, record)
+    assert life.replica.conflicts.count == 0
+    for record in (second, first, second):
+        life.merge(ID, record)
+    life.merge(ID, again)  # a retry on another node: the same body
     life.loop.run_all()
-    assert life.replica.conflict_count == 1
+
+    assert life.replica.conflicts.count == 1
     stored = life.stored(ID)
     assert stored is not None
     assert stored.create == LIVE.create
+    life.restart()
+    (conflict,) = life.replica.conflicts.newest(9)
+    assert (conflict.document_id, conflict.kept_created_at_ms) == (ID, 1)
+    assert (conflict.kept_fingerprint, conflict.lost_fingerprint) == (b"f" * 8, b"g" * 8)
 
 
 def test_a_replica_whose_disk_is_behind_refuses_and_keeps_only_what_it_owes() -> None:

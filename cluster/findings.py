@@ -1,0 +1,26 @@
+"""What may be wrong with a cluster, and what to do about it.
+
+CRITICAL: requests fail or data is at risk. WARNING: it works, with less in reserve, and does not
+mend itself. NOTE: it mends itself, or is there to be known.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Severity(Enum):
+    """From worst to best."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that was found; the texts are without a full stop."""
+
+    severity: Severity
+    about: str
+    what: str
+    do: str

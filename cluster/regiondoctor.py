@@ -1,0 +1,66 @@
+"""What is wrong between regions, for ``stele doctor``: one finding for each pair of regions."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from cluster import status
+from cluster.findings import Finding, Severity
+from cluster.regionpairs import Pair
+from cluster.status import NodeView
+
+#: What a region is behind before anyone need care. It is told each second how far it is.
+_LAG_S: Final = 5.0
+#: Of the log of writes for a region.
+_FULLNESS: Final = 0.5
+
+
+def region_findings(views: Sequence[NodeView]) -> Iterator[Finding]:
+    """From what each node says of the other regions."""
+    found = status.region_pairs(views)
+    cut = {(pair.source, pair.target) for pair in found if pair.cut_off_since_ms is not None}
+    for pair in found:
+        apart = (pair.source, pair.target) in cut or (pair.target, pair.source) in cut
+        yield from _contact(pair)
+        if pair.lag_s is not None and pair.lag_s > _LAG_S and not apart:
+            yield Finding(
+                Severity.WARNING,
+                f"region {pair.target}",
+                f"lacks what {pair.slowest} wrote in the last {pair.lag_s:.0f} s: the watermark of "
+                f"region {pair.source} stands still",
+                f"bring {pair.slowest} up, or replace it; `stele doctor` tells what ails it",
+            )
+        if pair.fullness >= _FULLNESS:
+            yield Finding(
+                Severity.WARNING,
+                f"region {pair.source}",
+                f"its log of writes for region {pair.target} is {pair.fullness:.0%} full",
+                f"bring region {pair.target} back; beyond 100% the oldest are dropped, and whole "
+                "partitions compared in their place, which takes longer and loses nothing",
+            )
+        if pair.comparisons_owed:
+            yield Finding(
+                Severity.NOTE,
+                f"region {pair.source}",
+                f"owes region {pair.target} a comparison of {pair.comparisons_owed} partitions",
+                "wait: they are compared when all owners are up",
+            )
+
+
+def _contact(pair: Pair) -> Iterator[Finding]:
+    waits = f"{pair.waiting:,} of its writes wait" if pair.waiting else "no write waits"
+    if pair.cut_off_since_ms is not None:
+        yield Finding(
+            Severity.WARNING,
+            f"region {pair.source}",
+            f"reaches no node of region {pair.target} since {status.moment(pair.cut_off_since_ms)}"
+            f"; {waits}, and deletions stay on all disks",
+            "bring the region or the network to it back; all is brought there by itself",
+        )
+    elif pair.cut_off:
+        nodes = ", ".join(pair.cut_off)
+        yield Finding(
+            Severity.WARNING,
+            nodes,
+            f"reach no node of region {pair.target}, though others of region {pair.source} do",
+            f"if it stays so, look at the network between {nodes} and region {pair.target}",
+        )

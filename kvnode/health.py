@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: How long a node that starts waits for its peers before it calls itself ready without them: a
 #: cluster that has just come up must be able to serve a request that asks for all replicas.
 CONNECT_GRACE_S: Final = 2.0
+#: The name of a check that is shown alone, too.
+LAG: Final = "lag"
 #: An event loop as late as this costs clients as much, with every request. One stall is not told.
 LAG_TOLD_S: Final = 1.0
 
@@ -50,7 +52,7 @@ def check(node: "Node") -> list[Check]:
         Check("fences", Weight.UNREADY, _fenced(node)),
         Check("disk", Weight.WARNING, _disk(node)),
         Check("clock", Weight.WARNING, _clock(node)),
-        Check("lag", Weight.WARNING, _lag(node)),
+        Check(LAG, Weight.WARNING, _lag(node)),
         Check("regions", Weight.WARNING, _regions(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),

@@ -102,6 +102,9 @@ def _nodes(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             low = "is low on disk: it refuses creates until space is freed"
             free = "free space on its disk, or add some; it recovers without a restart"
             yield Finding(Severity.CRITICAL, checkup.id, low, free)
+        if view.status and view.status.late:
+            relieve = "`stele top` shows what it is asked for; look what else its machine does"
+            yield Finding(Severity.WARNING, checkup.id, view.status.late, relieve)
 
 
 def _edge(edge: EdgeView | None, checkups: Sequence[Checkup]) -> Iterator[Finding]:

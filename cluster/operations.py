@@ -69,6 +69,8 @@ class NodeStatus(msgspec.Struct):
     documents_estimate: int | None = None
     #: What is wrong and does not make it unready.
     warnings: list[str] = []
+    #: One of these: it has too much to do.
+    late: str = ""
     #: The other ones.
     regions: dict[str, RegionSeen] = {}
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: How long a node that starts waits for its peers before it calls itself ready without them: a
 #: cluster that has just come up must be able to serve a request that asks for all replicas.
 CONNECT_GRACE_S: Final = 2.0
+#: The name of a check that is shown alone, too.
+LAG: Final = "lag"
 #: An event loop as late as this costs clients as much, with every request. One stall is not told.
 LAG_TOLD_S: Final = 1.0
 
@@ -51,9 +53,9 @@ def check(node: "Node") -> list[Check]:
         Check("fences", Weight.UNREADY, _fenced(node)),
         Check("disk", Weight.WARNING, _disk(node)),
         Check("clock", Weight.WARNING, _clock(node)),
+        Check(LAG, Weight.WARNING, _lag(node)),
         Check("regions", Weight.WARNING, _regions(node)),
         Check("purge", Weight.WARNING, _purge(node)),
-        Check("lag", Weight.WARNING, _lag(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
     ]
@@ -97,6 +99,11 @@ def _clock(node: "Node") -> str:
     return f"has a clock that is {', '.join(apart)}" if apart else ""
 
 
+def _lag(node: "Node") -> str:
+    lag_s = node.background.budget.lag_s
+    return f"answers late: its event loop lags {lag_s:.1f} s" if lag_s > LAG_TOLD_S else ""
+
+
 def _regions(node: "Node") -> str:
     since_ms = {name: node.contacts.cut_off_since_ms(name) for name in node.watermarks.regions}
     # A cluster that has just come up has not met anybody yet.
@@ -113,11 +120,6 @@ def _purge(node: "Node") -> str:
     for_s = (node.clock.wall_ms() - longest.since_ms) / 1000
     stuck = f"waits for {longest.node} ({longest.reason}) to purge, for {for_s:.0f} s"
     return stuck if for_s >= PURGE_STUCK_S else ""
-
-
-def _lag(node: "Node") -> str:
-    lag_s = node.background.budget.lag_s
-    return f"answers late: its event loop lags {lag_s:.1f} s" if lag_s > LAG_TOLD_S else ""
 
 
 def _removals(node: "Node") -> str:

@@ -257,6 +257,9 @@ class Node:
         )
         self._assemble_background(ring, identity, boot_id)
         self.gossip.attach(self.transport)
+        self._assemble_handlers(boot_id)
+
+    def _assemble_handlers(self, boot_id: bytes) -> None:
         self.handlers = Handlers(
             self.replica,
             self.coordinator,

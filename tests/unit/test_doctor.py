@@ -150,6 +150,14 @@ def damaged(checkups: Checkups) -> None:
     change_lifecycle(checkups, "a1", scrub=Scrubbed(2, 1))
 
 
+def late(checkups: Checkups) -> None:
+    """It can't keep up."""
+    view = checkups["a2"].view
+    assert view.status
+    status = replace(view.status, late="answers late: its event loop lags 2.0 s")
+    change_view(checkups, "a2", dataclasses.replace(view, status=status))
+
+
 def healed(checkups: Checkups) -> None:
     """Its disk has let it down, all the same."""
     change_lifecycle(checkups, "a1", scrub=Scrubbed(2, 2))
@@ -240,6 +248,7 @@ def overflowed(checkups: Checkups) -> None:
     [
         (down, Severity.CRITICAL, "a2", "is down", "stele start a2"),
         (low_disk, Severity.CRITICAL, "a1", "low on disk", "free space"),
+        (late, Severity.WARNING, "a2", "its event loop lags 2.0 s", "stele top"),
         (cut, Severity.WARNING, "a1", "takes a3 for dead", "network between a1 and a3"),
         (skewed, Severity.WARNING, "a2", "3.0 s from those of a1, a3", "time service"),
         (skewed_pair, Severity.CRITICAL, "a1, a3", "59.9 s apart", "within 5 s"),

@@ -59,6 +59,10 @@ session-reads: $(INSTALLED_DEV) ## Measure what a session token is worth in anot
 failover: $(INSTALLED_DEV) ## Measure what clients notice when a node or a region behind the edge fails
 	@$(BIN)/python -m scripts.failover
 
+.PHONY: screenshot
+screenshot: $(INSTALLED_DEV) ## Take the picture of the console in docs/ from a live cluster
+	@$(BIN)/python -m scripts.screenshot
+
 .PHONY: scenarios
 scenarios: $(INSTALLED) ## Break a cluster of its own and see it heal: make scenarios NAME=old-copy
 	@$(BIN)/python -m scripts.scenarios $(NAME)

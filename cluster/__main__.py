@@ -18,7 +18,7 @@ from rich.console import Console
 from cluster import balancer, launch, report
 from cluster import repair as repairs
 from cluster.answers import Unreachable
-from cluster.commands import config, documents, edge, live, region, views
+from cluster.commands import config, documents, edge, live, prometheus, region, traces, views
 from cluster.commands.options import (
     EXIT_DEGRADED,
     EXIT_UNREACHABLE,
@@ -178,6 +178,8 @@ app.command("ring")(views.show_ring)
 app.command("owners")(views.show_owners)
 app.command("hints")(views.show_hints)
 app.command("events")(live.follow_events)
+app.command("traces")(traces.list_traces)
+app.command("trace")(traces.show_trace)
 app.command("top")(live.show_top)
 app.command()(documents.put)
 app.command()(documents.get)
@@ -186,6 +188,7 @@ app.command()(documents.load)
 app.add_typer(config.app, name="config")
 app.add_typer(edge.app, name="edge")
 app.add_typer(region.app, name="region")
+app.add_typer(prometheus.app, name="prometheus")
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ Rules
 import http.client
 import json
 import shutil
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ from cluster import processes, startup
 from cluster.edge import EDGE, READY_PATH, cluster_of, listeners, regions
 from cluster.envoy import envoy_configuration
 from cluster.operations import NoAnswer, Readiness
-from cluster.processes import NodeProcess
+from cluster.seen import EdgeState, EdgeView
 from cluster.settings import ClusterSettings
 from cluster.startup import Starting
 from cluster.vardir import VarDirectory
@@ -29,29 +28,6 @@ from cluster.vardir import VarDirectory
 _CONCURRENCY: Final = 2
 _TIMEOUT_S: Final = 2.0
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
-
-
-class EdgeState(Enum):
-    """From best to worst."""
-
-    READY = "ready"
-    #: It runs, and no node takes requests.
-    NOT_READY = "not ready"
-    #: The process runs and says nothing.
-    SILENT = "silent"
-    DOWN = "down"
-
-
-class EdgeView(msgspec.Struct, frozen=True):
-    """The edge, asked once."""
-
-    url: str
-    state: EdgeState
-    process: NodeProcess | None
-    #: Nodes that it sends requests to.
-    rotation: list[str]
-    #: What is wrong and what to do about it; empty when nothing is.
-    advice: str
 
 
 class _Endpoint(msgspec.Struct):

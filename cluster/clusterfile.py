@@ -32,6 +32,8 @@ _TABLES: Final = {
     "regions": "bringing writes to the other regions",
     "gossip": "membership and failure detection",
     "http": "deadlines and bounds of the data listener",
+    "trace": "which requests leave traces, and where those go",
+    "log": "how much is told of what happens often",
     "edge": "the load balancer in front of the nodes",
 }
 
@@ -88,6 +90,24 @@ WHY: Final = {
     "http.idle_timeout_s": "A connection without a request is closed after this.",
     "http.connections_max": "Connections to one node.",
     "http.requests_max": "Requests that one node serves at once; more are refused (429).",
+    "trace.sample_ratio": (
+        "Share of requests that leave a trace, of those whose traceparent does not say so itself. "
+        "0: none, 1: all."
+    ),
+    "trace.per_s_max": "Traces that one node begins a second, whoever asks for them.",
+    "trace.slow_ms": (
+        "A request that takes longer, or fails with 5xx, leaves a span even if it was not traced, "
+        "and its trace is remembered for longer."
+    ),
+    "trace.otlp_endpoint": (
+        'Traces are sent to this OpenTelemetry collector, as "http://127.0.0.1:4318". Needs the '
+        "extra: pip install 'stele[otel]'. Empty: they stay in the nodes' memory."
+    ),
+    "trace.otlp_queue_max": "Spans that wait to be sent there; more are dropped, and counted.",
+    "log.documents_per_s": (
+        "Lines a second in a node's log for documents that are created, and for those that are "
+        "deleted. The others are counted."
+    ),
     "edge.host": "Where the edge listens. A loopback address: there is no TLS yet.",
     "edge.port": (
         "One URL for clients. The ports after it prefer one region each, in the order of the nodes "

@@ -7,15 +7,12 @@ Rules
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol
 
-from cluster import operations, status
-from cluster.balancer import EdgeState, EdgeView
 from cluster.edge import EDGE
-from cluster.findings import Finding, Severity
+from cluster.findings import PURGE_STUCK_S, Finding, Severity
 from cluster.ids import NodeId
 from cluster.layout import ring_of
 from cluster.operations import (
@@ -23,20 +20,24 @@ from cluster.operations import (
     HintsView,
     LifecycleView,
     MembersView,
-    NoAnswer,
     QuarantineView,
 )
 from cluster.regiondoctor import region_findings
-from cluster.settings import ClusterSettings, NodeSettings
-from cluster.status import NodeState, NodeView
-from cluster.vardir import VarDirectory
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
+from cluster.settings import ClusterSettings
 
-_TIMEOUT_S: Final = 5.0
-#: A purge waits for a node for this long before anyone need care.
-_VETO_S: Final = 300.0
+#: What helps a purge, by the reason for which a node that answers does not agree to it.
+_PURGE_HELP: Final = {
+    "fenced": "keep its peers up: {node} is being rebuilt from them",
+    "floor": "wait: {node} learns by comparing how far was purged",
+    "differs": "run `stele repair {node}`: its deletions and others' are not the same yet",
+    "hints": "bring up those that {node} keeps writes for: `stele hints` names them",
+    "outbox": "bring the region back that has yet to get its writes: `stele status` names it",
+    "clock": "set its clock right",
+    "minority": "bring a majority of the owners of its partitions up",
+}
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
-_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Checkup:
     quarantine: QuarantineView | None
     members: MembersView | None
     conflicts: ConflictsView | None = None
+    #: Where old databases of the node are kept, as far as whoever asks can see its disk.
+    put_aside: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -56,34 +59,15 @@ class Checkup:
         return self.view.node.id
 
 
-def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
-    """Ask every node everything."""
-    views = status.look(var, settings.node)
+class Typing(Protocol):
+    """How commands are typed for the cluster in question."""
 
-    def ask(of: Callable[[NodeSettings, float], _Answer], view: NodeView) -> _Answer | None:
-        if view.status is None:
-            return None
-        try:
-            return of(view.node, _TIMEOUT_S)
-        except NoAnswer:
-            return None
-
-    def check_up(view: NodeView) -> Checkup:
-        return Checkup(
-            view,
-            ask(operations.hints, view),
-            ask(operations.lifecycle, view),
-            ask(operations.quarantine, view),
-            ask(operations.members, view),
-            ask(operations.conflicts, view),
-        )
-
-    with ThreadPoolExecutor(max_workers=len(views)) as pool:
-        return list(pool.map(check_up, views))
+    def command(self, words: str) -> str:
+        """``stele start a2`` in a form that acts on it."""
 
 
 def diagnose(
-    var: VarDirectory,
+    var: Typing,
     settings: ClusterSettings,
     checkups: Sequence[Checkup],
     edge: EdgeView | None = None,
@@ -102,7 +86,7 @@ def diagnose(
         *_comparisons(settings, checkups),
         *region_findings([checkup.view for checkup in checkups]),
         *_conflicts(checkups),
-        *_put_aside(var, checkups),
+        *_put_aside(checkups),
     ]
     order = list(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))
@@ -118,6 +102,9 @@ def _nodes(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             low = "is low on disk: it refuses creates until space is freed"
             free = "free space on its disk, or add some; it recovers without a restart"
             yield Finding(Severity.CRITICAL, checkup.id, low, free)
+        if view.status and view.status.late:
+            relieve = "`stele top` shows what it is asked for; look what else its machine does"
+            yield Finding(Severity.WARNING, checkup.id, view.status.late, relieve)
 
 
 def _edge(edge: EdgeView | None, checkups: Sequence[Checkup]) -> Iterator[Finding]:
@@ -182,7 +169,7 @@ def _clocks(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iterator[
 
 
 def _fences(
-    var: VarDirectory, settings: ClusterSettings, checkups: Sequence[Checkup]
+    var: Typing, settings: ClusterSettings, checkups: Sequence[Checkup]
 ) -> Iterator[Finding]:
     fenced = {one.id: set(one.lifecycle.fenced) for one in checkups if one.lifecycle}
     lost: dict[tuple[NodeId, ...], int] = {}
@@ -237,12 +224,13 @@ def _purges(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             of = (veto.node, veto.reason)
             stuck[of] = max(veto.for_s, stuck.get(of, 0.0))
         for (node, reason), for_s in stuck.items():
-            if for_s >= _VETO_S:
+            if for_s >= PURGE_STUCK_S:
                 yield Finding(
                     Severity.WARNING,
                     checkup.id,
                     f"purging of deleted documents waits for {node} ({reason}) for {for_s:.0f} s",
-                    f"bring {node} up, or replace it; deleted documents keep their space till then",
+                    _PURGE_HELP.get(reason, "bring {node} up, or replace it").format(node=node)
+                    + "; deleted documents keep their space till then",
                 )
 
 
@@ -314,10 +302,9 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
                 )
 
 
-def _put_aside(var: VarDirectory, checkups: Sequence[Checkup]) -> Iterator[Finding]:
+def _put_aside(checkups: Sequence[Checkup]) -> Iterator[Finding]:
     for checkup in checkups:
-        directory = var.node_directory(checkup.id)
-        for aside in [*directory.glob("damaged-*"), *var.replaced(checkup.id)]:
+        for aside in checkup.put_aside:
             yield Finding(
                 Severity.NOTE,
                 checkup.id,

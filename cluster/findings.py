@@ -6,6 +6,10 @@ mend itself. NOTE: it mends itself, or is there to be known.
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
+
+#: A purge waits for a node for this long before anyone need care.
+PURGE_STUCK_S: Final = 300.0
 
 
 class Severity(Enum):

@@ -7,6 +7,7 @@ import msgspec
 
 from cluster.regionpairs import RegionSeen
 from cluster.settings import NodeSettings
+from cluster.traces import TracesView
 
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 _Answer = TypeVar("_Answer")
@@ -68,6 +69,8 @@ class NodeStatus(msgspec.Struct):
     documents_estimate: int | None = None
     #: What is wrong and does not make it unready.
     warnings: list[str] = []
+    #: One of these: it has too much to do.
+    late: str = ""
     #: The other ones.
     regions: dict[str, RegionSeen] = {}
     #: Regions that an operator has said to be gone.
@@ -141,6 +144,10 @@ class LifecycleView(msgspec.Struct):
     comparisons: dict[str, Comparison]
     scrub: Scrubbed
     up_s: float
+    tombstones: int = 0
+    purged: int = 0
+    expired: int = 0
+    verified: int = 0
 
 
 class QuarantineView(msgspec.Struct):
@@ -309,6 +316,11 @@ def members(node: NodeSettings, timeout_s: float) -> MembersView:
 def owners(node: NodeSettings, timeout_s: float, document_id: str) -> OwnersView:
     """What every node holds of a document. Raises NoAnswer."""
     return _ask(node, f"/admin/owners/{document_id}", timeout_s, OwnersView)
+
+
+def traces(node: NodeSettings, timeout_s: float, which: str) -> TracesView:
+    """Traces: ``which`` is what follows the path (``kvnode.traceviews``). Raises NoAnswer."""
+    return _ask(node, f"/admin/traces{which}", timeout_s, TracesView)
 
 
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:

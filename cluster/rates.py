@@ -14,6 +14,8 @@ from itertools import pairwise
 from math import inf
 from typing import Final, NamedTuple
 
+import msgspec
+
 _LINE: Final = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 _REQUESTS: Final = "http_server_request_duration_seconds"
@@ -58,37 +60,79 @@ def total(samples: Samples, name: str, **labels: str) -> float:
     )
 
 
-def rates(before: Samples, after: Samples, elapsed_s: float) -> Rates:
-    """What happened between two looks at one node."""
-    restarted = total(after, f"{_REQUESTS}_count") < total(before, f"{_REQUESTS}_count")
-    earlier: Samples = {} if restarted else before
+class Traffic(msgspec.Struct, frozen=True):
+    """Requests of the document API that were answered, in all."""
+
+    requests: float = 0.0
+    creates: float = 0.0
+    reads: float = 0.0
+    deletes: float = 0.0
+    errors: float = 0.0
+    #: How many took at most so long, by the bound in seconds as Prometheus spells it.
+    buckets: dict[str, float] = {}
+
+    def since(self, before: "Traffic") -> "Traffic":
+        """What was added to what was counted before; see rule 1."""
+        if self.requests < before.requests:
+            return self
+        return self._with(before, -1)
+
+    def plus(self, other: "Traffic") -> "Traffic":
+        """That of two nodes together."""
+        return self._with(other, 1)
+
+    def _with(self, other: "Traffic", sign: int) -> "Traffic":
+        buckets = dict(self.buckets)
+        for bound, count in other.buckets.items():
+            buckets[bound] = buckets.get(bound, 0.0) + sign * count
+        return Traffic(
+            self.requests + sign * other.requests,
+            self.creates + sign * other.creates,
+            self.reads + sign * other.reads,
+            self.deletes + sign * other.deletes,
+            self.errors + sign * other.errors,
+            buckets,
+        )
+
+    def over(self, elapsed_s: float) -> Rates:
+        """All of it happened in this time."""
+        cumulated = sorted((float(bound), count) for bound, count in self.buckets.items())
+        return Rates(
+            requests_per_s=self.requests / elapsed_s,
+            creates_per_s=self.creates / elapsed_s,
+            reads_per_s=self.reads / elapsed_s,
+            deletes_per_s=self.deletes / elapsed_s,
+            errors_per_s=self.errors / elapsed_s,
+            p50_s=percentile(cumulated, 0.5),
+            p99_s=percentile(cumulated, 0.99),
+        )
+
+
+def traffic(samples: Samples) -> Traffic:
+    """What one look at a node shows."""
     counts = {"POST": 0.0, "GET": 0.0, "DELETE": 0.0}
     requests = errors = 0.0
-    buckets: dict[float, float] = {}
-    for (name, labels), value in after.items():
+    buckets: dict[str, float] = {}
+    for (name, labels), value in samples.items():
+        if not name.startswith(_REQUESTS):
+            continue
         label = dict(labels)
         if not label.get("http_route", "").startswith(_ROUTES):
             continue
-        grown = value - earlier.get((name, labels), 0.0)
         if name == f"{_REQUESTS}_bucket":
-            bound = float(label["le"])
-            buckets[bound] = buckets.get(bound, 0.0) + grown
+            buckets[label["le"]] = buckets.get(label["le"], 0.0) + value
         elif name == f"{_REQUESTS}_count":
-            requests += grown
+            requests += value
             method = label["http_request_method"]
-            counts[method] = counts.get(method, 0.0) + grown
+            counts[method] = counts.get(method, 0.0) + value
             if label["http_response_status_code"].startswith(_ERRORS):
-                errors += grown
-    cumulated = sorted(buckets.items())
-    return Rates(
-        requests_per_s=requests / elapsed_s,
-        creates_per_s=counts["POST"] / elapsed_s,
-        reads_per_s=counts["GET"] / elapsed_s,
-        deletes_per_s=counts["DELETE"] / elapsed_s,
-        errors_per_s=errors / elapsed_s,
-        p50_s=percentile(cumulated, 0.5),
-        p99_s=percentile(cumulated, 0.99),
-    )
+                errors += value
+    return Traffic(requests, counts["POST"], counts["GET"], counts["DELETE"], errors, buckets)
+
+
+def rates(before: Samples, after: Samples, elapsed_s: float) -> Rates:
+    """What happened between two looks at one node."""
+    return traffic(after).since(traffic(before)).over(elapsed_s)
 
 
 def percentile(buckets: Sequence[tuple[float, float]], share: float) -> float | None:

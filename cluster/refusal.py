@@ -22,6 +22,7 @@ _MISSING = re.compile(r"^Object missing required field `(?P<key>.*?)`")
 _PATTERNS: Final = {
     r"^[0-9a-f]{32}\Z": "32 lower-case hexadecimal digits",
     r"^[a-z0-9][a-z0-9-]{0,31}\Z": "1 to 32 lower-case letters, digits and inner hyphens",
+    r"^(https?://\S+)?\Z": 'a URL as "http://host:port", or empty',
 }
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cluster import status
 from cluster.findings import Finding, Severity
 from cluster.regionpairs import Pair
-from cluster.status import NodeView
+from cluster.seen import NodeView, moment, region_pairs
 
 #: What a region is behind before anyone need care. It is told each second how far it is.
 _LAG_S: Final = 5.0
@@ -17,7 +16,7 @@ _FULLNESS: Final = 0.5
 def region_findings(views: Sequence[NodeView]) -> Iterator[Finding]:
     """From what each node says of the other regions."""
     yield from _given_up(views)
-    found = status.region_pairs(views)
+    found = region_pairs(views)
     cut = {(pair.source, pair.target) for pair in found if pair.cut_off_since_ms is not None}
     for pair in found:
         apart = (pair.source, pair.target) in cut or (pair.target, pair.source) in cut
@@ -74,7 +73,7 @@ def _contact(pair: Pair) -> Iterator[Finding]:
         yield Finding(
             Severity.WARNING,
             f"region {pair.source}",
-            f"reaches no node of region {pair.target} since {status.moment(pair.cut_off_since_ms)}"
+            f"reaches no node of region {pair.target} since {moment(pair.cut_off_since_ms)}"
             f"; {waits}, and deletions stay on all disks",
             "bring the region or the network to it back; all is brought there by itself",
         )

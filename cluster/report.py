@@ -9,21 +9,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.balancer import EdgeState, EdgeView, region_urls
+from cluster.balancer import region_urls
 from cluster.edge import EDGE
 from cluster.findings import Finding, Severity
 from cluster.launch import say
 from cluster.regionpairs import Pair
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView, moment, region_pairs
 from cluster.settings import ClusterSettings, NodeSettings
-from cluster.status import (
-    ClusterState,
-    NodeState,
-    NodeView,
-    doubted,
-    hints_held,
-    moment,
-    region_pairs,
-)
+from cluster.status import ClusterState, doubted, hints_held
 from cluster.vardir import VarDirectory
 
 _COLOURS: Final = {

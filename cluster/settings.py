@@ -125,6 +125,29 @@ class HttpSettings(_Table, frozen=True, kw_only=True):
     requests_max: Annotated[int, Meta(ge=1)] = 4096
 
 
+class TraceSettings(_Table, frozen=True, kw_only=True):
+    """``[trace]``: which requests leave traces, and where those go."""
+
+    #: Share of the requests that say nothing about tracing themselves.
+    sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.001
+    #: Traces that a process begins a second, whoever asks for them.
+    per_s_max: Annotated[int, Meta(ge=0)] = 50
+    #: A trace with a longer span is remembered for longer, and a request that took longer leaves a
+    #: span even if it was not traced.
+    slow_ms: Annotated[int, Meta(ge=1)] = 250
+    #: Of an OpenTelemetry collector; empty: traces stay where they are.
+    otlp_endpoint: Annotated[str, Meta(pattern=r"^(https?://\S+)?\Z")] = ""
+    #: Spans that wait to be exported.
+    otlp_queue_max: Annotated[int, Meta(ge=1)] = 4096
+
+
+class LogSettings(_Table, frozen=True, kw_only=True):
+    """``[log]``: how much is told of what happens often."""
+
+    #: Lines a second for documents that are created, and as many for those that are deleted.
+    documents_per_s: Annotated[int, Meta(ge=0)] = 10
+
+
 class EdgeSettings(_Table, frozen=True, kw_only=True):
     """``[edge]``: the load balancer in front of the nodes."""
 
@@ -170,6 +193,8 @@ class ClusterSettings(_Table, frozen=True, kw_only=True):
     regions: RegionSettings = RegionSettings()
     gossip: GossipSettings = GossipSettings()
     http: HttpSettings = HttpSettings()
+    trace: TraceSettings = TraceSettings()
+    log: LogSettings = LogSettings()
     edge: EdgeSettings = EdgeSettings()
     node: tuple[NodeSettings, ...]
 

@@ -9,30 +9,17 @@ Rules
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
 from cluster import processes
-from cluster.balancer import EdgeState, EdgeView
 from cluster.operations import NoAnswer, NodeStatus, node_status
 from cluster.processes import NodeProcess
-from cluster.regionpairs import Pair, pairs
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView, unready
 from cluster.settings import NodeSettings
 from cluster.vardir import VarDirectory
 
 _TIMEOUT_S: Final = 2.0
-
-
-class NodeState(Enum):
-    """From best to worst."""
-
-    READY = "ready"
-    NOT_READY = "not ready"
-    #: The process runs and its operations listener says nothing.
-    SILENT = "silent"
-    DOWN = "down"
 
 
 class ClusterState(Enum):
@@ -41,19 +28,6 @@ class ClusterState(Enum):
     OK = 0
     DEGRADED = 1
     UNREACHABLE = 3
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """One node, asked once."""
-
-    node: NodeSettings
-    state: NodeState
-    process: NodeProcess | None
-    #: The node's own answer; None when it gave none.
-    status: NodeStatus | None
-    #: What is wrong and what to do about it; empty when nothing is.
-    advice: str
 
 
 def look(var: VarDirectory, nodes: Sequence[NodeSettings]) -> list[NodeView]:
@@ -87,20 +61,6 @@ def hints_held(status: NodeStatus) -> int:
     return sum(held.count for held in status.hints.values())
 
 
-def region_pairs(views: Sequence[NodeView]) -> list[Pair]:
-    """How far each region is with each other one's writes."""
-    nodes_of: dict[str, list[str]] = {}
-    for view in views:
-        nodes_of.setdefault(view.node.region, []).append(view.node.id)
-    said = {view.node.id: view.status.regions for view in views if view.status}
-    return pairs(nodes_of, said)
-
-
-def moment(wall_ms: int) -> str:
-    """When something was, in UTC."""
-    return f"{datetime.fromtimestamp(wall_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
-
-
 def _look(var: VarDirectory, node: NodeSettings) -> NodeView:
     process = processes.find_node(var, node.id)
     log = var.log_file(node.id)
@@ -115,7 +75,11 @@ def _look(var: VarDirectory, node: NodeSettings) -> NodeView:
         if var.pid_file(node.id).exists():  # nobody stopped it
             advice = f"ended by itself or was killed; {start}"
         return NodeView(node, NodeState.DOWN, None, None, advice)
+    return answered(node, process, status)
+
+
+def answered(node: NodeSettings, process: NodeProcess | None, status: NodeStatus) -> NodeView:
+    """A node that has answered with its status."""
     if status.ready:
         return NodeView(node, NodeState.READY, process, status, ", ".join(status.warnings))
-    reasons = ", ".join(status.reasons) or "it gives no reason"
-    return NodeView(node, NodeState.NOT_READY, process, status, f"is not ready: {reasons}")
+    return NodeView(node, NodeState.NOT_READY, process, status, unready(status))

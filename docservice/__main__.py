@@ -15,17 +15,23 @@ from prometheus_client import CollectorRegistry
 
 from cluster.layout import rings_of
 from cluster.secret import read_secret
+from cluster.settings import ClusterSettings
 from cluster.topology import TopologyError, read_cluster_file
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.client import ClusterClient
+from kvnode.errors import CannotStart
 from kvnode.eventring import EventRing
 from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Jobs
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import EventsCollector, HttpMetrics
+from kvnode.metrics import EventsCollector, HttpMetrics, TraceCollector
+from kvnode.otlp import exporting
+from kvnode.ports import Clock, Entropy
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
+from kvnode.traceviews import ASK_WITHIN_S, TraceViews
+from kvnode.tracing import Tracer
 
 DRAIN_S = 5.0
 
@@ -41,18 +47,11 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
-    settings = read_cluster_file(arguments.cluster_file)
-    region = arguments.region or settings.node[0].region
+def _client(
+    settings: ClusterSettings, region: str, secret: bytes, clock: Clock, entropy: Entropy, log: Log
+) -> ClusterClient:
     nodes = settings.region_nodes(region)
-    if not nodes:
-        msg = f"{arguments.cluster_file}: there is no region {region!r}; check --region."
-        raise TopologyError(msg)
-    clock, entropy = SystemClock(), SystemEntropy()
-    secret = read_secret(arguments.secret_file)
-    registry = CollectorRegistry()
-    registry.register(EventsCollector(events))
-    client = ClusterClient(
+    return ClusterClient(
         cluster_id=settings.cluster_id,
         secret=secret,
         rings=rings_of(settings),
@@ -64,6 +63,20 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         log=log,
     )
 
+
+async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
+    settings = read_cluster_file(arguments.cluster_file)
+    region = arguments.region or settings.node[0].region
+    nodes = settings.region_nodes(region)
+    if not nodes:
+        msg = f"{arguments.cluster_file}: there is no region {region!r}; check --region."
+        raise TopologyError(msg)
+    clock, entropy = SystemClock(), SystemEntropy()
+    secret = read_secret(arguments.secret_file)
+    registry = CollectorRegistry()
+    registry.register(EventsCollector(events))
+    tracer = Tracer(f"docservice-{arguments.port}", settings.trace, clock, entropy)
+    client = _client(settings, region, secret, clock, entropy, log)
     draining = asyncio.Event()
 
     def checks() -> list[Check]:
@@ -78,36 +91,43 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         return {"region": region, "ready": not reasons, "reasons": reasons}
 
     try:
-        data = await serve_documents(
-            client,
-            settings,
-            host=arguments.host,
-            port=arguments.port,
-            region=region,
-            secret=secret,
-            metrics=HttpMetrics(registry),
-            clock=clock,
-            entropy=entropy,
-            log=log,
-        )
-        operations = Operations(
-            registry=registry,
-            checks=checks,
-            views={"status": status},
-            document_views={},
-            actions={},
-            jobs=Jobs(clock),
-            events=events,
-        )
-        admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
-        stop = asyncio.Event()
-        leaving = Leaving(settings.edge.drain_s, drain=draining.set, stop=stop.set)
-        leaving.heed_signals(asyncio.get_running_loop())
-        tune_garbage_collector()
-        log.info("docservice.started", port=data.port)
-        await stop.wait()
-        await data.stop(DRAIN_S)
-        await admin.cleanup()
+        async with exporting(tracer, settings.trace, log) as exporter:
+            registry.register(TraceCollector(tracer, exporter))
+            data = await serve_documents(
+                client,
+                client.noting,
+                settings,
+                host=arguments.host,
+                port=arguments.port,
+                region=region,
+                secret=secret,
+                tracer=tracer,
+                metrics=HttpMetrics(registry),
+                clock=clock,
+                entropy=entropy,
+                log=log,
+            )
+            operations = Operations(
+                registry=registry,
+                checks=checks,
+                views={"status": status},
+                document_views={},
+                actions={},
+                jobs=Jobs(clock),
+                events=events,
+                traces=TraceViews(
+                    tracer, client.asker(ASK_WITHIN_S), [node.node_id for node in nodes]
+                ),
+            )
+            admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)
+            stop = asyncio.Event()
+            leaving = Leaving(settings.edge.drain_s, drain=draining.set, stop=stop.set)
+            leaving.heed_signals(asyncio.get_running_loop())
+            tune_garbage_collector()
+            log.info("docservice.started", port=data.port)
+            await stop.wait()
+            await data.stop(DRAIN_S)
+            await admin.cleanup()
     finally:
         await client.close()
     log.info("docservice.stopped")
@@ -121,7 +141,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(arguments, log, events))
-    except TopologyError as error:
+    except (CannotStart, TopologyError) as error:
         log.error("docservice.refused", detail=str(error))
         return 1
     except OSError as error:

@@ -17,17 +17,30 @@ from cluster.layout import rings_of
 from cluster.secret import read_secret
 from cluster.settings import StorageSettings
 from cluster.topology import TopologyError, node_named, read_cluster_file
+from docservice.meteredstore import MeteredStore
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
+from kvnode.callmetrics import CallsCollector
+from kvnode.calls import Calls
+from kvnode.console.glance import glance
+from kvnode.console.pages import Console
 from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.eventring import EventRing
 from kvnode.health import check
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
-from kvnode.metrics import EventsCollector, HttpMetrics, NodeCollector
+from kvnode.metrics import (
+    EventsCollector,
+    HttpMetrics,
+    NodeCollector,
+    TraceCollector,
+)
 from kvnode.node import Node
+from kvnode.notedcalls import noting
+from kvnode.otlp import exporting
 from kvnode.regionviews import deeds, regions
 from kvnode.ringviews import members, owners, ring
+from kvnode.services.asking import Asker
 from kvnode.status import conflicts, hints, lifecycle, quarantine, status
 from kvnode.storage.database import is_damage, text_of
 from kvnode.storage.disk import DiskGuard
@@ -35,6 +48,7 @@ from kvnode.storage.identity import Identity
 from kvnode.storage.leveldb import LevelDBEngine
 from kvnode.storage.recovery import has_put_aside, mark_damaged, replace_if_damaged
 from kvnode.system import SystemClock, SystemEntropy, tune_garbage_collector
+from kvnode.traceviews import ASK_WITHIN_S, TraceViews
 
 DRAIN_S = 5.0
 
@@ -104,6 +118,47 @@ async def _start(node: Node, directory: Path, log: Log) -> None:
         raise CannotStart(msg) from error
 
 
+def _operations(
+    node: Node, registry: CollectorRegistry, metrics: HttpMetrics, events: EventRing
+) -> Operations:
+    """What operators are offered."""
+    traces = TraceViews(
+        node.tracer, Asker(node.transport, node.clock, ASK_WITHIN_S), node.all_peers
+    )
+    return Operations(
+        registry=registry,
+        checks=partial(check, node),
+        views={
+            "status": partial(status, node),
+            "ring": partial(ring, node),
+            "members": partial(members, node),
+            "regions": partial(regions, node),
+            "hints": partial(hints, node),
+            "lifecycle": partial(lifecycle, node),
+            "quarantine": partial(quarantine, node),
+            "conflicts": partial(conflicts, node),
+        },
+        document_views={"owners": partial(owners, node)},
+        actions={
+            "repair": node.background.antientropy.repair_now,
+            "trust": partial(node.background.rebuild.trust, node.jobs),
+        },
+        deeds=deeds(node),
+        jobs=node.jobs,
+        events=events,
+        traces=traces,
+        console=Console(
+            node.settings,
+            node.own,
+            node.rings,
+            node.clock,
+            glance=lambda after: glance(node, metrics.traffic(), events, after),
+            owners=partial(owners, node),
+            traces=traces.listed,
+        ),
+    )
+
+
 async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> None:
     settings = read_cluster_file(arguments.cluster_file)
     own = node_named(settings, arguments.node)
@@ -127,51 +182,41 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         log=log,
     )
     registry = CollectorRegistry()
+    metrics = HttpMetrics(registry)
     try:
-        await _start(node, directory, log)
-        registry.register(NodeCollector(node))
-        registry.register(EventsCollector(events))
-        data = await serve_documents(
-            node.coordinator,
-            settings,
-            host=own.host,
-            port=own.http_port,
-            region=own.region,
-            secret=secret,
-            metrics=HttpMetrics(registry),
-            clock=clock,
-            entropy=entropy,
-            log=log,
-        )
-        operations = Operations(
-            registry=registry,
-            checks=partial(check, node),
-            views={
-                "status": partial(status, node),
-                "ring": partial(ring, node),
-                "members": partial(members, node),
-                "regions": partial(regions, node),
-                "hints": partial(hints, node),
-                "lifecycle": partial(lifecycle, node),
-                "quarantine": partial(quarantine, node),
-                "conflicts": partial(conflicts, node),
-            },
-            document_views={"owners": partial(owners, node)},
-            actions={
-                "repair": node.background.antientropy.repair_now,
-                "trust": partial(node.background.rebuild.trust, node.jobs),
-            },
-            deeds=deeds(node),
-            jobs=node.jobs,
-            events=events,
-        )
-        admin = await start_admin_listener(own.host, own.ops_port, operations)
-        leaving = Leaving(settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop)
-        leaving.heed_signals(asyncio.get_running_loop())
-        tune_garbage_collector()
-        await node.run()
-        await data.stop(DRAIN_S)
-        await admin.cleanup()
+        async with exporting(node.tracer, settings.trace, log) as exporter:
+            await _start(node, directory, log)
+            registry.register(NodeCollector(node))
+            registry.register(EventsCollector(events))
+            calls = Calls(node.coordinator.copies)
+            registry.register(CallsCollector(calls))
+            metered = partial(MeteredStore, clock=clock, counts=calls)
+            registry.register(TraceCollector(node.tracer, exporter))
+            data = await serve_documents(
+                metered(node.coordinator),
+                lambda span: metered(noting(node.coordinator, span, node.tracer.hops)),
+                settings,
+                host=own.host,
+                port=own.http_port,
+                region=own.region,
+                secret=secret,
+                tracer=node.tracer,
+                metrics=metrics,
+                clock=clock,
+                entropy=entropy,
+                log=log,
+            )
+            admin = await start_admin_listener(
+                own.host, own.ops_port, _operations(node, registry, metrics, events)
+            )
+            leaving = Leaving(
+                settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop
+            )
+            leaving.heed_signals(asyncio.get_running_loop())
+            tune_garbage_collector()
+            await node.run()
+            await data.stop(DRAIN_S)
+            await admin.cleanup()
     finally:
         await node.stop()
 

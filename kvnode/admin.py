@@ -10,12 +10,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.ids import DocumentId, parse_document_id
+from kvnode.console.pages import Console
 from kvnode.errors import Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
 from kvnode.regionviews import Deed
+from kvnode.traceviews import BadQuery, TraceViews
 
 #: What is shown of one document.
 DocumentView = Callable[[DocumentId], Awaitable[dict[str, Any]]]
@@ -37,8 +39,12 @@ class Operations(msgspec.Struct):
     jobs: Jobs
     #: What ``/admin/events`` tells.
     events: EventRing
+    #: What ``/admin/traces`` shows.
+    traces: TraceViews
     #: What ``POST /admin/NAME/WHAT`` does at once, by name; answered when it is on disk.
     deeds: Mapping[str, Deed] = {}
+    #: What ``/ui`` shows.
+    console: Console | None = None
 
 
 async def start_admin_listener(host: str, port: int, operations: Operations) -> web.AppRunner:
@@ -59,10 +65,14 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     app.router.add_get("/admin/jobs/{id}", pages.job)
     app.router.add_delete("/admin/jobs/{id}", pages.cancel)
     app.router.add_get("/admin/events", streams.serve)
+    app.router.add_get("/admin/traces", pages.traces)
+    app.router.add_get("/admin/traces/{id}", pages.trace)
     app.router.add_get("/admin/{name}", pages.view)
     app.router.add_get("/admin/{name}/{id}", pages.document_view)
     app.router.add_post("/admin/{name}", pages.action)
     app.router.add_post("/admin/{name}/{what}", pages.deed)
+    if operations.console is not None:
+        operations.console.add_routes(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
@@ -96,7 +106,7 @@ class _Pages:
     async def view(self, request: web.Request) -> web.Response:
         show = self._operations.views.get(request.match_info["name"])
         if show is None:
-            there_is = [*self._operations.views, "jobs", "events"]
+            there_is = [*self._operations.views, "jobs", "events", "traces"]
             there_is += [f"{name}/ID" for name in self._operations.document_views]
             raise web.HTTPNotFound(text=f"there is {', '.join(there_is)}\n")
         return web.json_response({"version": version("stele"), **show()})
@@ -147,6 +157,21 @@ class _Pages:
         job = self._found(request)
         self._operations.jobs.cancel(job)
         return web.json_response(self._operations.jobs.view(job))
+
+    async def traces(self, request: web.Request) -> web.Response:
+        try:
+            shown = await self._operations.traces.listed(request.query)
+        except BadQuery as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        return web.json_response({"version": version("stele"), **shown})
+
+    async def trace(self, request: web.Request) -> web.Response:
+        try:
+            trace = await self._operations.traces.trace(request.match_info["id"])
+        except BadQuery as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        status = 200 if trace["traces"] else 404
+        return web.json_response({"version": version("stele"), **trace}, status=status)
 
     def _found(self, request: web.Request) -> Job:
         job = self._operations.jobs.find(request.match_info["id"])

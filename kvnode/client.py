@@ -6,6 +6,7 @@ and records are made before the first try and merging is idempotent.
 """
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Final
 
 from cluster.ids import NodeId, partition_of
@@ -22,15 +23,18 @@ from kvnode.errors import (
     WriteTimeout,
 )
 from kvnode.log import Log
+from kvnode.notedpeers import NotedPeers
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.record import Record, Sighting
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Connection, Lost
 from kvnode.rpc.frames import Message, ProtocolError
-from kvnode.rpc.inturn import ask_in_turn
+from kvnode.rpc.inturn import Peers, ask_in_turn
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import CLIENT_PREFIX, Transport
+from kvnode.services.asking import Asker
+from kvnode.tracing import OpenSpan
 
 _NAME_BYTES: Final = 4
 _PLAIN_ERRORS: Final = {error.code: error for error in (DiskLow, KeyDeleted, KeyReused, Overloaded)}
@@ -75,12 +79,23 @@ class ClusterClient:
         )
         ring = rings.by_region[region]
         self._placement = Placement(ring, None, zones, self._transport.connected, {})
+        self.peers: Peers = self._transport
         self._transport.dial_all()
 
     @property
     def ready(self) -> bool:
         """Whether most of the ring can be reached."""
         return self._placement.quorum_share(1) > 0.5
+
+    def noting(self, span: OpenSpan) -> "ClusterClient":
+        """The same for one call, what it asks nodes being parts of ``span``."""
+        noted = copy(self)
+        noted.peers = NotedPeers(self.peers, span)
+        return noted
+
+    def asker(self, timeout_s: float) -> Asker:
+        """For questions of operators."""
+        return Asker(self._transport, self._clock, timeout_s)
 
     async def close(self) -> None:
         """Say goodbye to every node."""
@@ -155,7 +170,7 @@ class ClusterClient:
         partition = partition_of(document_id, self._partitions)
         nodes = [target.node for target in self._placement.read_plan(partition, sloppy=True)]
         answer = await ask_in_turn(
-            self._transport, self._clock, nodes, op, deadline_s, fields, size_bytes
+            self.peers, self._clock, nodes, op, deadline_s, fields, size_bytes
         )
         found, maybe_applied = answer.outcome, answer.maybe_applied
         if not isinstance(found, Lost):

@@ -26,14 +26,15 @@ from kvnode.errors import (
 from kvnode.everywhere import Everywhere
 from kvnode.idempotency import first_create
 from kvnode.latency import Latencies
-from kvnode.merging import UNWATCHED, MergeSender, Sender
+from kvnode.merging import UNWATCHED, Merges, MergeSender, Sender
 from kvnode.placement import Placement
 from kvnode.ports import Clock, Entropy
 from kvnode.reading import Read
 from kvnode.record import Record, Sighting
 from kvnode.replica import Replica
-from kvnode.results import Fetched, Stored
+from kvnode.results import Counts, Fetched, Stored
 from kvnode.rpc.connection import Lost, OnOutcome
+from kvnode.rpc.inturn import Peers
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
 from kvnode.sweep import DeadlineSweep
@@ -47,7 +48,11 @@ _HEDGE_TICK_S: Final = 0.005
 
 
 class Coordinator:
-    """``docservice.store.DocumentStore`` inside a node."""
+    """``docservice.store.DocumentStore`` inside a node.
+
+    What it reaches replicas through is public: a traced request has a coordinator of its own, with
+    the same parts and others in place of these (``kvnode.notedcalls``).
+    """
 
     def __init__(
         self,
@@ -72,18 +77,17 @@ class Coordinator:
         #: For kvnode.writing and kvnode.reading, which act for this object.
         self.sweep = DeadlineSweep(self.loop, clock, _DEADLINE_TICK_S)
         self.hedge_sweep = DeadlineSweep(self.loop, clock, _HEDGE_TICK_S)
-        self.merges = MergeSender(self.loop, transport)
+        self.merges: Merges = MergeSender(self.loop, transport)
+        self.merge_here = replica.merge
+        self.append_to_outbox = replica.outbox.append
         self._placement = placement
-        self._transport = transport
+        self.peers: Peers = transport
         self._entropy = entropy
-        self._elsewhere = elsewhere
-        self._everywhere = Everywhere(self, rings, transport)
+        self.rings = rings
+        self.elsewhere = elsewhere
+        self.everywhere = Everywhere(self, rings, transport)
         self._partitions = placement.ring.partitions
-        self.hedged_count = 0
-        self.stale_read_count = 0
-        self.read_repair_count = 0
-        self.replay_count = 0
-        self.key_conflict_count = 0
+        self.counts = Counts()
 
     def mint_partition(self) -> int | None:
         """A random partition that this node owns: its first copy costs no hop."""
@@ -133,10 +137,10 @@ class Coordinator:
                 sloppy=False,
                 deadline_s=deadline_s,
             )
-            fetched = await self._everywhere.read(document_id, read_here, read_quorum, deadline_s)
+            fetched = await self.everywhere.read(document_id, read_here, read_quorum, deadline_s)
             if seen is None or seen.is_in(fetched.record):
                 return fetched
-        elsewhere = self._elsewhere
+        elsewhere = self.elsewhere
         if seen is not None and elsewhere is not None and elsewhere.regions:
             read_here = partial(self.read_here, read_quorum=read_quorum, sloppy=sloppy)
             return await elsewhere.read_seen(document_id, seen, read_here, read_quorum, deadline_s)
@@ -234,7 +238,7 @@ class Coordinator:
         on_outcome: OnOutcome,
     ) -> None:
         """Send to a peer."""
-        self._transport.request(node, op, deadline_s, fields, size_bytes, on_outcome)
+        self.peers.request(node, op, deadline_s, fields, size_bytes, on_outcome)
 
     def repair(
         self,
@@ -245,19 +249,19 @@ class Coordinator:
         sender: Sender,
     ) -> None:
         """Give replicas that answered a read with less what the others hold; ``sender`` is told."""
-        self.stale_read_count += 1
+        self.counts.stale_reads += 1
         patient = sender is UNWATCHED
         for node in stale:
-            self.read_repair_count += 1
+            self.counts.read_repairs += 1
             target = Target(node)
             if node != self.node:
                 self.merges.send(target, document_id, encoded, deadline_s, sender, patient=patient)
                 continue
             try:
-                self.replica.merge(document_id, encoded, partial(sender.on_sent, target))
+                self.merge_here(document_id, encoded, partial(sender.on_sent, target))
             except StoreError as error:
                 # Refused: low on disk, late, being rebuilt. The next read finds it again.
-                self.read_repair_count -= 1
+                self.counts.read_repairs -= 1
                 refused = Lost(error.code, str(error), sent=True)
                 self.loop.call_soon(sender.on_sent, target, refused)
 
@@ -277,7 +281,7 @@ class Coordinator:
         if existing is not None:
             # Stored again, so that a retry of a write whose outcome was unknown ends on W replicas.
             self._check_key(existing, record)
-            self.replay_count += 1
+            self.counts.replays += 1
             record = existing
         elif required > self.copies // 2:
             record = await self._elect(document_id, record, deadline_s, each_region=each_region)
@@ -300,7 +304,7 @@ class Coordinator:
         if not each_region:
             return self._write(document_id, record, required, deadline_s, sloppy=sloppy)
         write_here = partial(self._write, document_id, record, required, deadline_s, sloppy=False)
-        return self._everywhere.write(document_id, write_here, deadline_s)
+        return self.everywhere.write(document_id, write_here, deadline_s)
 
     def _write(
         self,
@@ -372,7 +376,7 @@ class Coordinator:
         primaries = self._placement.ring.primaries(partition_of(document_id, self._partitions))
         fingerprint = record.create.fingerprint
         if each_region:
-            held = await self._everywhere.elect(document_id, fingerprint, deadline_s)
+            held = await self.everywhere.elect(document_id, fingerprint, deadline_s)
         else:
             election = Election(self, document_id, fingerprint, primaries, deadline_s)
             election.start()
@@ -388,5 +392,5 @@ class Coordinator:
         try:
             first_create(held, wanted.create.fingerprint, self.clock.wall_ms())
         except KeyReused:
-            self.key_conflict_count += 1
+            self.counts.key_conflicts += 1
             raise

@@ -21,6 +21,7 @@ Rules
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from typing import Final, Protocol
 
 import msgspec
@@ -33,9 +34,8 @@ from kvnode.ports import Clock
 from kvnode.record import Sighting, merge, region_tag
 from kvnode.results import Fetched
 from kvnode.rpc.connection import Lost
-from kvnode.rpc.inturn import ask_in_turn
+from kvnode.rpc.inturn import Peers, ask_in_turn
 from kvnode.rpc.operations import Fields, Op
-from kvnode.rpc.transport import Transport
 from kvnode.standing import Standing
 from kvnode.watermarks import Watermarks
 
@@ -54,6 +54,13 @@ class ReadHere(Protocol):
         """See ``docservice.store.DocumentStore.read``."""
 
 
+class _Counts(msgspec.Struct):
+    """Shared by a node's Elsewhere and what is made of it."""
+
+    asked: int = 0
+    found: int = 0
+
+
 class Elsewhere:
     """See the module's rules.
 
@@ -67,7 +74,7 @@ class Elsewhere:
         node: NodeId,
         watermarks: Watermarks,
         standing: Standing,
-        transport: Transport,
+        peers: Peers,
         clock: Clock,
         slack_ms: int,
     ) -> None:
@@ -75,12 +82,26 @@ class Elsewhere:
         self._tags = {region: region_tag(region) for region in rings.other_regions(node)}
         self._rings = rings
         self._watermarks = watermarks
-        self._transport = transport
+        self.peers = peers
         self._clock = clock
         self._slack_ms = slack_ms
-        #: Reads that other regions were asked about, and documents found so.
-        self.asked_count = 0
-        self.found_count = 0
+        self._counts = _Counts()
+
+    @property
+    def asked_count(self) -> int:
+        """Reads that other regions were asked about."""
+        return self._counts.asked
+
+    @property
+    def found_count(self) -> int:
+        """Documents found so."""
+        return self._counts.found
+
+    def through(self, peers: Peers) -> "Elsewhere":
+        """The same, reaching other nodes in another way: for a traced request."""
+        other = copy(self)
+        other.peers = peers
+        return other
 
     @property
     def regions(self) -> list[str]:
@@ -103,10 +124,10 @@ class Elsewhere:
             Unavailable, ReadTimeout: one of them can't be asked, or does not answer, and no other
                 has it.
         """
-        self.asked_count += 1
+        self._counts.asked += 1
         found, lost = await self._ask(regions, document_id, None, required, deadline_s)
         if found is not None:
-            self.found_count += 1
+            self._counts.found += 1
         elif lost is not None:
             raise lost
         return found
@@ -134,7 +155,7 @@ class Elsewhere:
         else:
             if seen.is_in(joined.record):
                 return joined
-        self.asked_count += 1
+        self._counts.asked += 1
         named = [region for region in self.regions if self._tags[region] == seen.region]
         others = [region for region in self.regions if region not in named]
         rounds = [regions for regions in (named, others) if regions]
@@ -147,7 +168,7 @@ class Elsewhere:
                 continue
             joined = _join(joined, found)
             if seen.is_in(joined.record):
-                self.found_count += 1
+                self._counts.found += 1
                 return joined
         if lost is not None:
             raise lost
@@ -191,9 +212,9 @@ class Elsewhere:
         self, region: str, document_id: bytes, fields: Fields, deadline_s: float
     ) -> Fetched | Unavailable:
         nodes = self._rings.owners_first(region, partition_of(document_id, self._rings.partitions))
-        connected = filter(self._transport.connected, nodes)
+        connected = filter(self.peers.connected, nodes)
         answer = await ask_in_turn(
-            self._transport, self._clock, connected, Op.READ_HERE, deadline_s, fields, 64
+            self.peers, self._clock, connected, Op.READ_HERE, deadline_s, fields, 64
         )
         outcome = answer.outcome
         if isinstance(outcome, Lost):

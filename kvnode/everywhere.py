@@ -32,9 +32,8 @@ from kvnode.errors import ReadTimeout, Unavailable, WriteTimeout
 from kvnode.record import Record, merge
 from kvnode.results import Fetched, Stored
 from kvnode.rpc.connection import Lost
-from kvnode.rpc.inturn import ask_in_turn
+from kvnode.rpc.inturn import Peers, ask_in_turn
 from kvnode.rpc.operations import Fields, Op
-from kvnode.rpc.transport import Transport
 from kvnode.voting import Election
 
 if TYPE_CHECKING:
@@ -62,10 +61,10 @@ class _Share(msgspec.Struct, frozen=True):
 class Everywhere:
     """See the module's rules; acts for the coordinator of one node."""
 
-    def __init__(self, coordinator: "Coordinator", rings: Rings, transport: Transport) -> None:
+    def __init__(self, coordinator: "Coordinator", rings: Rings, peers: Peers) -> None:
         self._coordinator = coordinator
         self._rings = rings
-        self._transport = transport
+        self._peers = peers
         self._region = rings.region_of[coordinator.node]
 
     @property
@@ -162,7 +161,7 @@ class Everywhere:
         """The nodes of a region that are connected, owners first: they need a hop less."""
         partition = partition_of(document_id, self._rings.partitions)
         nodes = self._rings.owners_first(region, partition)
-        return [node for node in nodes if self._transport.connected(node)]
+        return [node for node in nodes if self._peers.connected(node)]
 
     async def _own(self, document_id: bytes, read_here: Callable[[], Awaitable[Fetched]]) -> _Share:
         try:
@@ -194,9 +193,7 @@ class Everywhere:
     ) -> _Share:
         nodes = self._reachable(region, document_id)
         clock = self._coordinator.clock
-        answer = await ask_in_turn(
-            self._transport, clock, nodes, op, deadline_s, fields, size_bytes
-        )
+        answer = await ask_in_turn(self._peers, clock, nodes, op, deadline_s, fields, size_bytes)
         outcome = answer.outcome
         if isinstance(outcome, Lost):
             acked, required = (*outcome.extra, 0, 0)[:2]

@@ -10,7 +10,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
@@ -18,19 +18,23 @@ from cluster.ids import NodeId, partition_of
 from kvnode.agreement import Agreement, Proposal
 from kvnode.batching import check_id, pairs_of
 from kvnode.boots import boot_from_wire
-from kvnode.codec import decode, encode, verify
+from kvnode.codec import verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
+from kvnode.coordinating import OPERATIONS, Operation
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
 from kvnode.inspection import inspect, to_wire
-from kvnode.record import FINGERPRINT_BYTES, Sighting
+from kvnode.notedanswers import NotedAnswers
+from kvnode.notedcalls import noting
+from kvnode.record import FINGERPRINT_BYTES
 from kvnode.regionhandlers import Known, RegionHandlers
 from kvnode.replica import Replica
-from kvnode.results import Fetched, Stored
-from kvnode.rpc.connection import Connection
+from kvnode.rpc.connection import Answers
 from kvnode.rpc.frames import Message, ProtocolError
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op
 from kvnode.services.gossip import Gossip
+from kvnode.traceviews import spans_for, spans_to_wire
+from kvnode.tracing import Tracer
 
 #: Requests of document services under way at once.
 COORDINATED_MAX: Final = 10_000
@@ -38,7 +42,10 @@ COORDINATED_MAX: Final = 10_000
 #: Who sends these counts; it was proved in the handshake.
 _SIGNED: Final = (Op.CHECKIN, Op.WATERMARK, Op.STANDING)
 
-Handler = Callable[[Connection, int, float, Fields], None]
+#: What may belong to traces: what clients wait for, and what brings their writes to other regions.
+TRACED: Final = (*OPERATIONS, Op.MERGE, Op.FETCH, Op.VOTE, Op.SHIP)
+
+Handler = Callable[[Answers, int, float, Fields], None]
 
 
 class Handlers:
@@ -56,12 +63,14 @@ class Handlers:
         *,
         absent: Callable[[], list[NodeId]],
         known: Known,
+        tracer: Tracer,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._replica = replica
         self._coordinator = coordinator
         self._gossip = gossip
         self._absent = absent
+        self._tracer = tracer
         regional = RegionHandlers(coordinator, known, self._start)
         self._comparing = Comparing(replica)
         self._agreement = Agreement(replica)
@@ -84,14 +93,12 @@ class Handlers:
             Op.LEVEL: regional.level,
             Op.STANDING: regional.standing,
             Op.INSPECT: self._inspect,
-            Op.CREATE: partial(self._coordinate, self._create),
-            Op.READ: partial(self._coordinate, self._read_anywhere),
-            Op.READ_HERE: partial(self._coordinate, partial(self._read, coordinator.read_here)),
-            Op.DELETE: partial(self._coordinate, self._delete),
-            Op.WRITE_HERE: partial(self._coordinate, self._write_here),
+            Op.TRACED: self._traced,
+            Op.TRACES: self._traces,
+            **{op: partial(self._coordinate, operation) for op, operation in OPERATIONS.items()},
         }
 
-    def __call__(self, connection: Connection, peer: str, message: Message) -> None:
+    def __call__(self, connection: Answers, peer: str, message: Message) -> None:
         """Serve one request: [operation, request id, timeout_ms, *fields]."""
         if message[0] in _SIGNED:
             message = [*message[:3], peer, *message[3:]]
@@ -119,7 +126,7 @@ class Handlers:
 
     # Between replicas
 
-    def _merge(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _merge(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         hint_for, patient, vouched, flat = fields
         if not (hint_for is None or isinstance(hint_for, str)) or not isinstance(flat, list):
             raise TypeError("not a hint's target and a list of records")
@@ -132,7 +139,7 @@ class Handlers:
 
     def _merge_all(
         self,
-        connection: Connection,
+        connection: Answers,
         request_id: int,
         flat: Fields,
         *,
@@ -155,9 +162,7 @@ class Handlers:
         merged = partial(_merged, connection, request_id, exceptions)
         self._replica.when_durable(merged, patient=patient)
 
-    def _hold_all(
-        self, connection: Connection, request_id: int, target: NodeId, flat: Fields
-    ) -> None:
+    def _hold_all(self, connection: Answers, request_id: int, target: NodeId, flat: Fields) -> None:
         exceptions: list[Fields] = []
 
         def held(index: int, kept: bool) -> None:
@@ -174,13 +179,13 @@ class Handlers:
         merged = partial(_merged, connection, request_id, exceptions)
         self._replica.when_durable(merged, patient=False)
 
-    def _fetch(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _fetch(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         document_id, known_header = fields
         check_id(document_id)
         result, encoded = self._replica.fetch(document_id, known_header)
         connection.reply(request_id, [result, encoded], len(encoded) if encoded else 0)
 
-    def _vote(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _vote(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         document_id, fingerprint = fields
         check_id(document_id)
         if not (isinstance(fingerprint, bytes) and len(fingerprint) == FINGERPRINT_BYTES):
@@ -188,40 +193,40 @@ class Handlers:
         voted = partial(_voted, connection, request_id)
         self._replica.vote(document_id, fingerprint, voted)
 
-    def _exchange(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _exchange(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         (digest,) = fields
         answer = news, own, _ = self._gossip.answer(digest)
         connection.reply(request_id, answer, 64 * (len(news) + len(own)))
 
-    def _news(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _news(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         (news,) = fields
         self._gossip.receive(news)
         connection.reply(request_id, [], 0)
 
     # Between owners of the same partitions
 
-    def _compare(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _compare(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         first_expiring, rows = fields
         answer = self._comparing.compare(first_expiring, rows)
         # What is called equal is on this disk by then.
         compared = partial(connection.reply, request_id, [answer], 32 * len(answer))
         self._replica.when_durable(compared, patient=True)
 
-    def _tree(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _tree(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         (spans,) = fields
         if len(spans) > SPANS_MAX:
             raise ValueError("too many spans")
         packed = self._comparing.children([span_from_wire(span) for span in spans])
         connection.reply(request_id, [packed], sum(map(len, packed)))
 
-    def _buckets(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _buckets(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         partition, first_expiring = fields
         self._comparing.check_partition(partition)
         found = self._comparing.buckets(partition, first_expiring)
         rows = [[bucket.family, bucket.number, digest] for bucket, digest in found.items()]
         connection.reply(request_id, [rows], 24 * len(rows))
 
-    def _page(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _page(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         place, after = fields
         if after:
             check_id(after)
@@ -229,7 +234,7 @@ class Handlers:
         rows = [[entry.document_id, entry.digest] for entry in entries]
         connection.reply(request_id, [rows], 32 * len(rows))
 
-    def _promise(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _promise(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         proposal = Proposal(*fields)
         self._comparing.check_partition(proposal.partition)
         if self._replica.owns(proposal.partition):
@@ -239,14 +244,14 @@ class Handlers:
         promised = partial(connection.reply, request_id, [veto, self._absent()], 0)
         self._replica.when_durable(promised, patient=False)
 
-    def _floor(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _floor(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         partition, bucket, newest_deleted_ms = fields
         self._comparing.check_partition(partition)
         if self._replica.owns(partition):
             self._replica.meet_floor(partition, bucket, newest_deleted_ms)
         connection.reply(request_id, [], 0)
 
-    def _check_in(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _check_in(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         peer, boot, known = fields
         remembered = self._replica.boots.meet(
             NodeId(peer), boot_from_wire(boot), list(map(boot_from_wire, known))
@@ -256,29 +261,65 @@ class Handlers:
         met = partial(connection.reply, request_id, [remembered, floors, told], size_bytes)
         self._replica.when_durable(met, patient=False)
 
-    def _inspect(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def _inspect(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         (document_id,) = fields
         check_id(document_id)
         partition = partition_of(document_id, self._comparing.partitions)
         connection.reply(request_id, to_wire(inspect(self._replica, document_id, partition)), 256)
 
-    # From document services
+    # Of traces
+
+    def _traced(
+        self, connection: Answers, request_id: int, timeout_s: float, fields: Fields
+    ) -> None:
+        """What was asked for, with a span for each trace that it belongs to."""
+        contexts, op, *fields = fields
+        if op not in TRACED:
+            raise ValueError("not an operation that is traced")
+        spans = self._tracer.received(contexts, f"rpc.{Op(op).name.lower()}")
+        noted = NotedAnswers(connection, spans)
+        try:
+            operation = OPERATIONS.get(op)
+            if operation is not None:
+                coordinator = noting(self._coordinator, spans[0], self._tracer.hops)
+                self._begin(coordinator, operation, noted, request_id, timeout_s, fields)
+            else:
+                self._handlers[op](noted, request_id, timeout_s, fields)
+        except StoreError as error:
+            _fail(noted, request_id, error)
+
+    def _traces(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
+        spans = spans_for(self._tracer, fields)
+        connection.reply(request_id, spans_to_wire(spans), 512 * len(spans))
+
+    # On behalf of document services, and of nodes in other regions
 
     def _coordinate(
         self,
-        operation: Callable[[Fields, float], Coroutine[Any, Any, tuple[Fields, int]]],
-        connection: Connection,
+        operation: Operation,
+        connection: Answers,
+        request_id: int,
+        timeout_s: float,
+        fields: Fields,
+    ) -> None:
+        self._begin(self._coordinator, operation, connection, request_id, timeout_s, fields)
+
+    def _begin(
+        self,
+        coordinator: Coordinator,
+        operation: Operation,
+        connection: Answers,
         request_id: int,
         timeout_s: float,
         fields: Fields,
     ) -> None:
         check_id(fields[0] if fields else None)
-        deadline_s = self._coordinator.clock.monotonic_s() + timeout_s
-        self._start(connection, request_id, operation(fields, deadline_s))
+        deadline_s = coordinator.clock.monotonic_s() + timeout_s
+        self._start(connection, request_id, operation(coordinator, fields, deadline_s))
 
     def _start(
         self,
-        connection: Connection,
+        connection: Answers,
         request_id: int,
         operation: Coroutine[Any, Any, tuple[Fields, int]],
     ) -> None:
@@ -291,60 +332,9 @@ class Handlers:
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 
-    async def _create(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
-        document_id, encoded, keyed, required, sloppy, each_region = fields
-        stored = await self._coordinator.create(
-            document_id,
-            decode(document_id, encoded),
-            keyed=bool(keyed),
-            write_quorum=_count(required),
-            sloppy=bool(sloppy),
-            deadline_s=deadline_s,
-            each_region=bool(each_region),
-        )
-        return _stored_fields(document_id, stored)
-
-    async def _read_anywhere(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
-        *fields, each_region = fields
-        read = partial(self._coordinator.read, each_region=bool(each_region))
-        return await self._read(read, fields, deadline_s)
-
-    async def _read(
-        self, read: Callable[..., Awaitable[Fetched]], fields: Fields, deadline_s: float
-    ) -> tuple[Fields, int]:
-        document_id, required, sloppy, sighting = fields
-        fetched = await read(
-            document_id,
-            read_quorum=_count(required),
-            sloppy=bool(sloppy),
-            deadline_s=deadline_s,
-            seen=_seen(sighting),
-        )
-        record = fetched.record
-        encoded = encode(document_id, record) if record is not None else None
-        answer = [encoded, fetched.answered, fetched.required, fetched.copies]
-        return answer, len(encoded) if encoded else 0
-
-    async def _delete(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
-        document_id, encoded, required, sloppy, each_region = fields
-        stored = await self._coordinator.delete(
-            document_id,
-            decode(document_id, encoded),
-            write_quorum=_count(required),
-            sloppy=bool(sloppy),
-            deadline_s=deadline_s,
-            each_region=bool(each_region),
-        )
-        return _stored_fields(document_id, stored)
-
-    async def _write_here(self, fields: Fields, deadline_s: float) -> tuple[Fields, int]:
-        document_id, encoded = fields
-        write = self._coordinator.take_in(document_id, encoded, deadline_s, late_counts=False)
-        return _stored_fields(document_id, await write)
-
 
 async def _answer(
-    connection: Connection, request_id: int, operation: Coroutine[Any, Any, tuple[Fields, int]]
+    connection: Answers, request_id: int, operation: Coroutine[Any, Any, tuple[Fields, int]]
 ) -> None:
     try:
         fields, size_bytes = await operation
@@ -356,39 +346,15 @@ async def _answer(
         connection.reply(request_id, fields, size_bytes)
 
 
-def _stored_fields(document_id: bytes, stored: Stored) -> tuple[Fields, int]:
-    encoded = encode(document_id, stored.record)
-    fields = [encoded, stored.acked, stored.required, stored.copies, stored.hints]
-    return fields, len(encoded)
-
-
-def _count(required: object) -> int:
-    if not isinstance(required, int):
-        raise TypeError("a quorum is not a count")
-    return required
-
-
-def _seen(sighting: object) -> Sighting | None:
-    if sighting is None:
-        return None
-    if not isinstance(sighting, list):
-        raise TypeError("what was seen is not a list")
-    created_at_ms, checksum_head, region = sighting
-    heads = isinstance(checksum_head, bytes) and isinstance(region, bytes)
-    if not (isinstance(created_at_ms, int) and heads):
-        raise TypeError("what was seen is not a time and bytes")
-    return Sighting(created_at_ms, checksum_head, region)
-
-
-def _fail(connection: Connection, request_id: int, error: StoreError) -> None:
+def _fail(connection: Answers, request_id: int, error: StoreError) -> None:
     counts = (error.acked, error.required) if isinstance(error, Unavailable) else (0, 0)
     connection.fail(request_id, error.code, str(error), *counts)
 
 
-def _merged(connection: Connection, request_id: int, exceptions: list[Fields]) -> None:
+def _merged(connection: Answers, request_id: int, exceptions: list[Fields]) -> None:
     size_bytes = sum(len(row[1]) for row in exceptions if row[1] is not None)
     connection.reply(request_id, [exceptions or None], size_bytes)
 
 
-def _voted(connection: Connection, request_id: int, voted: bytes, held: bytes | None) -> None:
+def _voted(connection: Answers, request_id: int, voted: bytes, held: bytes | None) -> None:
     connection.reply(request_id, [voted, held], len(held) if held else 0)

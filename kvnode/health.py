@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from cluster.findings import PURGE_STUCK_S
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 #: How long a node that starts waits for its peers before it calls itself ready without them: a
 #: cluster that has just come up must be able to serve a request that asks for all replicas.
 CONNECT_GRACE_S: Final = 2.0
+#: The name of a check that is shown alone, too.
+LAG: Final = "lag"
+#: An event loop as late as this costs clients as much, with every request. One stall is not told.
+LAG_TOLD_S: Final = 1.0
 
 
 class Weight(Enum):
@@ -49,7 +54,9 @@ def check(node: "Node") -> list[Check]:
         Check("fences", Weight.UNREADY, _fenced(node)),
         Check("disk", Weight.WARNING, _disk(node)),
         Check("clock", Weight.WARNING, _clock(node)),
+        Check(LAG, Weight.WARNING, _lag(node)),
         Check("regions", Weight.WARNING, _regions(node)),
+        Check("purge", Weight.WARNING, _purge(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
     ]
@@ -98,12 +105,27 @@ def _clock(node: "Node") -> str:
     return f"has a clock that is {', '.join(apart)}" if apart else ""
 
 
+def _lag(node: "Node") -> str:
+    lag_s = node.background.budget.lag_s
+    return f"answers late: its event loop lags {lag_s:.1f} s" if lag_s > LAG_TOLD_S else ""
+
+
 def _regions(node: "Node") -> str:
     since_ms = {name: node.contacts.cut_off_since_ms(name) for name in node.watermarks.regions}
     # A cluster that has just come up has not met anybody yet.
     cut_off = [name for name, ms in since_ms.items() if ms is not None]
     met = node.up_s >= CONNECT_GRACE_S
     return f"reaches no node of region {' or '.join(cut_off)}" if cut_off and met else ""
+
+
+def _purge(node: "Node") -> str:
+    vetoes = node.background.purge.vetoes.values()
+    longest = min(vetoes, key=lambda veto: veto.since_ms, default=None)
+    if longest is None:
+        return ""
+    for_s = (node.clock.wall_ms() - longest.since_ms) / 1000
+    stuck = f"waits for {longest.node} ({longest.reason}) to purge, for {for_s:.0f} s"
+    return stuck if for_s >= PURGE_STUCK_S else ""
 
 
 def _removals(node: "Node") -> str:

@@ -21,12 +21,12 @@ or could not merge.
 
 import asyncio
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from cluster.ids import NodeId
 from cluster.preference import Target
 from kvnode.rpc.connection import Lost, Outcome
-from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op
+from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op, traced
 from kvnode.rpc.transport import Transport
 
 #: How long a batch waits for company. The event loop's timers have whole milliseconds.
@@ -78,7 +78,7 @@ UNWATCHED: Final = Unwatched()
 
 
 class _Batch:
-    __slots__ = ("deadline_s", "fields", "patient", "senders", "size_bytes")
+    __slots__ = ("contexts", "deadline_s", "fields", "patient", "senders", "size_bytes")
 
     def __init__(self) -> None:
         self.fields: Fields = []
@@ -86,6 +86,8 @@ class _Batch:
         self.size_bytes = 0
         self.deadline_s = 0.0
         self.patient = True
+        #: Of the traces that some of the records belong to.
+        self.contexts = b""
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Tell every sender how its record went."""
@@ -104,6 +106,27 @@ class _Batch:
         else:
             for index, (sender, target) in enumerate(self.senders):
                 sender.on_sent(target, exceptions.get(index))
+
+
+class Merges(Protocol):
+    """``MergeSender``, or what takes notes around it."""
+
+    def send(
+        self,
+        target: Target,
+        document_id: bytes,
+        encoded: bytes,
+        deadline_s: float,
+        sender: Sender,
+        *,
+        patient: bool,
+        vouched: bool = False,
+        context: bytes = b"",
+    ) -> None:
+        """Send one record; ``sender.on_sent`` is called once, later."""
+
+    def flush(self) -> None:
+        """Send what is waiting."""
 
 
 class MergeSender:
@@ -128,11 +151,13 @@ class MergeSender:
         *,
         patient: bool,
         vouched: bool = False,
+        context: bytes = b"",
     ) -> None:
         """Send one record; ``sender.on_sent`` is called once, later.
 
         A batch waits for its answer until the latest deadline of its records, and is as patient as
-        the least patient of its senders.
+        the least patient of its senders. ``context`` is that of a span that waits for this record
+        (``kvnode.tracing``).
         """
         key = (target.node, target.hint_for, vouched)
         batch = self._batches.get(key)
@@ -150,6 +175,8 @@ class MergeSender:
         batch.size_bytes += len(encoded) + _RECORD_OVERHEAD_BYTES
         batch.deadline_s = max(batch.deadline_s, deadline_s)
         batch.patient = batch.patient and patient
+        if context:
+            batch.contexts += context
         if self._flush_due is None or not (patient or self._urgent):
             self._urgent = not patient
             self._schedule()
@@ -184,9 +211,11 @@ class MergeSender:
 
     def _request(self, key: _Recipient, batch: _Batch) -> None:
         node, hint_for, vouched = key
-        fields: list[Any] = [hint_for, batch.patient, vouched, batch.fields]
+        op, fields = Op.MERGE, [hint_for, batch.patient, vouched, batch.fields]
+        if batch.contexts:
+            op, fields = traced(batch.contexts, op, fields)
         self._transport.request(
-            node, Op.MERGE, batch.deadline_s, fields, batch.size_bytes, batch.on_outcome
+            node, op, batch.deadline_s, fields, batch.size_bytes, batch.on_outcome
         )
 
 

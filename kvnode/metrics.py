@@ -12,8 +12,12 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cluster.rates import Traffic, traffic
 from kvnode.eventring import EventRing
+from kvnode.health import check
+from kvnode.otlp import OtlpExporter
 from kvnode.quarantine import State
+from kvnode.tracing import Tracer
 
 if TYPE_CHECKING:
     from kvnode.node import Node
@@ -33,6 +37,16 @@ class HttpMetrics:
             registry=registry,
         )
         self._observe: dict[tuple[str, str, int], Callable[[float], None]] = {}
+
+    def traffic(self) -> Traffic:
+        """All that was observed."""
+        return traffic(
+            {
+                (sample.name, tuple(sample.labels.items())): sample.value
+                for metric in self._durations.collect()
+                for sample in metric.samples
+            }
+        )
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request. ``method`` and ``route`` are from closed sets."""
@@ -60,6 +74,31 @@ class EventsCollector(Collector):
         )
 
 
+class TraceCollector(Collector):
+    """Reads the counts of a process's traces."""
+
+    def __init__(self, tracer: Tracer, exporter: OtlpExporter | None) -> None:
+        self._tracer = tracer
+        self._exporter = exporter
+
+    def collect(self) -> Iterable[Metric]:
+        """See ``prometheus_client.registry.Collector``."""
+        yield _counter("stele_trace_spans", "Spans of traces.", self._tracer.span_count)
+        yield _gauge("stele_trace_spans_held", "Spans in memory.", len(self._tracer.store))
+        if self._exporter is not None:
+            exporter = self._exporter
+            yield _counter(
+                "stele_trace_spans_exported", "Spans a collector has taken.", exporter.sent_count
+            )
+            yield _gauge("stele_trace_spans_waiting", "Spans to be exported.", exporter.waiting)
+            dropped = CounterMetricFamily(
+                "stele_trace_spans_dropped", "Spans that were not exported.", labels=["reason"]
+            )
+            dropped.add_metric(["queue"], exporter.overflow_count)
+            dropped.add_metric(["collector"], exporter.lost_count)
+            yield dropped
+
+
 class NodeCollector(Collector):
     """Reads a node's counts when asked."""
 
@@ -72,23 +111,28 @@ class NodeCollector(Collector):
         coordinator = node.coordinator
         yield _gauge("stele_build_info", "Always 1.", 1, version=version("stele"))
         yield _counter(
-            "stele_stale_reads", "Reads that met a stale replica.", coordinator.stale_read_count
+            "stele_stale_reads", "Reads that met a stale replica.", coordinator.counts.stale_reads
         )
         yield _counter(
-            "stele_read_repairs", "Replicas updated by a read.", coordinator.read_repair_count
+            "stele_read_repairs", "Replicas updated by a read.", coordinator.counts.read_repairs
+        )
+        yield _gauge(
+            "stele_event_loop_lag_seconds",
+            "How late the event loop is lately.",
+            node.background.budget.lag_s,
         )
         yield _counter(
-            "stele_hedged_reads", "Second requests for slow ones.", coordinator.hedged_count
+            "stele_hedged_reads", "Second requests for slow ones.", coordinator.counts.hedged_reads
         )
         yield _counter(
             "stele_idempotent_replays",
             "Keyed creates answered with the first one's document.",
-            coordinator.replay_count,
+            coordinator.counts.replays,
         )
         yield _counter(
             "stele_idempotency_conflicts",
             "Keyed creates whose key had another body.",
-            coordinator.key_conflict_count + node.replica.conflicts.count,
+            coordinator.counts.key_conflicts + node.replica.conflicts.count,
         )
         yield from _records(node)
         yield _counter(
@@ -100,32 +144,49 @@ class NodeCollector(Collector):
         yield from _antientropy(node)
         yield from _lifecycle(node)
         yield from _regions(node)
-        states = [member.status.name.lower() for member in node.gossip.membership.members()]
-        members = GaugeMetricFamily(
-            "stele_members", "Members by state.", labels=("state", "region")
-        )
-        for state in ("alive", "suspect", "dead"):
-            members.add_metric((state, node.region), states.count(state))
-        yield members
-        yield _gauge(
-            "stele_under_replicated_partitions",
-            "Partitions of the region of which some owner is not up.",
-            node.placement.under_replicated(),
-        )
-        yield _gauge(
-            "stele_background_pace",
-            "Share of its budget that background work has: 1 while clients do not wait.",
-            node.background.budget.pace,
-        )
-        yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
-        skews = GaugeMetricFamily(
-            "stele_clock_skew_seconds",
-            "How far a peer's clock is ahead of this node's; behind, if negative.",
-            labels=("peer",),
-        )
-        for peer, skew in node.gossip.skews.all():
-            skews.add_metric((peer,), skew.ahead_s)
-        yield skews
+        yield from _nodes(node)
+
+
+def _nodes(node: "Node") -> Iterable[Metric]:
+    states = [member.status.name.lower() for member in node.gossip.membership.members()]
+    members = GaugeMetricFamily("stele_members", "Members by state.", labels=("state", "region"))
+    for state in ("alive", "suspect", "dead"):
+        members.add_metric((state, node.region), states.count(state))
+    yield members
+    yield _gauge(
+        "stele_under_replicated_partitions",
+        "Partitions of the region of which some owner is not up.",
+        node.placement.under_replicated(),
+    )
+    ring = node.placement.ring
+    share = node.placement.quorum_share(ring.copies // 2 + 1)
+    yield _gauge(
+        "stele_partitions_without_quorum",
+        "Partitions of the region of which no majority of the owners is up.",
+        round(ring.partitions * (1 - share)),
+    )
+    trouble = GaugeMetricFamily(
+        "stele_trouble",
+        "1: a check behind /readyz?verbose has found something.",
+        labels=("check", "weight"),
+    )
+    for one in check(node):
+        trouble.add_metric((one.name, one.weight.value), bool(one.trouble))
+    yield trouble
+    yield _gauge(
+        "stele_background_pace",
+        "Share of its budget that background work has: 1 while clients do not wait.",
+        node.background.budget.pace,
+    )
+    yield _gauge("stele_disk_free_bytes", "Free space.", node.disk_free_bytes)
+    skews = GaugeMetricFamily(
+        "stele_clock_skew_seconds",
+        "How far a peer's clock is ahead of this node's; behind, if negative.",
+        labels=("peer",),
+    )
+    for peer, skew in node.gossip.skews.all():
+        skews.add_metric((peer,), skew.ahead_s)
+    yield skews
 
 
 def _records(node: "Node") -> Iterable[Metric]:

@@ -41,6 +41,7 @@ from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
 from kvnode.services.loop import Service, Stop, Work, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
+from kvnode.tracing import Tracer
 from kvnode.watermarks import Watermarks
 
 #: How long a node that stops delivers what it holds for others.
@@ -101,6 +102,7 @@ class Node:
         self.entropy = entropy
         self.log = log
         self.jobs = Jobs(clock)
+        self.tracer = Tracer(own.id, settings.trace, clock, entropy)
         self.rings = rings
         self._secret = secret
         self._engine = engine
@@ -117,6 +119,11 @@ class Node:
         """The other nodes of the region, in the cluster file's order."""
         nodes = self.settings.region_nodes(self.region)
         return [node.node_id for node in nodes if node is not self.own]
+
+    @property
+    def all_peers(self) -> list[NodeId]:
+        """The other nodes of all regions, in the cluster file's order."""
+        return [node.node_id for node in self.settings.node if node is not self.own]
 
     @property
     def disk_free_bytes(self) -> int:
@@ -212,23 +219,7 @@ class Node:
         ring = self.rings.by_region[self.region]
         zones = {node.node_id: node.zone for node in settings.region_nodes(self.region)}
         latencies = Latencies()
-        self.gossip = Gossip(
-            Membership(
-                self.own.node_id,
-                identity.boot_counter,
-                list(zones),
-                interval_s=settings.gossip.interval_s,
-                now_s=self.clock.monotonic_s(),
-                ring_epoch=ring.epoch,
-            ),
-            interval_s=settings.gossip.interval_s,
-            ring_epoch=ring.epoch,
-            skew_told_s=settings.lifecycle.clock_skew_told_s,
-            clock=self.clock,
-            entropy=self.entropy,
-            log=self.log,
-            on_change=self._on_membership_change,
-        )
+        self.gossip = self._new_gossip(identity, ring.epoch, list(zones))
         self.transport = Transport(
             name=self.own.id,
             cluster_id=settings.cluster_id,
@@ -270,12 +261,35 @@ class Node:
         )
         self._assemble_background(ring, identity, boot_id)
         self.gossip.attach(self.transport)
+        self._assemble_handlers(boot_id)
+
+    def _assemble_handlers(self, boot_id: bytes) -> None:
         self.handlers = Handlers(
             self.replica,
             self.coordinator,
             self.gossip,
             absent=self.background.purge.absent,
             known=Known(self.background.levelling, self.watermarks, self.partings, boot_id),
+            tracer=self.tracer,
+        )
+
+    def _new_gossip(self, identity: Identity, ring_epoch: int, nodes: list[NodeId]) -> Gossip:
+        return Gossip(
+            Membership(
+                self.own.node_id,
+                identity.boot_counter,
+                nodes,
+                interval_s=self.settings.gossip.interval_s,
+                now_s=self.clock.monotonic_s(),
+                ring_epoch=ring_epoch,
+            ),
+            interval_s=self.settings.gossip.interval_s,
+            ring_epoch=ring_epoch,
+            skew_told_s=self.settings.lifecycle.clock_skew_told_s,
+            clock=self.clock,
+            entropy=self.entropy,
+            log=self.log,
+            on_change=self._on_membership_change,
         )
 
     def _assemble_regions(self) -> None:
@@ -311,9 +325,11 @@ class Node:
             replica=self.replica,
             transport=self.transport,
             merges=self.coordinator.merges,
+            tracer=self.tracer,
             is_up=self.is_up,
             is_absent=self._is_absent,
             agrees=self.partings.agrees,
+            hear_clock=self.gossip.hear_clock,
             has_confirmed=self._has_confirmed,
             jobs=self.jobs,
             clock=self.clock,

@@ -114,7 +114,7 @@ class Read:
             if not self.answer.done():
                 self._lose_repair()
         elif not self.answer.done() and self._asked_count < len(self._targets):
-            self._coordinator.hedged_count += 1
+            self._coordinator.counts.hedged_reads += 1
             self._ask_next()
             self._watch()
 

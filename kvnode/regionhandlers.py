@@ -12,7 +12,7 @@ from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError
 from kvnode.partings import Partings
 from kvnode.results import Stored
-from kvnode.rpc.connection import Connection
+from kvnode.rpc.connection import Answers
 from kvnode.rpc.operations import Fields
 from kvnode.services.levelling import Levelling
 from kvnode.watermarks import Watermarks
@@ -42,15 +42,13 @@ class RegionHandlers:
         self,
         coordinator: Coordinator,
         known: Known,
-        start: Callable[[Connection, int, Coroutine[Any, Any, _Answer]], None],
+        start: Callable[[Answers, int, Coroutine[Any, Any, _Answer]], None],
     ) -> None:
         self._coordinator = coordinator
         self._known = known
         self._start = start
 
-    def ship(
-        self, connection: Connection, request_id: int, timeout_s: float, fields: Fields
-    ) -> None:
+    def ship(self, connection: Answers, request_id: int, timeout_s: float, fields: Fields) -> None:
         """Answered when every record is on a majority of its owners here."""
         codec, batch = fields
         pairs = pairs_of(unpack(codec, batch), RECORDS_MAX)
@@ -75,21 +73,21 @@ class RegionHandlers:
             raise failures[0]
         return [], 0
 
-    def watermark(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def watermark(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         """A node of another region has told how far its writes are here."""
         peer, watermark_ms = fields
         if not isinstance(watermark_ms, int):
             raise TypeError("not a time")
         self._known.watermarks.take(NodeId(peer), watermark_ms)
-        connection.reply(request_id, [], 0)
+        connection.reply(request_id, [self._coordinator.clock.wall_ms()], 9)
 
-    def standing(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def standing(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         """A node has told what operators have said of regions."""
         peer, rows = fields
         self._known.partings.heard(NodeId(peer), rows)
         connection.reply(request_id, [], 0)
 
-    def level(self, connection: Connection, request_id: int, _: float, fields: Fields) -> None:
+    def level(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         """A node of this region owes another one comparisons that this node has to make."""
         region, rows = fields
         answer = [self._known.boot_id, *self._known.levelling.answer(region, rows)]

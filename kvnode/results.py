@@ -26,3 +26,16 @@ class Fetched(msgspec.Struct, frozen=True, gc=False):
     answered: int
     required: int
     copies: int
+
+
+class Counts(msgspec.Struct):
+    """What one node's coordinator has met since it started."""
+
+    #: Second requests for slow reads.
+    hedged_reads: int = 0
+    #: Reads that met a stale replica, and replicas that were brought up to date by them.
+    stale_reads: int = 0
+    read_repairs: int = 0
+    #: Idempotency keys that came again, with the same body and with another one.
+    replays: int = 0
+    key_conflicts: int = 0

@@ -68,14 +68,23 @@ def members(node: "Node") -> dict[str, Any]:
                     if one.region == node.region
                     else _remote(node, one.node_id)
                 ),
+                **_clock(node, one.node_id),
             }
             for one in nodes
         ],
     }
 
 
+def _clock(node: "Node", peer: NodeId) -> dict[str, Any]:
+    skew = node.gossip.skews.of(peer)
+    return {
+        #: Its clock is ahead of this node's by this much, give or take the error.
+        "clock_ahead_s": None if skew is None else round(skew.ahead_s, 4),
+        "clock_error_s": None if skew is None else round(skew.error_s, 4),
+    }
+
+
 def _member(node: "Node", member: Member) -> dict[str, Any]:
-    skew = node.gossip.skews.of(member.node)
     silent_s = node.gossip.membership.silent_s(member.node, node.clock.monotonic_s())
     return {
         "state": member.status.name.lower(),
@@ -84,9 +93,6 @@ def _member(node: "Node", member: Member) -> dict[str, Any]:
         "ring_epoch": member.ring_epoch,
         #: Nothing new was heard of it for this long.
         "silent_s": round(silent_s, 3),
-        #: Its clock is ahead of this node's by this much, give or take the error.
-        "clock_ahead_s": None if skew is None else round(skew.ahead_s, 4),
-        "clock_error_s": None if skew is None else round(skew.error_s, 4),
     }
 
 

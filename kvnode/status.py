@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.ids import format_document_id
 from kvnode.conflicts import conflict_words
 from kvnode.ending import Family
-from kvnode.health import Weight, check, troubles
+from kvnode.health import LAG, Weight, check, troubles
 from kvnode.quarantine import State
 from kvnode.regionviews import regions
 
@@ -30,6 +30,7 @@ def status(node: "Node") -> dict[str, Any]:
         "reasons": reasons,
         #: What is wrong and does not make it unready.
         "warnings": troubles(checks, Weight.WARNING),
+        "late": next(one.trouble for one in checks if one.name == LAG),
         "ring": {
             "epoch": node.placement.ring.epoch,
             "partitions": node.placement.ring.partitions,

@@ -126,7 +126,7 @@ class Election:
             if claim is Claim.WON:
                 self.answer.set_result(None)
             elif claim is Claim.LOST:
-                self._coordinator.key_conflict_count += 1
+                self._coordinator.counts.key_conflicts += 1
                 msg = "this key was used with another body"
                 self.answer.set_exception(KeyReused(msg))
             elif self._open_count == 0:

@@ -113,7 +113,8 @@ class Write:
             return
         replica = self._coordinator.replica
         self._left_something = True
-        replica.outbox.append(self._document_id, None if self._stored_here else self._encoded)
+        record = None if self._stored_here else self._encoded
+        self._coordinator.append_to_outbox(self._document_id, record)
         replica.when_durable(self._on_logged, patient=False)
 
     def _on_logged(self) -> None:
@@ -142,7 +143,9 @@ class Write:
         replica = self._coordinator.replica
         try:
             if target.hint_for is None:
-                replica.merge(self._document_id, self._encoded, partial(self._on_merged, target))
+                self._coordinator.merge_here(
+                    self._document_id, self._encoded, partial(self._on_merged, target)
+                )
                 self._stored_here = True
             else:
                 replica.hint_store.hold(

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from cluster import balancer, doctor, operations, report, status
 from cluster.answers import Answers, first_answer
-from cluster.balancer import EdgeView
 from cluster.commands.options import (
     EXIT_DEGRADED,
     IdArgument,
@@ -22,12 +21,14 @@ from cluster.commands.options import (
     console,
     print_json,
 )
+from cluster.examination import examine
 from cluster.findings import Severity
 from cluster.ids import parse_document_id
 from cluster.launch import say
 from cluster.operations import HintsView, OwnersView, ReplicaView, RingView
+from cluster.seen import EdgeView, NodeView, moment
 from cluster.settings import NodeSettings
-from cluster.status import ClusterState, NodeView
+from cluster.status import ClusterState
 from cluster.vardir import DEFAULT_ROOT, VarDirectory
 
 _WATCH_S: Final = 1.0
@@ -80,7 +81,7 @@ def show_doctor(var: VarOption = DEFAULT_ROOT, output: OutputOption = Output.TAB
     directory = VarDirectory(var)
     settings = directory.settings()
     edge = balancer.look(directory, settings)
-    findings = doctor.diagnose(directory, settings, doctor.examine(directory, settings), edge)
+    findings = doctor.diagnose(directory, settings, examine(directory, settings), edge)
     if output is Output.JSON:
         print_json(report.findings_value(findings))
     else:
@@ -214,7 +215,7 @@ def _remarks(replica: ReplicaView) -> list[str]:
 
 
 def _time(wall_ms: int | None) -> str:
-    return "" if wall_ms is None else status.moment(wall_ms)
+    return "" if wall_ms is None else moment(wall_ms)
 
 
 def show_hints(var: VarOption = DEFAULT_ROOT, output: OutputOption = Output.TABLE) -> None:

@@ -9,6 +9,7 @@ Rules
 3. A request's deadline counts from when its body is complete, and is handed to the store as it is.
 """
 
+from copy import copy
 from typing import Final
 
 from cluster.ids import DocumentId, format_document_id, parse_document_id
@@ -55,16 +56,26 @@ class DocumentApi:
         http: HttpSettings,
         clock: Clock,
     ) -> None:
-        self._service = service
         self._replies = replies
         self._tokens = tokens
         self._events = events
         self._clock = clock
         self._timeout_ms_max = http.request_timeout_ms
         self._bodies = BodyReader()
-        self._bulk_runner = BulkRunner(service, replies, events)
+        self.use(service)
         self._pages = Pages(replies)
         self._quorums_by_query: dict[str, Quorums] = {"": service.default_quorums}
+
+    def over(self, service: DocumentService) -> "DocumentApi":
+        """The same over another service: that of a traced request."""
+        other = copy(self)
+        other.use(service)
+        return other
+
+    def use(self, service: DocumentService) -> None:
+        """Answer by these use cases from now on."""
+        self._service = service
+        self._bulk_runner = BulkRunner(service, self._replies, self._events)
 
     async def answer(self, exchange: Exchange) -> Reply:
         """The answer to any request at all.

@@ -279,6 +279,8 @@ class Connection(BaseProtocol):
             method = message.method if message.method in METHODS else OTHER_METHOD
             seconds = shared.clock.monotonic_s() - started_s
             shared.metrics.observe(method, reply.route, reply.status, seconds)
+            if seconds >= shared.slow_s or reply.status >= 500:
+                shared.traces.note_untraced(message, reply, started_s, seconds)
             self._since_s = shared.now_s
             if self.writing_paused:
                 self._phase = Phase.WRITING

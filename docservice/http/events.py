@@ -2,14 +2,13 @@
 
 Rules
 -----
-1. Of each kind at most LINES_PER_S lines a second are written. What was left out is counted, and
-   the next line says how many: ``unlogged``. Metrics count all of them.
+1. Of each kind at most so many lines a second are written ([log] documents_per_s). What was left
+   out is counted, and the next line says how many: ``unlogged``. Metrics count all of them.
 2. A line has the id, sizes and times, never content and never an idempotency key. It has the
    request's id, as the client saw it, and its trace id where the client sent one.
 """
 
 from collections.abc import Callable
-from typing import Final
 
 from cluster.ids import format_document_id
 from docservice.documents import Created
@@ -18,42 +17,20 @@ from kvnode.log import Log
 from kvnode.ports import Clock
 from kvnode.record import NEVER_MS
 from kvnode.results import Stored
+from kvnode.sampling import Sampler
 
-LINES_PER_S: Final = 10
 #: Says which id the answer that was formatted last has.
 RequestId = Callable[[], str]
-
-
-class Sampler:
-    """Lets a few through each second, and counts the others."""
-
-    def __init__(self, per_s: int) -> None:
-        self._per_s = per_s
-        self._second_from_s = float("-inf")
-        self._let_through = 0
-        self._left_out = 0
-
-    def admit(self, now_s: float) -> int | None:
-        """None: leave this one out. Otherwise how many were, since the last one let through."""
-        if now_s - self._second_from_s >= 1.0:
-            self._second_from_s = now_s
-            self._let_through = 0
-        if self._let_through >= self._per_s:
-            self._left_out += 1
-            return None
-        self._let_through += 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
 
 
 class DocumentEvents:
     """The events of one listener."""
 
-    def __init__(self, log: Log, clock: Clock) -> None:
+    def __init__(self, log: Log, clock: Clock, lines_per_s: int) -> None:
         self._log = log
         self._now_s = clock.monotonic_s
-        self._creates = Sampler(LINES_PER_S)
-        self._deletes = Sampler(LINES_PER_S)
+        self._creates = Sampler(lines_per_s)
+        self._deletes = Sampler(lines_per_s)
 
     def created(self, created: Created, headers: Headers, request_id: RequestId | None) -> None:
         """A create has been answered. ``request_id``: None within a bulk request."""

@@ -11,13 +11,14 @@ Sources: RFC 9110 (Accept, Content-Type, If-None-Match), RFC 7240 (Prefer), RFC 
 """
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import hdrs
 from multidict import CIMultiDictProxy, istr
 
 from docservice.http.problems import RequestRefused
 from docservice.session import InvalidToken, Session, Tokens
+from kvnode.tracing import TRACE_ID_BYTES
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 TIMEOUT_MS: Final = istr("Stele-Timeout-Ms")
@@ -40,7 +41,12 @@ _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 _ENTITY_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\uffff]*"'
 _ENTITY_TAGS = re.compile(rf"[ \t,]*{_ENTITY_TAG}(?:[ \t]*,[ \t,]*{_ENTITY_TAG})*[ \t,]*")
 _OPAQUE_TAG = re.compile(r'"[^"]*"')
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+#: Version 00 ends with its flags; what comes behind those of a later one is for the future to say.
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?:00|((?!00)[0-9a-f]{2}))-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+    r"(?(1)(?:-.*)?)"
+)
+_SAMPLED: Final = 0x01
 
 Headers = CIMultiDictProxy[str]
 
@@ -167,9 +173,25 @@ def wants_representation(headers: Headers) -> bool:
     return False
 
 
+class TraceParent(NamedTuple):
+    """Whoever asks, as a part of a trace."""
+
+    #: Ids of the trace and of the client's span in it, as in ``kvnode.tracing``.
+    context: bytes
+    #: Whether the client records it, and so wants this server to.
+    sampled: bool
+
+
+def trace_parent(headers: Headers) -> TraceParent | None:
+    """From a valid traceparent; a repeated one is none."""
+    values = headers.getall(TRACEPARENT, ())
+    found = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
+    if not found:
+        return None
+    return TraceParent(bytes.fromhex(found[2] + found[3]), bool(int(found[4], 16) & _SAMPLED))
+
+
 def trace_id(headers: Headers) -> str | None:
     """32 hexadecimal digits from a valid traceparent."""
-    found = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
-    if not found or not found[1].strip("0") or not found[2].strip("0"):
-        return None
-    return found[1]
+    parent = trace_parent(headers)
+    return parent.context[:TRACE_ID_BYTES].hex() if parent is not None else None

@@ -46,7 +46,13 @@ _ANY_READ: Final = (
     "read-timeout",
     "session-unreachable",
 )
-_EVERY_ANSWER: Final = ("Stele-Session", "Stele-Acks", "Stele-Region")
+_EVERY_ANSWER: Final = (
+    "Stele-Session",
+    "Stele-Acks",
+    "Stele-Region",
+    "X-Request-Id",
+    "traceparent",
+)
 _ANY_WRITE: Final = ("write-timeout",)
 
 
@@ -152,7 +158,7 @@ def _bulk() -> _Object:
         "responses": {
             "200": {
                 "description": "One result an operation.",
-                "headers": _headers("Stele-Session", "Stele-Region"),
+                "headers": _headers("Stele-Session", "Stele-Region", "X-Request-Id", "traceparent"),
                 "content": {_JSON: {"schema": _schema(BulkResponse)}},
             },
             **_problems(*_ANY_CALL, *_ANY_BODY, "not-acceptable", "invalid-document"),
@@ -203,6 +209,11 @@ _HEADERS: Final[Mapping[str, _Object]] = {
     "ETag": _header("The checksum, quoted.", f'"{"0" * 64}"'),
     "Cache-Control": _header("Revalidate before use.", "private, no-cache"),
     "Idempotency-Replayed": _header("The key had been used before.", "true"),
+    "X-Request-Id": _header("Names this answer, also in the log.", "89e0de94b33f-1"),
+    "traceparent": _header(
+        "Of a request that is traced: its trace, and the server's part of it (W3C).",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-bf8c9af91b251676-01",
+    ),
     "Stele-Region": _header("The region that answered.", "a"),
     "Stele-Session": _header(
         "What the client has seen. Sent back with later requests, to any node, it keeps their "

@@ -42,6 +42,11 @@ class Reply(msgspec.Struct, gc=False):
     body: bytes = b""
     #: For the metrics: the pattern of the path; set by who routed the request.
     route: str = ""
+    #: Of a problem: its code, and the trace that it names.
+    code: str = ""
+    trace_id: str = ""
+    #: Whether it has a span already.
+    traced: bool = False
 
 
 class ReplyWriter:
@@ -149,7 +154,9 @@ class ReplyWriter:
             f"{_PROBLEM}{_RETRY_AFTER.get(problem.status, '')}{more}"
             f"Content-Length: {len(body)}\r\n"
         )
-        return Reply(problem.status, head.encode(), body)
+        return Reply(
+            problem.status, head.encode(), body, code=problem.code, trace_id=problem.trace_id
+        )
 
     def _session(self, session: Session) -> str:
         return f"Stele-Session: {self._token(session)}\r\n"

@@ -1,20 +1,23 @@
 """The data listener: composition, the sweep, and stopping."""
 
 import asyncio
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
-from cluster.settings import HttpSettings
+from cluster.settings import HttpSettings, LogSettings
 from docservice.documents import DocumentService
 from docservice.http.api import DocumentApi
 from docservice.http.connection import Connection
 from docservice.http.events import DocumentEvents
 from docservice.http.metrics import RequestMetrics
 from docservice.http.replies import ReplyWriter
+from docservice.http.requesttraces import RequestTraces
 from docservice.http.shared import Shared
 from docservice.session import Tokens
 from kvnode.log import Log, process_log
 from kvnode.ports import Clock, Entropy
+from kvnode.tracing import OpenSpan, Tracer
 
 #: Longest time between two looks at the connections' deadlines.
 SWEEP_INTERVAL_S: Final = 0.25
@@ -89,18 +92,23 @@ class DataListener:
 
 async def start_data_listener(
     service: DocumentService,
+    traced: Callable[[OpenSpan], DocumentService],
     *,
     host: str,
     port: int,
     region: str,
     secret: bytes,
     http: HttpSettings,
+    tracer: Tracer,
     metrics: RequestMetrics,
     clock: Clock,
     entropy: Entropy,
     log: Log | None = None,
+    log_settings: LogSettings | None = None,
 ) -> DataListener:
     """Serve the document API on ``host:port``; port 0 picks a free one.
+
+    ``traced`` are the same use cases on behalf of a request's span.
 
     ``secret`` is the cluster's; session tokens are signed with it. ``log`` hears of documents'
     lives and of every exception that nobody raised on purpose; without one, standard error.
@@ -110,11 +118,12 @@ async def start_data_listener(
     """
     log, tokens = log or process_log(), Tokens(secret)
     replies = ReplyWriter(region=region, tokens=tokens, entropy=entropy, log=log)
-    events = DocumentEvents(log, clock)
+    events = DocumentEvents(log, clock, (log_settings or LogSettings()).documents_per_s)
     api = DocumentApi(
         service, replies=replies, events=events, tokens=tokens, http=http, clock=clock
     )
-    shared = Shared(http=http, clock=clock, metrics=metrics, replies=replies, answer=api.answer)
+    traces = RequestTraces(tracer, api, traced, replies)
+    shared = Shared(http=http, clock=clock, metrics=metrics, replies=replies, traces=traces)
     listener = DataListener(shared, clock)
     await listener.start(host, port)
     return listener

@@ -1,13 +1,12 @@
 """What the connections of one listener have in common: bounds, counts and a coarse clock."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from cluster.settings import HttpSettings
-from docservice.http.exchange import Exchange
 from docservice.http.metrics import RequestMetrics
-from docservice.http.replies import Reply, ReplyWriter
+from docservice.http.replies import ReplyWriter
+from docservice.http.requesttraces import RequestTraces
 from kvnode.ports import Clock
 
 
@@ -34,13 +33,15 @@ class Shared:
         clock: Clock,
         metrics: RequestMetrics,
         replies: ReplyWriter,
-        answer: Callable[[Exchange], Awaitable[Reply]],
+        traces: RequestTraces,
     ) -> None:
         self.http = http
         self.clock = clock
         self.metrics = metrics
         self.replies = replies
-        self.answer = answer
+        self.traces = traces
+        self.answer = traces.answer
+        self.slow_s = traces.slow_s
         #: In order of arrival. A connection leaves when its socket is closed and its task done.
         self.connections: dict[Swept, None] = {}
         #: Requests being answered.

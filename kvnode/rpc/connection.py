@@ -82,6 +82,19 @@ class Listener(Protocol):
         """The connection is gone; its open requests have been lost."""
 
 
+class Answers(Protocol):
+    """Where a request is answered: a connection, or what takes notes around it."""
+
+    def reply(self, request_id: int, fields: Fields, size_bytes: int) -> None:
+        """Answer a request."""
+
+    def fail(self, request_id: int, code: str, detail: str, *extra: object) -> None:
+        """Answer a request with a failure."""
+
+    def abort(self, reason: str) -> None:
+        """Close without waiting for what is unsent."""
+
+
 class _OpenRequest:
     """A request on its way; see ``kvnode.sweep.Expiring``."""
 

@@ -7,17 +7,34 @@ more than once is asked like this.
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from cluster.ids import NodeId
 from kvnode.ports import Clock
-from kvnode.rpc.connection import Lost, Outcome, settle
+from kvnode.rpc.connection import Lost, OnOutcome, Outcome, settle
 from kvnode.rpc.operations import Fields, Op
-from kvnode.rpc.transport import Transport
 
 #: A request that is given up at one node leaves the rest of what remains for the next ones.
 _TRY_SHARE: Final = 0.6
 _PASSED_OVER: Final = ("unreachable", "timeout", "overloaded")
+
+
+class Peers(Protocol):
+    """Other nodes: ``kvnode.rpc.transport.Transport``, or what takes notes around it."""
+
+    def connected(self, node: NodeId) -> bool:
+        """Whether requests to ``node`` can be sent now."""
+
+    def request(
+        self,
+        node: NodeId,
+        op: Op,
+        deadline_s: float,
+        fields: Fields,
+        size_bytes: int,
+        on_outcome: OnOutcome,
+    ) -> None:
+        """See ``kvnode.rpc.connection.Connection.request``."""
 
 
 class Answer(NamedTuple):
@@ -35,7 +52,7 @@ class Answer(NamedTuple):
 
 
 async def ask_in_turn(
-    transport: Transport,
+    peers: Peers,
     clock: Clock,
     nodes: Iterable[NodeId],
     op: Op,
@@ -53,7 +70,7 @@ async def ask_in_turn(
             break
         until_s = now_s + (deadline_s - now_s) * _TRY_SHARE
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        transport.request(node, op, until_s, fields, size_bytes, settle(outcome))
+        peers.request(node, op, until_s, fields, size_bytes, settle(outcome))
         found = await outcome
         if not isinstance(found, Lost) or found.code not in _PASSED_OVER:
             return Answer(found, maybe_applied)

@@ -36,7 +36,7 @@ class Op(IntEnum):
     CHECKIN = 27  # boot, [known] -> [remembered], [[partition, floor, newest_ms]], [[node, boot]]
     # Between regions; see kvnode.services.shipping and settling.
     SHIP = 28  # codec, batch -> (nothing)
-    WATERMARK = 29  # unix ms -> (nothing)
+    WATERMARK = 29  # unix ms -> wall clock in ms
     LEVEL = 30  # region, [[partition, count | nil]] -> process, count, [whether it is done]
     # See kvnode.elsewhere.
     READ_HERE = 31  # as READ, of this region only
@@ -44,6 +44,9 @@ class Op(IntEnum):
     STANDING = 36  # [[region, word]] -> (nothing)
     # See kvnode.everywhere.
     WRITE_HERE = 35  # id, record -> as CREATE, of this region only
+
+    # Any other request, for traces that it belongs to; see kvnode.tracing.
+    TRACED = 36  # contexts, operation, its fields -> as the operation
 
     # From a document service to a coordinator.
     CREATE = (
@@ -54,6 +57,7 @@ class Op(IntEnum):
 
     # For operators; see kvnode.inspection.
     INSPECT = 48  # id -> owner, doubt | nil, record | nil, damaged, hints_for, quarantined | nil
+    TRACES = 49  # [trace id], document id | empty -> [span]; see kvnode.traceviews
 
 
 class FetchResult(IntEnum):
@@ -70,3 +74,8 @@ OPEN_REQUESTS_MAX: Final = 65_536
 #: Records of one MERGE: each may be answered with a whole one, and the answer must fit in a frame.
 MERGE_RECORDS_MAX: Final = 256
 Fields = list[Any]
+
+
+def traced(contexts: bytes, op: Op, fields: Fields) -> tuple[Op, Fields]:
+    """A request that belongs to traces; ``contexts`` are those of the spans that wait for it."""
+    return Op.TRACED, [contexts, op, *fields]

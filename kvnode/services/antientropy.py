@@ -24,7 +24,7 @@ from cluster.layout import Rings
 from kvnode.hints import Debt
 from kvnode.jobs import Job, Jobs, JobState
 from kvnode.log import Log
-from kvnode.merging import MergeSender
+from kvnode.merging import Merges
 from kvnode.ports import Clock, Entropy
 from kvnode.replica import Replica
 from kvnode.services.asking import Asker
@@ -80,7 +80,7 @@ class AntiEntropy:
         rebuild: Rebuild,
         levelling: Levelling,
         asker: Asker,
-        merges: MergeSender,
+        merges: Merges,
         round_interval_s: float,
         region_interval_s: float,
         budget: Budget,

@@ -14,7 +14,7 @@ from cluster.ring import Ring
 from cluster.settings import ClusterSettings
 from kvnode.jobs import Jobs
 from kvnode.log import Log
-from kvnode.merging import MergeSender
+from kvnode.merging import Merges
 from kvnode.ports import Clock, Entropy
 from kvnode.replica import Replica
 from kvnode.rpc.transport import Transport
@@ -35,6 +35,7 @@ from kvnode.services.settling import TELLING_INTERVALS, Settling
 from kvnode.services.shipping import Shipping
 from kvnode.services.sweep import Sweep
 from kvnode.services.verify import Verify
+from kvnode.tracing import Tracer
 
 HANDOFF_INTERVAL_S: Final = 0.5
 
@@ -49,7 +50,8 @@ class Surroundings(msgspec.Struct):
     ring: Ring
     replica: Replica
     transport: Transport
-    merges: MergeSender
+    merges: Merges
+    tracer: Tracer
     #: Whether requests to a node have a chance now.
     is_up: Callable[[NodeId], bool]
     #: Whether this node is sure of its disk, as far as a peer knows.
@@ -58,6 +60,8 @@ class Surroundings(msgspec.Struct):
     is_absent: Callable[[NodeId], bool]
     #: Whether a node knows the same words about regions (``kvnode.partings``).
     agrees: Callable[[NodeId], bool]
+    #: Takes what a peer's clock shows, and when it was asked (``kvnode.services.gossip``).
+    hear_clock: Callable[[NodeId, int, int], None]
     jobs: Jobs
     clock: Clock
     entropy: Entropy
@@ -163,6 +167,7 @@ class Background:
                 asker=asker,
                 transport=around.transport,
                 partitions=rings.partitions,
+                tracer=around.tracer,
                 clock=around.clock,
                 log=around.log,
             )
@@ -175,6 +180,7 @@ class Background:
             interval_s=TELLING_INTERVALS * settings.ship_interval_s,
             levelling=self.levelling,
             has_confirmed=around.has_confirmed,
+            hear_clock=around.hear_clock,
             asker=asker,
             merges=around.merges,
             transport=around.transport,

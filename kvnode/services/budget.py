@@ -33,6 +33,8 @@ FLOOR: Final = 0.1
 LATENESS_TARGET_S: Final = 0.005
 #: How much one wake-up that was not late at all gives back.
 _GAIN: Final = 0.1
+#: How much one wake-up counts in what is told of the event loop's lag.
+_LAG_GAIN: Final = 0.1
 #: Longer was not the unit of work: the process stood still.
 _UNIT_MAX_S: Final = 0.05
 
@@ -56,6 +58,8 @@ class Budget:
         self._active: dict[str, None] = {}
         #: From FLOOR to 1: which part of rates and share is granted now.
         self.pace = 1.0
+        #: How late the event loop is lately: a mean in which the last ten wake-ups count most.
+        self.lag_s = 0.0
 
     def allowed_bytes(self, kind: str, now_s: float) -> int:
         """How much a kind may send or read now; 0 when it must wait."""
@@ -89,6 +93,7 @@ class Budget:
 
     def observe(self, late_s: float) -> None:
         """The event loop woke a service this much later than it was to."""
+        self.lag_s += _LAG_GAIN * (late_s - self.lag_s)
         step = _GAIN * (LATENESS_TARGET_S - late_s) / LATENESS_TARGET_S
         # A single stall, however long, costs no more than half.
         self.pace = min(1.0, max(self.pace + step, self.pace / 2, FLOOR))

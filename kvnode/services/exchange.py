@@ -32,7 +32,7 @@ from kvnode.comparing import PAGE_ENTRIES, Comparing, Difference, Entry, Place, 
 from kvnode.ending import Family
 from kvnode.errors import StoreError
 from kvnode.hashtree import Bucket, digests_from_bytes
-from kvnode.merging import Awaited, MergeSender
+from kvnode.merging import Awaited, Merges
 from kvnode.ports import Clock
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost, Outcome
@@ -78,7 +78,7 @@ class Exchange:
         self,
         replica: Replica,
         asker: Asker,
-        merges: MergeSender,
+        merges: Merges,
         clock: Clock,
         peer: NodeId,
         spend: Callable[[int], None],

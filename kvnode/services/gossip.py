@@ -113,17 +113,21 @@ class Gossip:
             news, digest, wall_ms = outcome
             self.receive(news)
             theirs = digest_from_wire(digest)
-            self.skews.observe(node, sent_ms, self._clock.wall_ms(), wall_ms)
+            self.hear_clock(node, sent_ms, wall_ms)
         except (TypeError, ValueError) as error:
             self._log.warning("gossip.refused", peer=node, reason=str(error))
             return
-        self._tell_skews()
         missing = to_wire(self.membership.news_for(theirs))
         if missing and self._transport is not None:
             deadline_s = self._clock.monotonic_s() + self.interval_s
             self._transport.request(
                 node, Op.NEWS, deadline_s, [missing], 64 * len(missing), _ignore
             )
+
+    def hear_clock(self, node: NodeId, sent_ms: int, theirs_ms: int) -> None:
+        """A peer has just told its time, asked at ``sent_ms`` on this node's clock."""
+        self.skews.observe(node, sent_ms, self._clock.wall_ms(), theirs_ms)
+        self._tell_skews()
 
     def _tell_skews(self) -> None:
         """Once when a peer's clock gets far from this node's, and once when it is near again."""

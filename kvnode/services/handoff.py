@@ -28,7 +28,7 @@ from kvnode.codec import verify
 from kvnode.errors import CorruptRecord, LateCopy
 from kvnode.hints import Loss, decode_hint
 from kvnode.log import Log
-from kvnode.merging import Awaited, MergeSender
+from kvnode.merging import Awaited, Merges
 from kvnode.ports import Clock
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost
@@ -71,7 +71,7 @@ class Handoff:
     def __init__(
         self,
         replica: Replica,
-        merges: MergeSender,
+        merges: Merges,
         overdue: Overdue,
         *,
         interval_s: float,

@@ -13,7 +13,7 @@ from kvnode.codec import decode
 from kvnode.errors import CorruptRecord, LateCopy
 from kvnode.hints import decode_hint
 from kvnode.log import Log
-from kvnode.merging import Awaited, MergeSender
+from kvnode.merging import Awaited, Merges
 from kvnode.record import merge
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost
@@ -34,7 +34,7 @@ class Overdue:
         replica: Replica,
         ring: Ring,
         node: NodeId,
-        merges: MergeSender,
+        merges: Merges,
         *,
         is_up: Callable[[NodeId], bool],
         log: Log,

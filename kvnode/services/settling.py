@@ -9,16 +9,18 @@ Rules
    compared so far, and compares what is missing (``kvnode.services.antientropy``).
 3. A node tells its watermarks only while it is sure of its disk, and each peer only once that has
    confirmed its boot: a disk that has lost its outbox must not tell that nothing is left to do.
+4. Who is told answers with its time: regions don't gossip, and their clocks must be known too.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from cluster.ids import NodeId, partition_of
 from cluster.layout import Rings
 from cluster.preference import Target
 from kvnode.log import Log
-from kvnode.merging import Awaited, MergeSender
+from kvnode.merging import Awaited, Merges
 from kvnode.outbox import Entry, RegionDebt
 from kvnode.ports import Clock
 from kvnode.replica import Replica
@@ -36,6 +38,7 @@ _ASKED_MAX: Final = 512
 #: Of the outbox, given up at once.
 _SHED_BYTES: Final = 64 * 1024
 _ENTRUST_TIMEOUT_S: Final = 5.0
+_TELL_TIMEOUT_S: Final = 5.0
 
 
 class Settling:
@@ -43,6 +46,7 @@ class Settling:
 
     Args:
         has_confirmed: Rule 3, of a peer in another region.
+        hear_clock: Rule 4, with when the peer was told; see ``kvnode.services.gossip``.
     """
 
     name = "settling"
@@ -57,7 +61,8 @@ class Settling:
         levelling: Levelling,
         has_confirmed: Callable[[NodeId], bool],
         asker: Asker,
-        merges: MergeSender,
+        hear_clock: Callable[[NodeId, int, int], None],
+        merges: Merges,
         transport: Transport,
         clock: Clock,
         log: Log,
@@ -71,6 +76,7 @@ class Settling:
         self._levelling = levelling
         self._has_confirmed = has_confirmed
         self._asker = asker
+        self._hear_clock = hear_clock
         self._merges = merges
         self._transport = transport
         self._clock = clock
@@ -188,4 +194,12 @@ class Settling:
         await self._replica.durable()
         for peer, watermark_ms in watermarks.items():
             # Whoever misses it is told more the next time.
-            self._asker.send(peer, Op.WATERMARK, [watermark_ms])
+            told = partial(self._on_told, peer, self._clock.wall_ms())
+            deadline_s = self._clock.monotonic_s() + _TELL_TIMEOUT_S
+            self._transport.request(peer, Op.WATERMARK, deadline_s, [watermark_ms], 64, told)
+
+    def _on_told(self, peer: NodeId, sent_ms: int, outcome: Outcome) -> None:
+        """A node of another region has taken a watermark; it tells its time, as gossip would."""
+        if not isinstance(outcome, Lost):
+            (theirs_ms,) = outcome
+            self._hear_clock(peer, sent_ms, theirs_ms)

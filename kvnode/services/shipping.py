@@ -16,6 +16,7 @@ Rules
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -30,15 +31,19 @@ from kvnode.outbox import Entry
 from kvnode.ports import Clock
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost, Outcome
-from kvnode.rpc.operations import Op
+from kvnode.rpc.operations import Op, traced
 from kvnode.rpc.transport import Transport
+from kvnode.sampling import Sampler
 from kvnode.services.asking import Asker
 from kvnode.services.loop import Work
+from kvnode.tracing import CONTEXTS_MAX, TRACE_ID_BYTES, OpenSpan, Tracer
 
 #: Batches under way at once.
 _AHEAD: Final = 4
 #: Batches of one unit of work.
 _UNIT_BATCHES: Final = 32
+#: In one line of the log.
+_TRACES_TOLD: Final = 10
 _BACKOFF_MIN_S: Final = 0.2
 _BACKOFF_MAX_S: Final = 10.0
 
@@ -47,6 +52,8 @@ class _Batch(msgspec.Struct):
     last: Entry
     #: Nothing is left of what has expired.
     records: dict[tuple[DocumentId, bytes], None]
+    #: Spans of traces that some of the writes belong to.
+    contexts: list[bytes]
 
 
 class Shipping:
@@ -68,6 +75,7 @@ class Shipping:
         asker: Asker,
         transport: Transport,
         partitions: int,
+        tracer: Tracer,
         clock: Clock,
         log: Log,
     ) -> None:
@@ -81,16 +89,26 @@ class Shipping:
         self._asker = asker
         self._transport = transport
         self._partitions = partitions
+        self._tracer = tracer
         self._clock = clock
         self._log = log
         self._packer = Packer()
         self._backoff_s = 0.0
         self._left_alone_until_s = 0.0
+        #: What the next line of the log is about.
+        self._lines = Sampler(per_s=1)
+        self._untold_count = 0
+        self._untold_traces: dict[str, None] = {}
         self.shipped_count = 0
         self.shipped_bytes = 0
 
     async def run_once(self) -> Work:
         """Send what there is, or as much of it as a unit of work may have."""
+        work = await self._ship()
+        self._tell()
+        return work
+
+    async def _ship(self) -> Work:
         target = self._target()
         if target is None or self._clock.monotonic_s() < self._left_alone_until_s:
             return Work.IDLE
@@ -111,6 +129,9 @@ class Shipping:
             self._backoff_s = 0.0
             self._outbox.acknowledge(self._region, batch.last)
             self.shipped_count += len(batch.records)
+            self._untold_count += len(batch.records)
+            for context in batch.contexts:
+                self._untold_traces[context[:TRACE_ID_BYTES].hex()] = None
 
     def _target(self) -> NodeId | None:
         """The node that took the last batch, or the next one that can be reached."""
@@ -124,6 +145,7 @@ class Shipping:
         """What is in the outbox by now behind the region's cursor, as far as it is durable."""
         after, upto = self._outbox.cursors[self._region].sequence, self._outbox.last
         records: dict[tuple[DocumentId, bytes], None] = {}
+        contexts: list[bytes] = []
         size_bytes = 0
         last: Entry | None = None
         while after < upto and (entries := self._outbox.read(after, self._batch_bytes_max)):
@@ -132,13 +154,15 @@ class Shipping:
                 if record is not None:
                     records[entry.document_id, record] = None
                     size_bytes += len(record)
+                    if context := self._tracer.hops.of(entry.sequence):
+                        contexts.append(context)
                 last = entry
                 if size_bytes >= self._batch_bytes_max or len(records) == RECORDS_MAX:
-                    yield _Batch(entry, records)
-                    records, size_bytes, last = {}, 0, None
+                    yield _Batch(entry, records, contexts)
+                    records, contexts, size_bytes, last = {}, [], 0, None
             after = entries[-1].sequence
         if last is not None:
-            yield _Batch(last, records)
+            yield _Batch(last, records, contexts)
 
     def _record_of(self, entry: Entry) -> bytes | None:
         """See rule 3."""
@@ -157,7 +181,30 @@ class Shipping:
             return None
         codec, packed = self._packer.pack(batch.records)
         self.shipped_bytes += len(packed)
-        return self._asker.send(target, Op.SHIP, [codec, packed], len(packed))
+        if not batch.contexts:
+            return self._asker.send(target, Op.SHIP, [codec, packed], len(packed))
+        spans = [
+            self._tracer.begin("rpc.ship", "client", parent=context)
+            for context in batch.contexts[:CONTEXTS_MAX]
+        ]
+        for span in spans:
+            span.note(peer=target, region=self._region, records=len(batch.records))
+        contexts = b"".join(span.context for span in spans)
+        op, fields = traced(contexts, Op.SHIP, [codec, packed])
+        answer = self._asker.send(target, op, fields, len(packed))
+        answer.add_done_callback(partial(_end, spans))
+        return answer
+
+    def _tell(self) -> None:
+        """One line a second, for all that has arrived since the last one."""
+        if not self._untold_count or self._lines.admit(self._clock.monotonic_s()) is None:
+            return
+        traces = list(self._untold_traces)[:_TRACES_TOLD]
+        said = {"trace_ids": traces} if traces else {}
+        self._log.info(
+            "document.replicated", region=self._region, documents=self._untold_count, **said
+        )
+        self._untold_count, self._untold_traces = 0, {}
 
     def _fail(self, target: NodeId, lost: Lost) -> None:
         self._backoff_s = min(_BACKOFF_MAX_S, max(_BACKOFF_MIN_S, 2 * self._backoff_s))
@@ -170,3 +217,11 @@ class Shipping:
             reason=lost.code,
             wait_s=self._backoff_s,
         )
+
+
+def _end(spans: Sequence[OpenSpan], answered: "asyncio.Future[Outcome]") -> None:
+    if answered.cancelled():
+        return
+    answer = answered.result()
+    for span in spans:
+        span.end(answer.code if isinstance(answer, Lost) else "")

@@ -16,6 +16,7 @@ PROMISED = """
     stele_purged_total stele_purge_verified_total stele_orphans_total
     stele_idempotent_replays_total stele_idempotency_conflicts_total stele_scrub_corrupt_total
     stele_clock_skew_seconds stele_event_readers_dropped_total
+    stele_event_loop_lag_seconds stele_trace_spans_total stele_trace_spans_held
     stele_members stele_under_replicated_partitions stele_fenced_partitions
 """
 

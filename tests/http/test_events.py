@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docservice.http.events import LINES_PER_S, Sampler
+from cluster.settings import LogSettings
+from kvnode.sampling import Sampler
 from tests.support.http import Served
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -58,8 +59,8 @@ async def test_many_are_counted_and_not_written(served: Served) -> None:
     results = bulk.json(dict)["results"]
     operations = [{"op": "delete", "id": result["id"]} for result in results]
     await served.call("POST", "/documents/_bulk", json.dumps({"operations": operations}).encode())
-    assert 1 <= len(lines(served, "document.created")) <= 3 * LINES_PER_S
-    assert 1 <= len(lines(served, "document.deleted")) <= 3 * LINES_PER_S
+    assert 1 <= len(lines(served, "document.created")) <= 3 * LogSettings().documents_per_s
+    assert 1 <= len(lines(served, "document.deleted")) <= 3 * LogSettings().documents_per_s
 
 
 @given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 5))

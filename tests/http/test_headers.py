@@ -186,6 +186,9 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
         (f"00-{TRACE.upper()}-{SPAN}-01", False),
         (f"00-{TRACE}-{SPAN}", False),
         (f"00-{TRACE}-{SPAN}-01x", False),
+        (f"00-{TRACE}-{SPAN}-01-more", False),
+        (f"cc-{TRACE}-{SPAN}-01x", False),
+        (f"00-{TRACE}-{SPAN}-03", True),
         (f" 00-{TRACE}-{SPAN}-01", False),
     ],
 )

@@ -64,9 +64,9 @@ def met_in_history(cluster: SimCluster) -> Counter[str]:
         met["hint delivered"] += replica.hints.delivered
         met["hint superseded"] += replica.hints.superseded
         met["hint over the cap"] += replica.hints.dropped["overflow"]
-        met["read repaired"] += coordinator.read_repair_count
-        met["read hedged"] += coordinator.hedged_count
-        met["key replayed"] += coordinator.replay_count
+        met["read repaired"] += coordinator.counts.read_repairs
+        met["read hedged"] += coordinator.counts.hedged_reads
+        met["key replayed"] += coordinator.counts.replays
         met["bodies in conflict"] += replica.conflicts.count
     return met
 

@@ -70,6 +70,26 @@ def test_a_clock_that_is_set_wrong_is_a_warning_within_five_seconds(seed: int) -
 
 
 @seeds(2)
+def test_a_clock_in_another_region_is_followed_too(seed: int) -> None:
+    """It was measured once, when the regions met, and believed for as long as they stayed so."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        skews = cluster.nodes["a1"].serving.gossip.skews
+        clock = cluster.nodes["b2"].clock
+
+        def is_known() -> bool:
+            skew = skews.of(NodeId("b2"))
+            true_s = clock.ahead_s - cluster.nodes["a1"].clock.ahead_s
+            return skew is not None and abs(skew.ahead_s - true_s) <= skew.error_s + 0.1
+
+        for seconds in (0.0, 9.0, -9.0):
+            clock.jump(seconds)
+            await cluster.until(is_known, 5.0, lambda: skews.of(NodeId("b2")))
+
+    simulate(scenario, seed, settings_of(regions="ab"))
+
+
+@seeds(2)
 def test_every_node_tells_what_all_hold_of_a_document(seed: int) -> None:
     """Also that one does not answer, and who keeps a copy for it."""
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -11,12 +12,19 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from cluster.settings import HttpSettings, LifecycleSettings, ReplicationSettings
+from cluster.settings import (
+    HttpSettings,
+    LifecycleSettings,
+    ReplicationSettings,
+    TraceSettings,
+)
 from docservice.documents import DocumentService
 from docservice.http.metrics import METHODS
 from docservice.http.problems import CATALOGUE, MEDIA_TYPE, Problem
 from docservice.http.server import DataListener, start_data_listener
+from docservice.notedstore import NotedStore
 from kvnode.system import SystemEntropy
+from kvnode.tracing import Tracer
 from tests.support.stores import MemoryStore
 
 T = TypeVar("T")
@@ -193,11 +201,13 @@ class Served:
         clock: StoppedWallClock,
         metrics: CountedRequests,
         logged: LogCapture,
+        tracer: Tracer,
     ) -> None:
         self.listener = listener
         self.store = store
         self.clock = clock
         self.metrics = metrics
+        self.traces = tracer.store
         self.port = listener.port
         #: Lines of the log.
         self.logged = logged.entries
@@ -236,7 +246,10 @@ def request(method: str, target: str, body: bytes | None = None, **headers: str)
 
 @asynccontextmanager
 async def serving(
-    *, http: HttpSettings | None = None, replication: ReplicationSettings | None = None
+    *,
+    http: HttpSettings | None = None,
+    replication: ReplicationSettings | None = None,
+    trace: TraceSettings | None = None,
 ) -> AsyncIterator[Served]:
     """A listener on a free port; stopped afterwards, and then nothing may be left of it.
 
@@ -247,8 +260,8 @@ async def serving(
     replication = replication or ReplicationSettings()
     store = MemoryStore(copies=replication.copies)
     clock, entropy, metrics = StoppedWallClock(), SystemEntropy(), CountedRequests()
-    service = DocumentService(
-        store,
+    service = partial(
+        DocumentService,
         clock=clock,
         entropy=entropy,
         cluster_id=CLUSTER_ID,
@@ -256,14 +269,17 @@ async def serving(
         replication=replication,
         lifecycle=LifecycleSettings(tombstone_retention_s=RETENTION_S),
     )
+    tracer = Tracer("a1", trace or TraceSettings(), clock, entropy)
     logged = LogCapture()
     listener = await start_data_listener(
-        service,
+        service(store),
+        lambda span: service(NotedStore(lambda _: store, span)),
         host="127.0.0.1",
         port=0,
         region=REGION,
         secret=SECRET,
         http=http or HttpSettings(),
+        tracer=tracer,
         metrics=metrics,
         clock=clock,
         entropy=entropy,
@@ -273,7 +289,7 @@ async def serving(
             wrapper_class=structlog.make_filtering_bound_logger("info"),
         ),
     )
-    served = Served(listener, store, clock, metrics, logged)
+    served = Served(listener, store, clock, metrics, logged, tracer)
     try:
         yield served
     finally:

@@ -12,6 +12,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from cluster.ids import DocumentId, format_document_id
+from cluster.settings import TraceSettings
 from kvnode import eventstream
 from kvnode.admin import Operations, start_admin_listener
 from kvnode.errors import Refused
@@ -19,6 +20,10 @@ from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight
 from kvnode.jobs import Jobs
+from kvnode.services.asking import Asker
+from kvnode.system import SystemEntropy
+from kvnode.traceviews import TraceViews
+from kvnode.tracing import Tracer
 from tests.support.http import StoppedWallClock
 
 ID = format_document_id(bytes(range(16)))
@@ -35,6 +40,7 @@ class Offered:
             Check("quorum", Weight.UNREADY, ""),
             Check("clock", Weight.WARNING, "has a clock that is 9.0 s from a2's"),
         ]
+        self.tracer = Tracer("a1", TraceSettings(), StoppedWallClock(), SystemEntropy())
         self.operations = Operations(
             registry=CollectorRegistry(),
             checks=lambda: self.checks,
@@ -44,6 +50,7 @@ class Offered:
             deeds={"gone": self._gone},
             jobs=Jobs(StoppedWallClock()),
             events=ring,
+            traces=TraceViews(self.tracer, cast("Asker", None), []),
         )
         self.url = ""
         self.address = ("", 0)
@@ -113,7 +120,9 @@ async def test_what_is_not_there_is_answered_with_what_is() -> None:
         for path in ("/admin/stats", "/admin/events/x", "/admin/jobs/x", f"/admin/owner/{ID}"):
             answer = await client.get(path)
             assert answer.status == 404, path
-        assert "status, jobs, events, owners/ID" in await (await client.get("/admin/x")).text()
+        assert (
+            "status, jobs, events, traces, owners/ID" in await (await client.get("/admin/x")).text()
+        )
         assert (await client.post("/admin/repair")).status == 404
         assert (await client.delete("/admin/status")).status == 405
 

@@ -19,13 +19,16 @@ PACKAGES = ("cluster", "kvnode", "docservice")
 ORDER = """
     cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.preference
     cluster.detector  cluster.membership  cluster.layout
+    cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings  cluster.traces
+    cluster.operations  cluster.seen  cluster.regiondoctor  cluster.doctor
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
     kvnode.ending  kvnode.hashtree  kvnode.floors  kvnode.leases  kvnode.skew  kvnode.eventring
     kvnode.batching  kvnode.watermarks  kvnode.contacts
 
-    kvnode.ports  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
+    kvnode.sampling  kvnode.calls
+    kvnode.ports  kvnode.tracing  kvnode.system  kvnode.log  kvnode.sweep  kvnode.jobs
 
     kvnode.rpc.operations  kvnode.rpc.frames  kvnode.rpc.handshake
     kvnode.rpc.connection  kvnode.rpc.transport  kvnode.rpc.inturn
@@ -38,27 +41,30 @@ ORDER = """
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
     kvnode.everywhere
-    kvnode.coordinator
-    kvnode.services
+    kvnode.notedpeers
+    kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
+    kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
     kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
-    kvnode.metrics
-    kvnode.eventstream  kvnode.admin  kvnode.client
+    kvnode.otlp  kvnode.metrics  kvnode.callmetrics
+    kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
+    kvnode.console.watch  kvnode.console.markup  kvnode.console.happenings
+    kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages  kvnode.console
+    kvnode.admin  kvnode.client
     kvnode.leaving
 
     docservice.client.errors  docservice.client.model  docservice.client.endpoints
     docservice.client.retrying  docservice.client.session  docservice.client.wire
     docservice.client.transport  docservice.client.aio  docservice.client.sync  docservice.client
-    docservice.session  docservice.store  docservice.documents  docservice.http  docservice.serving
+    docservice.session  docservice.store  docservice.documents  docservice.notedstore
+    docservice.meteredstore  docservice.http  docservice.serving
 
-    cluster.interrupts  cluster.refusal  cluster.edge  cluster.envoy  cluster.haproxy
+    cluster.interrupts  cluster.refusal  cluster.envoy  cluster.haproxy  cluster.prometheus
     cluster.topology  cluster.secret  cluster.clusterfile
-    cluster.ports  cluster.vardir  cluster.processes  cluster.regionpairs  cluster.operations
-    cluster.answers
+    cluster.ports  cluster.vardir  cluster.processes  cluster.answers
     cluster.startup
-    cluster.balancer  cluster.status  cluster.launch  cluster.findings
-    cluster.regiondoctor  cluster.doctor  cluster.repair  cluster.report
-    cluster.rates  cluster.timeline  cluster.following  cluster.requests
+    cluster.balancer  cluster.status  cluster.launch  cluster.examination  cluster.repair
+    cluster.report  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
 LAYERS = ORDER.split()
@@ -67,16 +73,19 @@ LAYERS = ORDER.split()
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
-    cluster.envoy cluster.haproxy cluster.rates cluster.timeline cluster.regionpairs
+    cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
+    cluster.regionpairs cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
     kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.standing kvnode.batching
     kvnode.watermarks kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
+    kvnode.sampling kvnode.tracing kvnode.calls
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
-    docservice.session docservice.documents docservice.client.errors docservice.client.model
-    docservice.client.retrying docservice.client.session docservice.client.wire
+    docservice.session docservice.documents docservice.notedstore docservice.client.errors
+    docservice.client.model docservice.client.retrying docservice.client.session
+    docservice.client.wire
 """
 PURE = PURITY.split()
 WORLD = """
@@ -93,6 +102,8 @@ OPEN_TO_DOCSERVICE = {
     "kvnode.ports",
     "kvnode.record",
     "kvnode.results",
+    "kvnode.sampling",
+    "kvnode.tracing",
 }
 
 #: The tools of an operator's machine. They wait for processes and write files; no node runs them.
@@ -117,6 +128,8 @@ ADAPTERS = {
     "aiohttp": [
         "kvnode.admin",
         "kvnode.eventstream",
+        "kvnode.console.pages",
+        "kvnode.console.watch",
         "docservice.http",
         "docservice.client.transport",
     ],

@@ -169,3 +169,20 @@ def test_background_work_yields_while_the_loop_is_late_and_recovers_when_it_is_n
     for _ in range(20):
         budget.observe(0.1 * LATENESS_TARGET_S)
     assert budget.pace == 1.0
+
+
+@given(st.lists(lateness_s, max_size=50))
+def test_lag_is_told_within_what_was_seen_and_follows_it(seen_s: list[float]) -> None:
+    """One stall is not a late event loop; one that is always late is one, and recovers."""
+    budget = Budget({})
+    for late_s in seen_s:
+        budget.observe(late_s)
+    assert 0 <= budget.lag_s <= max(seen_s, default=0)
+    for _ in range(40):
+        budget.observe(2.0)
+    assert budget.lag_s > 1.9
+    for _ in range(40):
+        budget.observe(0.0)
+    assert budget.lag_s < 0.1
+    budget.observe(5.0)
+    assert budget.lag_s < 1.0

@@ -13,7 +13,8 @@ from cluster import __main__ as entry
 from cluster.clusterfile import render_cluster_file
 from cluster.commands.options import complete_node
 from cluster.operations import NodeStatus, RingShare, StorageState
-from cluster.status import ClusterState, NodeState, NodeView, judge
+from cluster.seen import NodeState, NodeView
+from cluster.status import ClusterState, judge
 from cluster.topology import plan_cluster
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cluster.balancer import EdgeState, EdgeView
 from cluster.doctor import Checkup, diagnose
+from cluster.examination import put_aside
 from cluster.findings import Finding, Severity
 from cluster.operations import (
     Comparison,
@@ -27,8 +27,8 @@ from cluster.operations import (
     Veto,
 )
 from cluster.regionpairs import RegionSeen
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
 from cluster.settings import ClusterSettings
-from cluster.status import NodeState, NodeView
 from cluster.topology import plan_cluster
 from cluster.vardir import VarDirectory
 
@@ -73,9 +73,9 @@ def _sound(settings: ClusterSettings, name: str) -> Checkup:
     return Checkup(view, HintsView({}, {}), lifecycle, QuarantineView(0, 0), members)
 
 
-def findings(checkups: Checkups, var: Path = Path("var")) -> list[Finding]:
+def findings(checkups: Checkups) -> list[Finding]:
     """As the doctor finds them."""
-    return diagnose(VarDirectory(var), SETTINGS, list(checkups.values()))
+    return diagnose(VarDirectory(Path("var")), SETTINGS, list(checkups.values()))
 
 
 def change_lifecycle(checkups: Checkups, node: str, **changes: object) -> None:
@@ -148,6 +148,14 @@ def all_fenced(checkups: Checkups) -> None:
 def damaged(checkups: Checkups) -> None:
     """A record that no owner could replace yet."""
     change_lifecycle(checkups, "a1", scrub=Scrubbed(2, 1))
+
+
+def late(checkups: Checkups) -> None:
+    """It can't keep up."""
+    view = checkups["a2"].view
+    assert view.status
+    status = replace(view.status, late="answers late: its event loop lags 2.0 s")
+    change_view(checkups, "a2", dataclasses.replace(view, status=status))
 
 
 def healed(checkups: Checkups) -> None:
@@ -258,6 +266,7 @@ def given_up_unheard(checkups: Checkups) -> None:
     [
         (down, Severity.CRITICAL, "a2", "is down", "stele start a2"),
         (low_disk, Severity.CRITICAL, "a1", "low on disk", "free space"),
+        (late, Severity.WARNING, "a2", "its event loop lags 2.0 s", "stele top"),
         (cut, Severity.WARNING, "a1", "takes a3 for dead", "network between a1 and a3"),
         (skewed, Severity.WARNING, "a2", "3.0 s from those of a1, a3", "time service"),
         (skewed_pair, Severity.CRITICAL, "a1, a3", "59.9 s apart", "within 5 s"),
@@ -267,7 +276,13 @@ def given_up_unheard(checkups: Checkups) -> None:
         (contradicted, Severity.CRITICAL, "a2", "removed documents are alive", "a bug"),
         (given_up, Severity.NOTE, "region b", "was said to be gone", "stele region back b"),
         (given_up_unheard, Severity.WARNING, "region b", "a3 may not have heard", "bring a3 up"),
-        (vetoed, Severity.WARNING, "a1", "waits for a3 (hints) for 408 s", "bring a3 up"),
+        (
+            vetoed,
+            Severity.WARNING,
+            "a1",
+            "waits for a3 (hints) for 408 s",
+            "those that a3 keeps writes for",
+        ),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
         (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
         (
@@ -320,7 +335,10 @@ def test_databases_that_were_put_aside_are_not_forgotten(tmp_path: Path) -> None
     """They take space that someone will miss."""
     (tmp_path / "nodes" / "a1" / "damaged-1").mkdir(parents=True)
     (tmp_path / "nodes" / "a2.replaced-1").mkdir()
-    found = findings(sound(), tmp_path)
+    checkups, var = sound(), VarDirectory(tmp_path)
+    for name, checkup in checkups.items():
+        checkups[name] = dataclasses.replace(checkup, put_aside=put_aside(var, name))
+    found = findings(checkups)
     assert [(one.severity, one.about) for one in found] == [
         (Severity.NOTE, "a1"),
         (Severity.NOTE, "a2"),

@@ -16,6 +16,7 @@ from rich.console import Console
 from cluster import balancer, edge, launch, report
 from cluster.envoy import envoy_configuration
 from cluster.haproxy import haproxy_configuration
+from cluster.seen import EdgeState, EdgeView
 from cluster.settings import ClusterSettings, EdgeSettings, HttpSettings, NodeSettings
 from docservice.http.problems import CATALOGUE
 
@@ -238,16 +239,16 @@ def test_a_machine_without_envoy_gets_a_cluster_without_an_edge_and_one_line(
     assert lines.getvalue().count("\n") == bool(said)
 
 
-@pytest.mark.parametrize("state", list(balancer.EdgeState))
-def test_only_an_edge_that_serves_is_shown_to_newcomers(state: balancer.EdgeState) -> None:
+@pytest.mark.parametrize("state", list(EdgeState))
+def test_only_an_edge_that_serves_is_shown_to_newcomers(state: EdgeState) -> None:
     """The first URL that is printed is the first that is tried."""
-    view = balancer.EdgeView("http://127.0.0.1:8080", state, None, [], "")
+    view = EdgeView("http://127.0.0.1:8080", state, None, [], "")
     lines = io.StringIO()
 
     report.print_welcome(planned({"a": 2}), view, Console(file=lines))
 
     first = re.findall(r"http://[\d.:]+", lines.getvalue())[0]
-    assert first == (view.url if state is balancer.EdgeState.READY else "http://127.0.0.1:8101")
+    assert first == (view.url if state is EdgeState.READY else "http://127.0.0.1:8101")
 
 
 @pytest.mark.parametrize("regions", [{"a": 1}, {"a": 1, "b": 2}, {"b": 1, "a": 1, "c": 1}])
@@ -255,7 +256,7 @@ def test_where_clients_in_each_region_connect_is_printed_if_there_are_several(
     regions: dict[str, int],
 ) -> None:
     """In one region there is nothing to choose."""
-    view = balancer.EdgeView("http://127.0.0.1:8080", balancer.EdgeState.READY, None, [], "")
+    view = EdgeView("http://127.0.0.1:8080", EdgeState.READY, None, [], "")
     lines = io.StringIO()
 
     report.print_welcome(planned(regions), view, Console(file=lines))

@@ -13,7 +13,7 @@ from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.membership import Membership
 from cluster.ring import Ring
-from cluster.settings import HintSettings
+from cluster.settings import HintSettings, TraceSettings
 from kvnode.codec import encode
 from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Unavailable
@@ -31,6 +31,7 @@ from kvnode.services.gossip import Gossip
 from kvnode.services.levelling import Levelling
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from kvnode.system import SystemClock, SystemEntropy
+from kvnode.tracing import Tracer
 from kvnode.watermarks import Watermarks
 from tests.support.replicas import new_replica
 
@@ -147,6 +148,7 @@ def serve(
                 ),
                 bytes(8),
             ),
+            tracer=Tracer("a1", TraceSettings(), clock, SystemEntropy()),
         )
         answers = Answers()
         for message in messages:

@@ -591,15 +591,17 @@ async def test_a_write_goes_on_when_the_hint_that_is_held_can_not_be_read() -> N
             return super().latest(key)
 
     clock = HandCrankedLoop()
+    replica = new_replica(
+        Unreadable(MemoryDisk(), loop, failed=_raise), clock, partitions=PARTITIONS
+    )
     coordinator = SimpleNamespace(
         loop=loop,
         node=NodeId("a1"),
         sweep=DeadlineSweep(loop, clock, 1.0),
         copies=2,
         merges=SimpleNamespace(flush=lambda: None),
-        replica=new_replica(
-            Unreadable(MemoryDisk(), loop, failed=_raise), clock, partitions=PARTITIONS
-        ),
+        replica=replica,
+        merge_here=replica.merge,
     )
     write = Write(
         cast("Coordinator", coordinator),

@@ -15,6 +15,7 @@ from kvnode.codec import encode
 from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Overloaded, Unavailable
 from kvnode.record import Create, Record
+from kvnode.results import Counts
 from kvnode.rpc.connection import Lost, OnOutcome
 from kvnode.sweep import DeadlineSweep
 from kvnode.system import SystemClock
@@ -93,7 +94,7 @@ class Voters:
         self.loop = loop
         self.node = NodeId("a1")
         self.sweep = DeadlineSweep(loop, SystemClock(), 0.001)
-        self.key_conflict_count = 0
+        self.counts = Counts()
         self.replica = SimpleNamespace(vote=self._vote)
         self.own_error: Exception | None = None
         self.waiting: list[OnOutcome] = []
@@ -145,7 +146,7 @@ async def test_another_body_with_a_majority_is_a_conflict() -> None:
         answer([BODIES[1], None])
     with pytest.raises(KeyReused):
         await running.answer
-    assert voters.key_conflict_count == 1
+    assert voters.counts.key_conflicts == 1
 
 
 async def test_a_record_that_a_replica_holds_ends_the_election() -> None:

@@ -174,7 +174,7 @@ class Difference(msgspec.Struct):
     #: What is missing here, or not to be believed.
     pull: list[DocumentId] = []
     #: What a fenced replica alone has, which may be of purged documents.
-    aside: dict[DocumentId, bytes] = {}
+    aside: list[DocumentId] = []
 
     def __len__(self) -> int:
         return len(self.push) + len(self.pull) + len(self.aside)
@@ -198,7 +198,7 @@ class Difference(msgspec.Struct):
             elif document_id in known:
                 missing.append(document_id)
             else:
-                self.aside[document_id] = encoded
+                self.aside.append(document_id)
         if pull:
             self.pull += missing
 

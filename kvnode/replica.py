@@ -25,7 +25,7 @@ from cluster.ids import partition_of
 from kvnode.boots import Boots
 from kvnode.codec import decode, encode, header_of, verify
 from kvnode.conflicts import Conflict, Conflicts
-from kvnode.ending import Ending, Family, ending_of
+from kvnode.ending import Family, ending_of
 from kvnode.errors import CorruptRecord, DiskLow, Fenced, LateCopy, Overloaded
 from kvnode.floors import Floor, decode_floor
 from kvnode.hashtree import Bucket
@@ -296,18 +296,22 @@ class Replica:
         """A co-owner has purged a partition this far."""
         self.set_floor(partition, self.lifecycle.floor(partition).meet(bucket, newest_deleted_ms))
 
-    def set_aside_late(self, document_id: bytes, ending: Ending) -> bool:
+    def set_aside_late(self, document_id: bytes) -> bool:
         """Put a record into quarantine that may be of a purged document; whether it may be.
+
+        It is judged as it is now: a co-owner may have told its end since it was listed.
 
         Raises:
             CorruptRecord: what is stored is damaged; nothing was changed.
         """
         partition = partition_of(document_id, self._partitions)
         stored = self.records.latest(document_id)
-        late = self.lifecycle.admit(partition, ending, vouched=False) is Admission.LATE
-        if stored is None or not late:
+        if stored is None:
             return False
         verify(document_id, stored)
+        admission = self.lifecycle.admit(partition, ending_of(stored), vouched=False)
+        if admission is not Admission.LATE:
+            return False
         self.records.remove(document_id, stored)
         self.quarantine.hold(document_id, stored)
         return True

@@ -29,7 +29,7 @@ from cluster.ids import DocumentId, NodeId
 from cluster.preference import Target
 from kvnode.codec import verify
 from kvnode.comparing import PAGE_ENTRIES, Comparing, Difference, Entry, Place, place_to_wire
-from kvnode.ending import Family, ending_of
+from kvnode.ending import Family
 from kvnode.errors import StoreError
 from kvnode.hashtree import Bucket, digests_from_bytes
 from kvnode.merging import Awaited, MergeSender
@@ -213,10 +213,8 @@ class Exchange:
             if self._replica.fenced[partition]:
                 raise PeerLost("this side was fenced meanwhile")
             whole &= await self._push({one: found.push[one] for one in batch}, pull=pull)
-        for document_id, encoded in found.aside.items():
-            self.outcomes.quarantined += self._replica.set_aside_late(
-                document_id, ending_of(encoded)
-            )
+        for document_id in found.aside:
+            self.outcomes.quarantined += self._replica.set_aside_late(document_id)
         if found.aside:  # reads see the disk, and the fence may fall next
             await self._replica.durable()
         for batch in _batches(found.pull):

@@ -238,8 +238,8 @@ def _regions_seen(node: NodeSettings) -> dict[str, RegionSeen]:
 
 _QUIET: Final = (
     "Two clients in each region create documents, and read each at once in the other region: "
-    "without their session's token, and with it. Now and then they delete one. 'All until' is the "
-    "watermark: every write before it has arrived."
+    "without their session's token, and with it. Now and then they delete one. 'Behind' is the age "
+    "of the watermark: every write before it has arrived."
 )
 _KILL: Final = (
     "SIGKILL to a2. The edge sends its clients elsewhere; the other owners answer for it, and keep "

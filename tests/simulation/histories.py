@@ -24,6 +24,7 @@ from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import MIX, SHORT_LIVES, Workload
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, fences, level
+from tests.simulation.eachregion import EachRegion
 from tests.simulation.flow import WINDOW_BYTES
 from tests.simulation.loop import Order
 from tests.simulation.nemesis import Nemesis, RegionNemesis
@@ -102,11 +103,13 @@ def random_regions(seed: int, plan: Plan | None = None) -> SimCluster:
     """Run and judge the history of a seed in which regions are cut off, and documents end.
 
     As ``random_lifetimes``: in the end all regions hold the same, and nothing that was deleted.
+    In four of ten some requests ask for a quorum in each region.
     """
     plan = plan or Plan()
     chance = Random(f"{seed}/regions")
     settings, order = far_apart(chance), random_order(chance)
     nemeses = chance.randint(0, 1)
+    everywhere = Random(f"{seed}/each region").random() < 0.4
 
     async def scenario(cluster: SimCluster) -> None:
         loop = cluster.loop
@@ -116,6 +119,8 @@ def random_regions(seed: int, plan: Plan | None = None) -> SimCluster:
             RegionNemesis(cluster, loop.stream("regions"), plan.line("r")),
             Strikes(cluster, loop.stream("strikes"), plan.line("s")),
         ]
+        if everywhere:
+            troubles.append(EachRegion(cluster, loop.stream("each region")))
         await _live(cluster, troubles, REGIONS_S)
         await cluster.calm()
         await level(cluster)

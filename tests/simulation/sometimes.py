@@ -116,6 +116,9 @@ def met_in_regions(cluster: SimCluster) -> Counter[str]:
     """The same, and what takes several regions."""
     met = met_in_lifetimes(cluster)
     met.update(_faults(cluster, _APART))
+    everywhere = [op for op in cluster.history if op.quorums.each_region]
+    met["acknowledged in each region"] = sum(op.acknowledged for op in everywhere)
+    met["refused for a region"] = sum("region" in str(op.answer) for op in everywhere if op.refused)
     for machine in cluster.nodes.values():
         background, outbox = machine.serving.background, machine.serving.replica.outbox
         met["shipped"] += sum(one.shipped_count for one in background.shipping.values())

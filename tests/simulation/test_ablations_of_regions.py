@@ -7,15 +7,20 @@ from typing import Any, Final
 import pytest
 
 from cluster.layout import Rings
+from kvnode.codec import decode
 from kvnode.elsewhere import Elsewhere
+from kvnode.everywhere import Everywhere, _Share
 from kvnode.outbox import Outbox
 from kvnode.regionhandlers import RegionHandlers
+from kvnode.replica import Replica
+from kvnode.rpc.operations import Fields, Op
 from kvnode.services.levelling import Levelling
 from kvnode.services.purge import Purge
 from kvnode.services.settling import Settling
 from kvnode.services.shipping import Shipping
+from kvnode.voting import Election
 from kvnode.writing import Write
-from tests.simulation import test_regions
+from tests.simulation import test_everywhere, test_regions
 from tests.simulation.ablations import Ablation, Ablations, first_failing
 
 ABLATIONS: Final = Ablations()
@@ -31,6 +36,11 @@ _LOST: Final = test_regions.test_a_node_that_loses_its_disk_with_its_outbox_owes
 _PURGE: Final = test_regions.test_a_purge_waits_for_a_region_that_is_cut_off
 _POWER: Final = test_regions.test_a_region_without_power_in_the_middle_of_a_batch_leaves_no_hole
 _FOUND: Final = test_regions.test_what_was_just_created_is_found_from_another_region
+_EACH_REGION: Final = test_everywhere.test_what_is_written_in_each_region_is_read_in_any_at_once
+_ASLEEP: Final = (
+    test_everywhere.test_a_body_whose_coordinator_slept_after_its_election_is_no_second_one
+)
+_FENCED: Final = test_everywhere.test_fenced_owners_elsewhere_neither_vouch_nor_acknowledge
 _THREE: Final = test_regions.test_three_regions_pass_nothing_on
 
 
@@ -160,6 +170,52 @@ def passed_on(patch: pytest.MonkeyPatch) -> None:
 def misses_taken_for_absence(patch: pytest.MonkeyPatch) -> None:
     """What nobody in this region has is answered with 404, however young its id."""
     patch.setattr(Elsewhere, "in_question", lambda self, document_id: [])
+
+
+@ablation("assert|is absent|still", first_failing(_EACH_REGION))
+def answered_before_each_region_has_it(patch: pytest.MonkeyPatch) -> None:
+    """A write at ``each_quorum`` counts as done elsewhere once it is on its way there."""
+
+    async def sent(
+        self: Everywhere, op: Op, document_id: bytes, fields: Fields, *rest: Any
+    ) -> list[_Share]:
+        if op is not Op.WRITE_HERE:
+            return await ask(self, op, document_id, fields, *rest)
+        asking = asyncio.ensure_future(ask(self, op, document_id, fields, *rest))
+        asking.add_done_callback(lambda done: done.exception())
+        here = decode(document_id, fields[1])
+        return [_Share(region, 2, 2, 3, here) for region in self._others]
+
+    ask = Everywhere._ask_all
+    patch.setattr(Everywhere, "_ask_all", sent)
+
+
+@ablation("both bodies were acknowledged|I9", first_failing(_ASLEEP))
+def elected_in_one_region_only(patch: pytest.MonkeyPatch) -> None:
+    """At ``each_quorum`` the owners in the coordinator's region choose between two bodies."""
+
+    async def near(
+        self: Everywhere, document_id: bytes, fingerprint: bytes, deadline_s: float
+    ) -> Any:
+        owners = self._owners(self._region, document_id)
+        election = Election(self._coordinator, document_id, fingerprint, owners, deadline_s)
+        election.start()
+        return await election.answer
+
+    patch.setattr(Everywhere, "elect", near)
+
+
+@ablation("DID NOT RAISE", first_failing(_FENCED))
+def fenced_copies_elsewhere_count(patch: pytest.MonkeyPatch) -> None:
+    """A replica that is being rebuilt vouches for what it has, for whoever asks from elsewhere."""
+    patch.setattr(Replica, "believes", lambda self, partition: True)
+
+
+@ablation("DID NOT RAISE", first_failing(_FENCED))
+def fenced_copies_elsewhere_acknowledged(patch: pytest.MonkeyPatch) -> None:
+    """A replica that is being rebuilt stores what it is sent, and says so."""
+    join = Replica.join
+    patch.setattr(Replica, "join", lambda *what, vouched=False: join(*what, vouched=True))
 
 
 @ABLATIONS.each()

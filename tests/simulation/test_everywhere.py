@@ -1,16 +1,18 @@
 """The level that needs a quorum in each region, and what becomes of it when one can't answer."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final
 
 import pytest
 
-from docservice.documents import DocumentDeleted
+from docservice.documents import Created, DocumentDeleted
 from kvnode.errors import KeyReused, StoreError, Unavailable, WriteTimeout
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import level
 from tests.simulation.run import seeds, simulate
-from tests.simulation.test_regions import TWO, cut_off, heal
+from tests.simulation.test_rebuild import fence_all
+from tests.simulation.test_regions import TWO, B, cut_off, heal
 
 THREE: Final = settings_of(regions="abc", between=TWO.regions)
 
@@ -116,5 +118,57 @@ def test_of_two_bodies_that_race_in_two_regions_at_most_one_is_acknowledged(seed
             assert len(refused) == 1
             assert isinstance(refused[0], KeyReused | Unavailable)
         await level(cluster)
+
+    simulate(scenario, seed, TWO)
+
+
+@seeds(3)
+def test_a_body_whose_coordinator_slept_after_its_election_is_no_second_one(
+    seed: int,
+) -> None:
+    """It is the earlier of the two, so it would take the place of one that was acknowledged."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.nodes["b1"].clock.jump(-2.0)
+
+        def create(via: str, number: int) -> Awaitable[Created]:
+            return cluster.create(
+                via, f"{via} {number}", key=f"{number}", write=2, sloppy=False, each_region=True
+            )
+
+        for number in range(12):
+            late = asyncio.ensure_future(create("b1", number))
+            await asyncio.sleep(number / 1000)
+            cluster.pause("b1")
+            prompt = asyncio.ensure_future(create("a1", number))
+            await asyncio.wait([prompt], timeout=1.0)
+            cluster.resume("b1")
+            answers = await asyncio.gather(prompt, late, return_exceptions=True)
+            refused = [one for one in answers if isinstance(one, BaseException)]
+            assert all(isinstance(one, KeyReused | Unavailable) for one in refused)
+            assert refused, "both bodies were acknowledged"
+        await level(cluster)
+
+    simulate(scenario, seed, TWO)
+
+
+@seeds(2)
+def test_fenced_owners_elsewhere_neither_vouch_nor_acknowledge(seed: int) -> None:
+    """Two of three are being rebuilt there: the third alone is no quorum of its region."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        there = await cluster.create("a1", "there", write=2, sloppy=False, each_region=True)
+        await level(cluster)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in B[:2]:
+                patch.setattr(cluster.nodes[name].serving.background.rebuild, "_lower", len)
+                fence_all(cluster, name)
+            with pytest.raises(Unavailable, match=r"a [23] of 2, b [01] of 2"):
+                await cluster.read("a1", there.document_id, read=2, sloppy=False, each_region=True)
+            with pytest.raises(WriteTimeout, match=r"a [23] of 2, b [01] of 2"):
+                await cluster.create("a1", "half", write=2, sloppy=False, each_region=True)
+        await level(cluster)
+        found = await cluster.read("a1", there.document_id, read=2, sloppy=False, each_region=True)
+        assert found.create.content == b"there"
 
     simulate(scenario, seed, TWO)

@@ -16,7 +16,7 @@ from docservice.client import AsyncClient, CreatedDocument, Document, Session
 from docservice.client.errors import Deleted, NotFound, Problem, SteleError, Unavailable
 from scripts.demo.__main__ import paragraphs
 from scripts.demo.proof import Shown, compare
-from scripts.demo.screen import line
+from scripts.demo.screen import WIDTH, line
 from scripts.demo.visitors import Tally, Visitors
 from tests.simulation.loop import SimLoop
 
@@ -141,9 +141,11 @@ def test_a_line_shows_what_clients_saw_and_how_far_the_regions_are() -> None:
     back = Pair("b", "a", None, None, None, 0, 0.0, 0, None, [])
     seen = Tally(84, Counter(Unavailable=2), 3, 0.031, 27, 0)
 
-    shown = line(75.2, seen, [there, back])
+    shown = line(75.2, seen, [there, back], wide=True)
 
     assert " ".join(shown.plain.split()) == "1:15 84 2 3 31 ms 27 0 00:00:00 9.5 s 1,200 ? ? 0"
+    assert len(shown.plain) == WIDTH
+    assert len(line(75.2, seen, [there, back], wide=False).plain) < 80
     red = [
         shown.plain[span.start : span.end].strip() for span in shown.spans if span.style == "red"
     ]

@@ -46,7 +46,7 @@ def fenced_owners_push(patch: pytest.MonkeyPatch) -> None:
 
 def fenced_copies_kept(patch: pytest.MonkeyPatch) -> None:
     """What only a fenced owner has stays where it is, and is pushed once the fence has fallen."""
-    patch.setattr(Replica, "set_aside_late", lambda self, document_id, ending: False)
+    patch.setattr(Replica, "set_aside_late", lambda self, document_id: False)
 
 
 def late_copies_merged(patch: pytest.MonkeyPatch) -> None:

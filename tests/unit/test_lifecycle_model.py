@@ -397,8 +397,8 @@ def _exchange(here: Replica, there: Replica) -> None:
         held = there.join(document_id, encoded, vouched=True)
         if held is not None and pull:
             here.join(document_id, held, vouched=True)
-    for document_id, encoded in found.aside.items():
-        here.set_aside_late(document_id, ending_of(encoded))
+    for document_id in found.aside:
+        here.set_aside_late(document_id)
     for document_id in found.pull:
         result, known = there.fetch(document_id, None)
         if result is FetchResult.FOUND and known is not None:

@@ -5,10 +5,9 @@ listen, dial, then run the services.
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 from cluster.ids import NodeId
 from cluster.layout import Rings
@@ -30,7 +29,7 @@ from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
 from kvnode.partings import Partings
 from kvnode.placement import Placement
-from kvnode.ports import Clock, Engine, Entropy
+from kvnode.ports import Clock, Disk, Engine, Entropy
 from kvnode.regionhandlers import Known
 from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
@@ -39,7 +38,7 @@ from kvnode.rpc.transport import Transport
 from kvnode.services.background import Background, Surroundings
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
-from kvnode.services.loop import Service, Stop, Work, run_until_stopped
+from kvnode.services.loop import Periodic, Service, Stop, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
 from kvnode.tracing import Tracer
 from kvnode.watermarks import Watermarks
@@ -49,29 +48,6 @@ HAND_ON_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
-
-
-class Disk(Protocol):
-    """What a node asks of its file system; see ``kvnode.storage.disk``."""
-
-    free_bytes: int
-    low: bool
-
-    def check(self) -> None:
-        """Measure free space; keep or release the ballast."""
-
-
-class _Periodic:
-    """A service made of one call."""
-
-    def __init__(self, name: str, interval_s: float, call: Callable[[], None]) -> None:
-        self.name = name
-        self.interval_s = interval_s
-        self._call = call
-
-    async def run_once(self) -> Work:
-        self._call()
-        return Work.IDLE
 
 
 class Node:
@@ -154,8 +130,8 @@ class Node:
             self.gossip,
             self.checkin,
             *self.background.services(),
-            _Periodic("disk", DISK_INTERVAL_S, self._check_disk),
-            _Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
+            Periodic("disk", DISK_INTERVAL_S, self._check_disk),
+            Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
         ]
         self._check_disk()
         self._services = asyncio.get_running_loop().create_task(

@@ -102,3 +102,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Make what was put durable, then release the files."""
+
+
+class Disk(Protocol):
+    """What a node asks of its file system; see ``kvnode.storage.disk``."""
+
+    free_bytes: int
+    low: bool
+
+    def check(self) -> None:
+        """Measure free space; keep or release the ballast."""

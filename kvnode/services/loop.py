@@ -9,7 +9,7 @@ for a disk or a peer. Each pause tells how late the event loop is (``kvnode.serv
 """
 
 import asyncio
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Final, Protocol
@@ -43,6 +43,20 @@ class Service(Protocol):
 
     async def run_once(self) -> Work:
         """Do one bounded unit of work."""
+
+
+class Periodic:
+    """A service made of one call."""
+
+    def __init__(self, name: str, interval_s: float, call: Callable[[], None]) -> None:
+        self.name = name
+        self.interval_s = interval_s
+        self._call = call
+
+    async def run_once(self) -> Work:
+        """See ``Service``."""
+        self._call()
+        return Work.IDLE
 
 
 class Stop:

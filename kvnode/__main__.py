@@ -20,7 +20,7 @@ from cluster.topology import TopologyError, node_named, read_cluster_file
 from docservice.meteredstore import MeteredStore
 from docservice.serving import serve_documents
 from kvnode.admin import Operations, start_admin_listener
-from kvnode.callmetrics import CallsCollector
+from kvnode.callmetrics import CallsCollector, PeersCollector
 from kvnode.calls import Calls
 from kvnode.console.glance import glance
 from kvnode.console.pages import Console
@@ -190,6 +190,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             registry.register(EventsCollector(events))
             calls = Calls(node.coordinator.copies)
             registry.register(CallsCollector(calls))
+            registry.register(PeersCollector(node.transport))
             metered = partial(MeteredStore, clock=clock, counts=calls)
             registry.register(TraceCollector(node.tracer, exporter))
             data = await serve_documents(

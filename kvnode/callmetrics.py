@@ -1,11 +1,17 @@
-"""What Prometheus reads of ``kvnode.calls``."""
+"""What Prometheus reads of requests to a process's coordinator, and of those to its peers."""
 
 from collections.abc import Iterable
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from kvnode.calls import Calls
+from kvnode.rpc.transport import Transport
 
 
 class CallsCollector(Collector):
@@ -32,3 +38,22 @@ class CallsCollector(Collector):
             buckets, total_s = first.plus(others)
             durations.add_metric((operation,), buckets, total_s)
         yield from (requests, durations)
+
+
+class PeersCollector(Collector):
+    """Reads how long peers took to answer."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def collect(self) -> Iterable[Metric]:
+        """See ``prometheus_client.registry.Collector``."""
+        durations = SummaryMetricFamily(
+            "stele_replica_rpc_duration_seconds",
+            "Until a peer answered; what it did not answer is not in it.",
+            labels=("op", "peer"),
+        )
+        for peer, operations in self._transport.answered.items():
+            for op, answered in operations.items():
+                durations.add_metric((op.name.lower(), peer), answered.count, answered.total_s)
+        yield durations

@@ -98,14 +98,26 @@ class Answers(Protocol):
 class _OpenRequest:
     """A request on its way; see ``kvnode.sweep.Expiring``."""
 
-    __slots__ = ("deadline_s", "on_outcome")
+    __slots__ = ("began_s", "deadline_s", "on_outcome", "op")
 
-    def __init__(self, deadline_s: float, on_outcome: OnOutcome) -> None:
+    def __init__(self, op: Op, began_s: float, deadline_s: float, on_outcome: OnOutcome) -> None:
+        self.op = op
+        self.began_s = began_s
         self.deadline_s = deadline_s
         self.on_outcome = on_outcome
 
     def expire(self) -> None:
         self.on_outcome(Lost("timeout", "no answer in time", sent=True))
+
+
+class Answered:
+    """How many requests of one operation a peer has answered, and how long that took it."""
+
+    __slots__ = ("count", "total_s")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_s = 0.0
 
 
 class Connection(asyncio.Protocol):
@@ -132,6 +144,8 @@ class Connection(asyncio.Protocol):
         self._close_reason = ""
         self._heard_s = self._wrote_s = self._began_s = clock.monotonic_s()
         self._watch: asyncio.TimerHandle | None = None
+        #: By operation; whoever made this connection may put one in its place that outlives it.
+        self.answered: dict[Op, Answered] = {}
 
     @property
     def open_count(self) -> int:
@@ -204,8 +218,9 @@ class Connection(asyncio.Protocol):
             lost = Lost("overloaded", "peer does not keep up", sent=False)
             self._loop.call_soon(on_outcome, lost)
             return
-        timeout_ms = max(0, int((deadline_s - self._clock.monotonic_s()) * 1000))
-        number = self._open.add(_OpenRequest(deadline_s, on_outcome))
+        now_s = self._clock.monotonic_s()
+        timeout_ms = max(0, int((deadline_s - now_s) * 1000))
+        number = self._open.add(_OpenRequest(op, now_s, deadline_s, on_outcome))
         self.send([op, number, timeout_ms, *fields], size_bytes)
 
     def reply(self, request_id: int, fields: Fields, size_bytes: int) -> None:
@@ -276,7 +291,13 @@ class Connection(asyncio.Protocol):
         entry = self._open.pop(message[1])
         if entry is None:
             return  # its deadline has passed; the caller was told
-        on_outcome = cast("_OpenRequest", entry).on_outcome
+        asked = cast("_OpenRequest", entry)
+        answered = self.answered.get(asked.op)
+        if answered is None:
+            answered = self.answered[asked.op] = Answered()
+        answered.count += 1
+        answered.total_s += self._clock.monotonic_s() - asked.began_s
+        on_outcome = asked.on_outcome
         if failed:
             _, _, code, detail, *extra = message
             on_outcome(Lost(str(code), str(detail), sent=False, extra=extra))

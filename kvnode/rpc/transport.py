@@ -18,7 +18,7 @@ from typing import Final
 
 from cluster.ids import NodeId
 from kvnode.ports import Clock, Entropy
-from kvnode.rpc.connection import Connection, Lost, OnOutcome, Outcome
+from kvnode.rpc.connection import Answered, Connection, Lost, OnOutcome, Outcome
 from kvnode.rpc.frames import Message
 from kvnode.rpc.handshake import NONCE_BYTES, Handshake
 from kvnode.rpc.operations import Fields, Op
@@ -85,6 +85,8 @@ class Transport:
         self._connections: dict[Connection, asyncio.Event] = {}
         self._dialers: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
+        #: Of all connections that there were with a peer.
+        self.answered: dict[NodeId, dict[Op, Answered]] = {node: {} for node in self._addresses}
         #: Connections ended because the other side broke the protocol.
         self.protocol_errors = 0
 
@@ -170,6 +172,7 @@ class Transport:
         if node not in self._addresses:
             connection.close(f"{peer} is not in the cluster file")
             return
+        connection.answered = self.answered[node]
         older = self._links.get(node)
         self._links[node] = connection
         if older is not None:

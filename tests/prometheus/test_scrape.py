@@ -41,7 +41,8 @@ SEEN_WITHIN_S: Final = 5.0
 #: What docs and dashboards of others rely on: the names of the API's description.
 PROMISED: Final = """
     http_server_request_duration_seconds stele_coordinator_requests
-    stele_coordinator_duration_seconds stele_event_loop_lag_seconds
+    stele_coordinator_duration_seconds stele_replica_rpc_duration_seconds
+    stele_event_loop_lag_seconds
     stele_stale_reads stele_read_repairs stele_hints_pending
     stele_hints_delivered stele_hints_dropped stele_region_lag_seconds
     stele_region_watermark_timestamp_seconds stele_outbox_entries stele_antientropy_keys_repaired

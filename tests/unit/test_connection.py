@@ -201,6 +201,26 @@ async def test_a_failure_is_an_answer_with_its_code_and_counts(
     assert not outcome.sent
 
 
+async def test_how_long_answers_took_is_counted_over_all_connections_with_a_peer(
+    connected: tuple[Peer, Peer],
+) -> None:
+    """A counter that began anew with each connection would be none; what is lost took no time."""
+    dialler, acceptor = connected
+    began_s = SystemClock().monotonic_s()
+    await dialler.ask("a2").outcome()
+    acceptor.answer = None
+    lost = dialler.ask("a2")
+    await acceptor.until(lambda: len(acceptor.requests) == 2)
+    dialler.connection("a2").close("the first connection ends")
+    await lost.lost()
+    acceptor.answer = echo
+    await dialler.until(lambda: dialler.transport.connected(A2))
+    await dialler.ask("a2").outcome()
+    (answered,) = dialler.transport.answered[A2].values()
+    assert answered.count == 2
+    assert 0 < answered.total_s <= 2 * (SystemClock().monotonic_s() - began_s)
+
+
 # Exactly one outcome
 
 

@@ -4,10 +4,11 @@ A request is [operation, request id, timeout_ms, *fields]; its answer is
 [REPLY, request id, *fields] or [FAILED, request id, code, detail, ...]. See PROTOCOL.md.
 """
 
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import Any, Final
 
 
+@unique
 class Op(IntEnum):
     """First element of a message."""
 
@@ -46,7 +47,7 @@ class Op(IntEnum):
     WRITE_HERE = 35  # id, record -> as CREATE, of this region only
 
     # Any other request, for traces that it belongs to; see kvnode.tracing.
-    TRACED = 36  # contexts, operation, its fields -> as the operation
+    TRACED = 37  # contexts, operation, its fields -> as the operation
 
     # From a document service to a coordinator.
     CREATE = (
@@ -60,6 +61,7 @@ class Op(IntEnum):
     TRACES = 49  # [trace id], document id | empty -> [span]; see kvnode.traceviews
 
 
+@unique
 class FetchResult(IntEnum):
     """What a replica knows about an id."""
 

@@ -72,6 +72,12 @@ class Lifecycle:
             return Admission.LATE
         return Admission.STORE
 
+    def purged(self, partition: int, deleted: Record) -> bool:
+        """Whether all owners have agreed to remove what ended so long ago, or were not asked."""
+        assert deleted.tombstone is not None
+        bucket = deleted.tombstone.delete_at_ms // self.bucket_ms
+        return bucket < self._floors[partition].bucket
+
     def met_alive(self, partition: int, alive: Record, joined: Record) -> Record:
         """What becomes of a live record that is joined with a tombstone: see rule 3."""
         assert alive.create is not None

@@ -204,7 +204,7 @@ class Replica:
         if joined.tombstone is not None:
             if ours.tombstone is None:
                 joined = self.lifecycle.met_alive(partition, ours, joined)
-            elif vouched and theirs.tombstone is None:
+            elif vouched and theirs.tombstone is None and self.lifecycle.purged(partition, ours):
                 joined = self.lifecycle.met_alive(partition, theirs, joined)
         if joined is ours:
             return stored

@@ -74,7 +74,7 @@ def diagnose(
 ) -> list[Finding]:
     """What is wrong, worst first."""
     findings = [
-        *_nodes(checkups),
+        *_nodes(var, checkups),
         *_edge(edge, checkups),
         *_connections(checkups),
         *_clocks(settings, checkups),
@@ -92,11 +92,13 @@ def diagnose(
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
-def _nodes(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+def _nodes(var: Typing, checkups: Sequence[Checkup]) -> Iterator[Finding]:
     for checkup in checkups:
         view = checkup.view
         if view.state is not NodeState.READY:
             what, _, do = view.advice.partition("; ")
+            if region := _given_up(checkup):
+                do = f"{var.command(f'stele region back {region}')} has it rebuilt from another one"
             yield Finding(Severity.CRITICAL, checkup.id, what, do or "it should pass by itself")
         if view.status and view.status.storage.disk_low:
             low = "is low on disk: it refuses creates until space is freed"
@@ -168,15 +170,27 @@ def _clocks(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iterator[
         )
 
 
+def _given_up(checkup: Checkup) -> str | None:
+    """A node's region, if an operator has said that it is gone and the node knows."""
+    status = checkup.view.status
+    return status.region if status is not None and status.region in status.gone else None
+
+
 def _fences(
     var: Typing, settings: ClusterSettings, checkups: Sequence[Checkup]
 ) -> Iterator[Finding]:
-    fenced = {one.id: set(one.lifecycle.fenced) for one in checkups if one.lifecycle}
+    fenced = {
+        one.id: set(one.lifecycle.fenced)
+        for one in checkups
+        if one.lifecycle and not _given_up(one)
+    }
+    gone = {region for one in checkups if (region := _given_up(one))}
+    rings = [ring_of(settings, one).owners for one in settings.region_names if one not in gone]
     lost: dict[tuple[NodeId, ...], int] = {}
-    for region in settings.region_names:
-        for partition, owners in enumerate(ring_of(settings, region).owners):
-            if all(partition in fenced.get(owner, ()) for owner in owners):
-                lost[owners] = lost.get(owners, 0) + 1
+    for partition, each_region in enumerate(zip(*rings, strict=True)):
+        owners = tuple(owner for owners in each_region for owner in owners)
+        if all(partition in fenced.get(owner, ()) for owner in owners):
+            lost[owners] = lost.get(owners, 0) + 1
     for owners, count in lost.items():
         yield Finding(
             Severity.CRITICAL,

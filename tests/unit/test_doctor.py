@@ -331,6 +331,45 @@ def test_a_partition_without_a_trusted_copy_comes_first_and_names_the_way_out() 
     assert [finding.severity for finding in rest] == [Severity.WARNING] * 3
 
 
+def _two_regions() -> Checkups:
+    checkups = {node.id: _sound(TWO, node.id) for node in TWO.node}
+    for node in ("b1", "b2", "b3"):
+        change_lifecycle(checkups, node, fenced=list(range(PARTITIONS)))
+        view = dataclasses.replace(
+            checkups[node].view, state=NodeState.NOT_READY, advice="is not ready: it has reasons"
+        )
+        change_view(checkups, node, view)
+    return checkups
+
+
+def _found_in_two(checkups: Checkups) -> list[Finding]:
+    return diagnose(VarDirectory(Path("var")), TWO, list(checkups.values()))
+
+
+def test_a_fenced_region_is_rebuilt_from_another_and_nobody_is_to_be_trusted() -> None:
+    """Trust gives up what was deleted meanwhile: it is for when nothing else is left."""
+    checkups = _two_regions()
+    assert not [one for one in _found_in_two(checkups) if "stele trust" in one.do]
+    for node in ("a1", "a2", "a3"):
+        change_lifecycle(checkups, node, fenced=[7])
+    (lost,) = [one for one in _found_in_two(checkups) if "stele trust" in one.do]
+    assert "all owners of 1 partitions" in lost.what
+
+
+def test_nodes_of_a_region_that_is_said_to_be_gone_wait_for_the_word_that_it_is_back() -> None:
+    """They don't come back by themselves, and are no source for the others."""
+    checkups = _two_regions()
+    for node in checkups:
+        says_of_regions(checkups, node, gone=["b"])
+    found = [one for one in _found_in_two(checkups) if one.about.startswith("b")]
+    assert [one.about for one in found] == ["b1", "b2", "b3"]
+    assert all("stele region back b" in one.do for one in found)
+    change_lifecycle(checkups, "a1", fenced=[7])
+    change_lifecycle(checkups, "a2", fenced=[7])
+    change_lifecycle(checkups, "a3", fenced=[7])
+    assert [one for one in _found_in_two(checkups) if "stele trust a" in one.do]
+
+
 def test_databases_that_were_put_aside_are_not_forgotten(tmp_path: Path) -> None:
     """They take space that someone will miss."""
     (tmp_path / "nodes" / "a1" / "damaged-1").mkdir(parents=True)

@@ -22,7 +22,10 @@ from scripts.simulate.reduction import reduced
 from scripts.simulate.tally import TOLD_WHOLE, Tally, duration
 
 #: By how long they take: each kind gets about the same time.
-_MIXED: Final = ("histories", "histories", "lifetimes", "sessions", "histories", "regions")
+_MIXED: Final = (
+    *("histories", "histories", "lifetimes", "sessions", "histories", "histories", "regions"),
+    *("histories", "sessions", "lifetimes", "histories", "histories", "sessions"),
+)
 #: Between two lines of progress where they can't be written over each other.
 _LINE_EVERY_S: Final = 10.0
 _SAVE_EVERY_S: Final = 10.0

@@ -148,6 +148,8 @@ def render_cluster_file(settings: ClusterSettings) -> str:
 
 def _node(node: NodeSettings) -> str:
     values = msgspec.to_builtins(node)
+    if not node.joins:
+        del values["joins"]
     return "\n[[node]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
 
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from cluster.edge import EDGE
 from cluster.findings import PURGE_STUCK_S, Finding, Severity
 from cluster.ids import NodeId
-from cluster.layout import ring_of
+from cluster.layout import rings_of
 from cluster.operations import (
     ConflictsView,
     HintsView,
@@ -185,7 +185,8 @@ def _fences(
         if one.lifecycle and not _given_up(one)
     }
     gone = {region for one in checkups if (region := _given_up(one))}
-    rings = [ring_of(settings, one).owners for one in settings.region_names if one not in gone]
+    layouts = rings_of(settings).by_region
+    rings = [ring.owners for region, ring in layouts.items() if region not in gone]
     lost: dict[tuple[NodeId, ...], int] = {}
     for partition, each_region in enumerate(zip(*rings, strict=True)):
         owners = tuple(owner for owners in each_region for owner in owners)

@@ -1,31 +1,50 @@
-"""Who owns what, as every node and every tool computes it from the cluster file."""
+"""Who owns what in all regions, as one node or tool knows it."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
-from cluster.claim import Candidate, claim
 from cluster.ids import NodeId, PartitionId
 from cluster.ring import Ring
+from cluster.ringchange import Layout, first_layout
 from cluster.settings import ClusterSettings
 
-_FIRST_EPOCH: Final = 1
-_DIGEST_BYTES: Final = 8
+#: Of a region: its name, epoch and digest.
+Version = tuple[str, int, bytes]
 
 
-class Rings(msgspec.Struct, frozen=True):
-    """The rings of all regions, over the same partitions.
+class Rings:
+    """The newest layouts and rings of all regions, over the same partitions.
 
     A request knows the ring of its own region only. What must be true everywhere before something
     is done for good (a purge, a verdict on a late copy) is asked of the owners in all regions.
+
+    Layouts change while a node runs (``cluster.ringchange``): what is kept of an answer must be
+    asked for anew after ``adopt``.
+
+    Args:
+        layouts: One of each region, in the cluster file's order.
+        region_of: Also of nodes that are no members (yet).
     """
 
-    #: In the cluster file's order.
-    by_region: Mapping[str, Ring]
-    #: Of every node.
-    region_of: Mapping[NodeId, str]
+    def __init__(self, layouts: Iterable[Layout], region_of: dict[NodeId, str]) -> None:
+        self.layouts: Final = {layout.region: layout for layout in layouts}
+        self.by_region: Final[dict[str, Ring]] = {}
+        #: Of every node that was ever heard of: who has left may still be connected.
+        self.region_of: Final = dict(region_of)
+        self._versions: dict[str, Version] = {}
+        for layout in list(self.layouts.values()):
+            self.adopt(layout)
+
+    def copy(self) -> "Rings":
+        """For a node, whose own it is from then on."""
+        return Rings(self.layouts.values(), self.region_of)
+
+    def adopt(self, layout: Layout) -> None:
+        """Take a region's newer layout."""
+        self.layouts[layout.region] = layout
+        self._versions[layout.region] = (layout.region, layout.epoch, layout.digest())
+        self.by_region[layout.region] = layout.ring()
+        self.region_of.update(dict.fromkeys(layout.ids, layout.region))
 
     @property
     def partitions(self) -> int:
@@ -34,12 +53,12 @@ class Rings(msgspec.Struct, frozen=True):
 
     @property
     def nodes(self) -> list[NodeId]:
-        """Of all regions, in the file's order."""
-        return list(self.region_of)
+        """The members of all regions."""
+        return [node for layout in self.layouts.values() for node in layout.ids]
 
     def nodes_of(self, region: str) -> list[NodeId]:
-        """Of one region, in the file's order."""
-        return [node for node, its in self.region_of.items() if its == region]
+        """The members of one region."""
+        return list(self.layouts[region].ids)
 
     def owners(self, partition: int) -> list[NodeId]:
         """A partition's primaries in every region, one region's after the other's."""
@@ -52,7 +71,8 @@ class Rings(msgspec.Struct, frozen=True):
 
     def owners_first(self, region: str, partition: int) -> list[NodeId]:
         """All nodes of a region, those first that can answer for a partition by themselves."""
-        return list(dict.fromkeys([*self.owners_in(region, partition), *self.nodes_of(region)]))
+        readers = self.by_region[region].readers(PartitionId(partition))
+        return list(dict.fromkeys([*readers, *self.nodes_of(region)]))
 
     def partitions_of(self, node: NodeId) -> tuple[PartitionId, ...]:
         """Every partition that a node is a primary of, ascending."""
@@ -63,30 +83,26 @@ class Rings(msgspec.Struct, frozen=True):
         return [region for region in self.by_region if region != self.region_of[node]]
 
     @property
-    def version(self) -> tuple[int, bytes]:
-        """Epoch and digest, by which two nodes know that they read the same cluster file."""
-        if len(self.by_region) == 1:
-            (ring,) = self.by_region.values()
-            return ring.epoch, ring.digest()
-        digests = [[name, ring.digest()] for name, ring in self.by_region.items()]
-        digest = hashlib.blake2b(msgspec.msgpack.encode(digests), digest_size=_DIGEST_BYTES)
-        return max(ring.epoch for ring in self.by_region.values()), digest.digest()
+    def are_stable(self) -> bool:
+        """Whether no region is being changed, as far as is known here."""
+        return all(layout.is_stable for layout in self.layouts.values())
 
-
-def ring_of(settings: ClusterSettings, region: str) -> Ring:
-    """The ring of a region."""
-    candidates = [
-        Candidate(node.node_id, node.zone, node.host, node.weight)
-        for node in settings.region_nodes(region)
-    ]
-    replication = settings.replication
-    owners = claim(candidates, replication.partitions, replication.copies)
-    return Ring(_FIRST_EPOCH, replication.partitions, replication.copies, owners)
+    @property
+    def versions(self) -> list[Version]:
+        """By which two nodes know whether they know the same."""
+        return list(self._versions.values())
 
 
 def rings_of(settings: ClusterSettings) -> Rings:
-    """The rings of all regions."""
-    return Rings(
-        {region: ring_of(settings, region) for region in settings.region_names},
-        {node.node_id: node.region for node in settings.node},
-    )
+    """The rings of a new cluster, from its file."""
+    replication = settings.replication
+    layouts = [
+        first_layout(
+            region,
+            [node for node in settings.region_nodes(region) if not node.joins],
+            replication.partitions,
+            replication.copies,
+        )
+        for region in settings.region_names
+    ]
+    return Rings(layouts, {node.node_id: node.region for node in settings.node})

@@ -19,7 +19,7 @@ Rules
 4. A restart raises the incarnation, and so outbids every heartbeat of the life before.
 5. A judge that slept judges nobody: if judgements are late by several intervals it was this
    process that stood still, and the pause is taken off every silence.
-6. Members are those named at the start. News of others is passed over: nobody could reach them.
+6. Members are those of the layout in use. News of others is passed over: nobody could reach them.
 
 One exchange: A sends ``digest()``; B answers with ``news_for`` it and its own digest; A receives
 the news and sends ``news_for`` B's digest.
@@ -155,6 +155,19 @@ class Membership:
         """How long nothing new was heard of a member; 0 for this node itself."""
         return 0.0 if node == self.node else self._detectors[node].silent_s(now_s)
 
+    def review(self, nodes: Sequence[NodeId], now_s: float) -> None:
+        """There are other members: new ones count as alive until their silence says otherwise."""
+        self._members = {
+            node: self._members.get(node, Member(node, 0, 0, Status.ALIVE, 0))
+            for node in sorted({*nodes, self.node})
+        }
+        self._detectors = {
+            peer: self._detectors.get(peer) or Detector(self._interval_s, now_s)
+            for peer in self._members
+            if peer != self.node
+        }
+        self._count_up()
+
     def beat(self, ring_epoch: int) -> None:
         """Once per interval: show a new heartbeat, and the epoch of the ring in use."""
         own = self.own()
@@ -221,10 +234,13 @@ class Membership:
         self._members[member.node] = member
         if before == after:
             return []
+        self._count_up()
+        return [MemberChanged(member.node, before, after, silent_s)]
+
+    def _count_up(self) -> None:
         self._up = frozenset(
             node for node, known in self._members.items() if known.status is Status.ALIVE
         )
-        return [MemberChanged(member.node, before, after, silent_s)]
 
 
 def choose_peers(peers: Sequence[Member], random: float) -> tuple[NodeId, ...]:

@@ -4,10 +4,9 @@ A ring does not say who is up; ``cluster.preference`` combines it with what memb
 
 Rules
 -----
-1. A ring never changes. A change of owners is another ring with a higher epoch.
-2. Rings are totally ordered (epoch, then digest), so nodes that exchange rings end with the
-   same one, whichever way they travelled.
-3. Fallbacks are no part of a ring: they follow from the partition, its primaries and the zones,
+1. A ring never changes. A change of owners is another ring with a higher epoch
+   (``cluster.ringchange``).
+2. Fallbacks are no part of a ring: they follow from the partition, its primaries and the zones,
    on every node alike.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, sections 4.2 and 6.2 (strategy 3: fixed, equal
@@ -18,7 +17,6 @@ Name-Based Mappings to Increase Hit Rates", IEEE/ACM Transactions on Networking 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import msgspec
 
@@ -27,7 +25,14 @@ from cluster.ids import NodeId, PartitionId
 #: By partition: its primaries in preference order.
 Owners = tuple[tuple[NodeId, ...], ...]
 
-_DIGEST_BYTES: Final = 8
+
+class Move(msgspec.Struct, frozen=True):
+    """A partition with one owner too many: it is on its way from one of them to another."""
+
+    #: Whom reads ask, in preference order: as many as there are copies.
+    readers: tuple[NodeId, ...]
+    #: Owners whose acknowledgements don't count yet.
+    filling: tuple[NodeId, ...]
 
 
 class Ring(msgspec.Struct, frozen=True):
@@ -44,7 +49,10 @@ class Ring(msgspec.Struct, frozen=True):
     partitions: int
     #: Primaries of each partition (N); there are fewer where the region has fewer nodes.
     copies: int
+    #: Everybody who is to have a partition: also one that it is moved to, or away from.
     owners: Owners
+    #: By partition, while it is moved; see ``cluster.ringchange``.
+    moves: Mapping[int, Move] = {}
 
     def __post_init__(self) -> None:
         if self.partitions < 1 or self.partitions & (self.partitions - 1):
@@ -52,7 +60,7 @@ class Ring(msgspec.Struct, frozen=True):
         if len(self.owners) != self.partitions:
             raise ValueError(f"{len(self.owners)} partitions have owners, not {self.partitions}")
         for partition, primaries in enumerate(self.owners):
-            if not 1 <= len(primaries) <= self.copies:
+            if not 1 <= len(primaries) - (partition in self.moves) <= self.copies:
                 raise ValueError(
                     f"partition {partition} has {len(primaries)} owners, not 1..{self.copies}"
                 )
@@ -60,8 +68,30 @@ class Ring(msgspec.Struct, frozen=True):
                 raise ValueError(f"partition {partition} names an owner twice: {primaries}")
 
     def primaries(self, partition: PartitionId) -> tuple[NodeId, ...]:
-        """At most ``copies`` distinct nodes, in preference order."""
+        """Distinct nodes in preference order: ``copies``, and one more while it is moved."""
         return self.owners[partition]
+
+    def readers(self, partition: PartitionId) -> tuple[NodeId, ...]:
+        """The primaries that reads ask."""
+        move = self.moves.get(partition)
+        return self.owners[partition] if move is None else move.readers
+
+    def filling(self, partition: PartitionId) -> tuple[NodeId, ...]:
+        """The primaries that have a partition's writes, and don't count."""
+        move = self.moves.get(partition)
+        return () if move is None else move.filling
+
+    def voters(self, partition: PartitionId) -> tuple[NodeId, ...]:
+        """The primaries that count."""
+        filling = self.filling(partition)
+        return tuple(node for node in self.owners[partition] if node not in filling)
+
+    def more_acks(self, partition: PartitionId) -> int:
+        """How many more than W must have a write, so that W of the readers before and after do."""
+        move = self.moves.get(partition)
+        if move is None:
+            return 0
+        return len(self.owners[partition]) - len(move.filling) - len(move.readers)
 
     def partitions_of(self, node: NodeId) -> tuple[PartitionId, ...]:
         """Every partition that ``node`` is a primary of, ascending. Reads the whole ring."""
@@ -73,27 +103,16 @@ class Ring(msgspec.Struct, frozen=True):
 
     def quorum_share(self, required: int, is_up: Callable[[NodeId], bool]) -> float:
         """The share of partitions of which at least ``required`` primaries are up."""
-        served = sum(
-            sum(map(is_up, primaries)) >= min(required, len(primaries)) for primaries in self.owners
-        )
+        served = 0
+        for partition, primaries in enumerate(self.owners):
+            move = self.moves.get(partition)
+            readers = primaries if move is None else move.readers
+            served += sum(map(is_up, readers)) >= min(required, len(readers))
         return served / self.partitions
 
     def under_replicated(self, is_up: Callable[[NodeId], bool]) -> int:
         """Partitions of which some primary is not up."""
         return sum(not all(map(is_up, primaries)) for primaries in self.owners)
-
-    def digest(self) -> bytes:
-        """8 bytes that differ when any field does, the same on every node. Reads the whole ring."""
-        return hashlib.blake2b(msgspec.msgpack.encode(self), digest_size=_DIGEST_BYTES).digest()
-
-
-def newer(a: Ring, b: Ring) -> Ring:
-    """The ring that both of two nodes keep after meeting: the higher epoch.
-
-    Two rings of one epoch come from a mistake (two operators at once); the digest decides then,
-    for nodes that disagreed on owners for ever would lose documents.
-    """
-    return a if (a.epoch, a.digest()) >= (b.epoch, b.digest()) else b
 
 
 def fallbacks(

@@ -173,6 +173,8 @@ class NodeSettings(_Table, frozen=True, kw_only=True):
     http_port: _Port
     rpc_port: _Port
     ops_port: _Port
+    #: Whether it was added to a cluster that was there already: it owns nothing before it is told.
+    joins: bool = False
 
     @property
     def node_id(self) -> NodeId:

@@ -70,7 +70,7 @@ class ClusterClient:
             name=CLIENT_PREFIX + entropy.random_bytes(_NAME_BYTES).hex(),
             cluster_id=cluster_id,
             secret=secret,
-            ring=rings.version,
+            layouts=lambda: rings.versions,
             addresses=addresses,
             clock=clock,
             entropy=entropy,

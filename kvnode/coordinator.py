@@ -87,14 +87,16 @@ class Coordinator:
         self.elsewhere = elsewhere
         self.everywhere = Everywhere(self, rings, transport)
         self._partitions = placement.ring.partitions
+        #: Whether writes may begin here: not on a node that joins or leaves (``kvnode.layouts``).
+        self.takes_part = True
         self.counts = Counts()
 
     def mint_partition(self) -> int | None:
         """A random partition that this node owns: its first copy costs no hop."""
-        owned = self._placement.owned
-        if not owned:
+        here = self._placement.read_here
+        if not here:
             return None
-        return owned[int.from_bytes(self._entropy.random_bytes(2), "big") % len(owned)]
+        return here[int.from_bytes(self._entropy.random_bytes(2), "big") % len(here)]
 
     def create(
         self,
@@ -167,7 +169,7 @@ class Coordinator:
         partition = partition_of(document_id, self._partitions)
         local: tuple[Record, bytes] | None = None
         damaged = False
-        owned = self.replica.serves(partition)
+        owned = self._placement.answers(partition) and self.replica.believes(partition)
         if owned:
             try:
                 local = self.replica.get(document_id)
@@ -187,7 +189,10 @@ class Coordinator:
         if owned and not damaged:
             read.take_local(targets[0], *(local or (None, None)))
         read.start()
-        return await read.answer
+        fetched = await read.answer
+        if read_quorum > 1 and self._placement.ring.more_acks(partition):
+            await self._show_all(document_id, fetched.record, read_quorum, deadline_s)
+        return fetched
 
     async def delete(
         self,
@@ -210,7 +215,7 @@ class Coordinator:
         """Store what another region ships, on a majority of its owners here, and no stand-ins.
 
         Args:
-            late_counts: Whether a copy in quarantine is as good (``kvnode.writing``, rule 5).
+            late_counts: Whether a copy in quarantine is as good (``kvnode.writing``, rule 6).
 
         Raises as ``create``, here or by the answer.
         """
@@ -225,6 +230,17 @@ class Coordinator:
             shipped=True,
             late_counts=late_counts,
         )
+
+    async def _show_all(
+        self, document_id: bytes, record: Record | None, required: int, deadline_s: float
+    ) -> None:
+        """While readers change: a later quorum of the others must not miss what is shown now.
+
+        It is ``kvnode.reading``'s rule 4, of the owners before and after.
+        """
+        if record is not None and record.tombstone is None:
+            how = {"sloppy": False, "shipped": True}
+            await self._write(document_id, record, required, deadline_s, **how)
 
     # For the operations under way (kvnode.writing, kvnode.reading)
 
@@ -323,8 +339,12 @@ class Coordinator:
         if self.replica.standing.is_own_gone:
             detail = f"an operator has said that region {self.replica.standing.own} is gone"
             raise Unavailable(detail, required=required)
+        if not self.takes_part:
+            detail = "this node is joining or leaving its region: ask another one"
+            raise Unavailable(detail, required=required)
         partition = partition_of(document_id, self._partitions)
         plan = self._placement.write_plan(partition, sloppy=sloppy)
+        required += plan.more_acks
         if len(plan.targets) < required:
             detail = f"{len(plan.targets)} replicas can be reached, {required} are required"
             raise Unavailable(detail, required=required)
@@ -345,7 +365,8 @@ class Coordinator:
 
     async def _peek(self, document_id: bytes, deadline_s: float) -> Record | None:
         """What one replica knows about a key's document; None when it can't be told."""
-        if self.replica.serves(partition_of(document_id, self._partitions)):
+        partition = partition_of(document_id, self._partitions)
+        if self._placement.answers(partition) and self.replica.believes(partition):
             try:
                 local = self.replica.get(document_id)
             except CorruptRecord:
@@ -373,12 +394,12 @@ class Coordinator:
             Unavailable: the votes that are known don't decide.
         """
         assert record.create is not None
-        primaries = self._placement.ring.primaries(partition_of(document_id, self._partitions))
         fingerprint = record.create.fingerprint
         if each_region:
             held = await self.everywhere.elect(document_id, fingerprint, deadline_s)
         else:
-            election = Election(self, document_id, fingerprint, primaries, deadline_s)
+            ring = self._placement.ring
+            election = Election(self, document_id, fingerprint, ring, deadline_s)
             election.start()
             held = await election.answer
         if held is None:

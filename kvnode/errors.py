@@ -86,6 +86,13 @@ class Fenced(StoreError):
     retryable = True
 
 
+class NotOwner(StoreError):
+    """This node is no owner of the document's partition: the sender knows another ring."""
+
+    code = "not-owner"
+    retryable = True
+
+
 class LateCopy(StoreError):
     """A copy that may be of a purged document: it was put into quarantine, not merged."""
 

@@ -141,8 +141,8 @@ class Everywhere:
         for region in self._rings.by_region:
             if self._coordinator.replica.standing.is_gone(region):
                 continue
-            owners = self._owners(region, document_id)
-            election = Election(self._coordinator, document_id, fingerprint, owners, deadline_s)
+            ring = self._rings.by_region[region]
+            election = Election(self._coordinator, document_id, fingerprint, ring, deadline_s)
             election.start()
             held = await election.answer
             if held is not None:
@@ -151,11 +151,9 @@ class Everywhere:
 
     # One region ---------------------------------------------------------------------------------
 
-    def _owners(self, region: str, document_id: bytes) -> tuple[NodeId, ...]:
-        return self._rings.owners_in(region, partition_of(document_id, self._rings.partitions))
-
     def _quorum(self, region: str, document_id: bytes) -> int:
-        return len(self._owners(region, document_id)) // 2 + 1
+        ring = self._rings.by_region[region]
+        return len(ring.voters(partition_of(document_id, ring.partitions))) // 2 + 1
 
     def _reachable(self, region: str, document_id: bytes) -> list[NodeId]:
         """The nodes of a region that are connected, owners first: they need a hop less."""

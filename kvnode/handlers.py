@@ -24,6 +24,7 @@ from kvnode.coordinating import OPERATIONS, Operation
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
 from kvnode.inspection import inspect, to_wire
+from kvnode.layouts import Layouts
 from kvnode.notedanswers import NotedAnswers
 from kvnode.notedcalls import noting
 from kvnode.record import FINGERPRINT_BYTES
@@ -40,7 +41,7 @@ from kvnode.tracing import Tracer
 COORDINATED_MAX: Final = 10_000
 
 #: Who sends these counts; it was proved in the handshake.
-_SIGNED: Final = (Op.CHECKIN, Op.WATERMARK, Op.STANDING)
+_SIGNED: Final = (Op.CHECKIN, Op.WATERMARK, Op.STANDING, Op.LAYOUT)
 
 #: What may belong to traces: what clients wait for, and what brings their writes to other regions.
 TRACED: Final = (*OPERATIONS, Op.MERGE, Op.FETCH, Op.VOTE, Op.SHIP)
@@ -63,8 +64,10 @@ class Handlers:
         *,
         absent: Callable[[], list[NodeId]],
         known: Known,
+        layouts: Layouts,
         tracer: Tracer,
     ) -> None:
+        self._layouts = layouts
         self._loop = asyncio.get_running_loop()
         self._replica = replica
         self._coordinator = coordinator
@@ -92,6 +95,7 @@ class Handlers:
             Op.WATERMARK: regional.watermark,
             Op.LEVEL: regional.level,
             Op.STANDING: regional.standing,
+            Op.LAYOUT: self._layout,
             Op.INSPECT: self._inspect,
             Op.TRACED: self._traced,
             Op.TRACES: self._traces,
@@ -235,9 +239,14 @@ class Handlers:
         connection.reply(request_id, [rows], 32 * len(rows))
 
     def _promise(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
-        proposal = Proposal(*fields)
+        *proposed, versions = fields
+        proposal = Proposal(*proposed)
         self._comparing.check_partition(proposal.partition)
-        if self._replica.owns(proposal.partition):
+        veto: str | None
+        rings = self._coordinator.rings
+        if not rings.are_stable or versions != list(map(list, rings.versions)):
+            veto = "layout"
+        elif self._replica.owns(proposal.partition):
             veto = self._agreement.promise(proposal)
         else:
             veto = self._agreement.holder_veto(proposal)
@@ -260,6 +269,13 @@ class Handlers:
         size_bytes = 32 * (len(floors) + len(told))
         met = partial(connection.reply, request_id, [remembered, floors, told], size_bytes)
         self._replica.when_durable(met, patient=False)
+
+    def _layout(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
+        peer, *told = fields
+        answer, size_bytes = self._layouts.hear(NodeId(peer), told)
+        # What this node is heard to know is on its disk.
+        heard = partial(connection.reply, request_id, answer, size_bytes)
+        self._replica.when_durable(heard, patient=False)
 
     def _inspect(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         (document_id,) = fields

@@ -85,12 +85,12 @@ def _peers(node: "Node") -> str:
 
 
 def _joining(node: "Node") -> str:
-    joining = len(node.checkin.joining)
+    joining = sum(map(node.placement.answers, node.checkin.joining))
     return f"{joining} partitions wait for a peer to confirm" if joining else ""
 
 
 def _fenced(node: "Node") -> str:
-    fenced = len(node.background.rebuild.fenced())
+    fenced = sum(map(node.placement.answers, node.background.rebuild.fenced()))
     return f"{fenced} partitions are fenced and being rebuilt" if fenced else ""
 
 

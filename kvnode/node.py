@@ -12,8 +12,8 @@ from typing import Final
 from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.membership import Membership
-from cluster.ring import Ring
 from cluster.settings import ClusterSettings, NodeSettings
+from kvnode.adoption import Adoption
 from kvnode.boots import BOOT_ID_BYTES, Boot
 from kvnode.conflicts import Conflict, conflict_words
 from kvnode.contacts import Contacts
@@ -24,6 +24,8 @@ from kvnode.health import CONNECT_GRACE_S, Weight, check, troubles
 from kvnode.hints import HintBook
 from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
+from kvnode.layouts import Layouts
+from kvnode.layouts import restore as restore_layouts
 from kvnode.leases import LEASE_SHARE
 from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
@@ -46,6 +48,8 @@ from kvnode.watermarks import Watermarks
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
+#: Deadline of the writes that nodes make on their own, for hints, repairs and other regions.
+BACKGROUND_TIMEOUT_S: Final = 5.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
 
@@ -79,11 +83,12 @@ class Node:
         self.log = log
         self.jobs = Jobs(clock)
         self.tracer = Tracer(own.id, settings.trace, clock, entropy)
-        self.rings = rings
+        self.rings = rings.copy()
         self._secret = secret
         self._engine = engine
         self._disk = disk
         self._stop = Stop()
+        self.layouts: Layouts
         self.draining = False
         #: Every peer was connected once; from then on one that is not is down, and not late.
         self.met_peers = False
@@ -92,14 +97,13 @@ class Node:
 
     @property
     def peers(self) -> list[NodeId]:
-        """The other nodes of the region, in the cluster file's order."""
-        nodes = self.settings.region_nodes(self.region)
-        return [node.node_id for node in nodes if node is not self.own]
+        """The other members of the region."""
+        return [node for node in self.rings.nodes_of(self.region) if node != self.own.node_id]
 
     @property
     def all_peers(self) -> list[NodeId]:
-        """The other nodes of all regions, in the cluster file's order."""
-        return [node.node_id for node in self.settings.node if node is not self.own]
+        """The other members of all regions."""
+        return [node for node in self.rings.nodes if node != self.own.node_id]
 
     @property
     def disk_free_bytes(self) -> int:
@@ -116,6 +120,7 @@ class Node:
         boot_id = self.entropy.random_bytes(BOOT_ID_BYTES)
         identity = await self._boot(boot_id)
         self._disk.check()
+        restore_layouts(self._engine, self.rings)
         self._assemble(identity, boot_id)
         if not self.replica.restore():
             self.log.warning("trees.rebuilt", reason="they don't add up to their stored total")
@@ -129,6 +134,7 @@ class Node:
         services: list[Service] = [
             self.gossip,
             self.checkin,
+            self.layouts,
             *self.background.services(),
             Periodic("disk", DISK_INTERVAL_S, self._check_disk),
             Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
@@ -193,15 +199,15 @@ class Node:
     def _assemble(self, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
         ring = self.rings.by_region[self.region]
-        zones = {node.node_id: node.zone for node in settings.region_nodes(self.region)}
+        zones = self.rings.layouts[self.region].zones
         latencies = Latencies()
-        self.gossip = self._new_gossip(identity, ring.epoch, list(zones))
+        self.gossip = self._new_gossip(identity, list(zones))
         self.transport = Transport(
             name=self.own.id,
             cluster_id=settings.cluster_id,
             secret=self._secret,
-            ring=self.rings.version,
-            addresses={node.node_id: (node.host, node.rpc_port) for node in settings.node},
+            layouts=lambda: self.layouts.versions,
+            addresses=self._addresses(),
             clock=self.clock,
             entropy=self.entropy,
             on_request=self._on_request,
@@ -235,7 +241,8 @@ class Node:
             copies=min(ring.copies, len(zones)),
             elsewhere=self.elsewhere if self.watermarks.regions else None,
         )
-        self._assemble_background(ring, identity, boot_id)
+        self._assemble_background(identity, boot_id)
+        self._assemble_layouts()
         self.gossip.attach(self.transport)
         self._assemble_handlers(boot_id)
 
@@ -246,10 +253,20 @@ class Node:
             self.gossip,
             absent=self.background.purge.absent,
             known=Known(self.background.levelling, self.watermarks, self.partings, boot_id),
+            layouts=self.layouts,
             tracer=self.tracer,
         )
 
-    def _new_gossip(self, identity: Identity, ring_epoch: int, nodes: list[NodeId]) -> Gossip:
+    def _addresses(self) -> dict[NodeId, tuple[str, int]]:
+        """Of every node that is known. The cluster file knows best where a node is reached."""
+        layouts = self.rings.layouts.values()
+        nodes = [*(member for layout in layouts for member in layout.members), *self.settings.node]
+        return {node.node_id: (node.host, node.rpc_port) for node in nodes}
+
+    def _new_gossip(self, identity: Identity, nodes: list[NodeId]) -> Gossip:
+        def ring_epoch() -> int:
+            return self.rings.by_region[self.region].epoch
+
         return Gossip(
             Membership(
                 self.own.node_id,
@@ -257,7 +274,7 @@ class Node:
                 nodes,
                 interval_s=self.settings.gossip.interval_s,
                 now_s=self.clock.monotonic_s(),
-                ring_epoch=ring_epoch,
+                ring_epoch=ring_epoch(),
             ),
             interval_s=self.settings.gossip.interval_s,
             ring_epoch=ring_epoch,
@@ -291,13 +308,45 @@ class Node:
             slack_ms + self.settings.http.request_timeout_ms,
         )
 
-    def _assemble_background(self, ring: Ring, identity: Identity, boot_id: bytes) -> None:
+    def _assemble_layouts(self) -> None:
+        adoption = Adoption(
+            self.own.node_id,
+            self.rings,
+            self.replica,
+            transport=self.transport,
+            gossip=self.gossip,
+            placement=self.placement,
+            checkin=self.checkin,
+            background=self.background,
+            watermarks=self.watermarks,
+            clock=self.clock,
+        )
+        self.layouts = Layouts(
+            self._engine,
+            self.rings,
+            self.own.node_id,
+            self.replica.standing,
+            settle_s=max(self.settings.http.request_timeout_ms / 1000, BACKGROUND_TIMEOUT_S),
+            adopted=adoption,
+            is_done=self.background.moving.is_done,
+            allow=self._allow_writes,
+            transport=self.transport,
+            clock=self.clock,
+            log=self.log,
+        )
+
+    def _allow_writes(self, allowed: bool) -> None:
+        self.coordinator.takes_part = allowed
+
+    def _all_settled(self) -> bool:
+        return self.layouts.all_settled()
+
+    def _assemble_background(self, identity: Identity, boot_id: bytes) -> None:
         settings = self.settings
         around = Surroundings(
             settings=settings,
             node=self.own.node_id,
             rings=self.rings,
-            ring=ring,
             replica=self.replica,
             transport=self.transport,
             merges=self.coordinator.merges,
@@ -307,6 +356,7 @@ class Node:
             agrees=self.partings.agrees,
             hear_clock=self.gossip.hear_clock,
             has_confirmed=self._has_confirmed,
+            all_settled=self._all_settled,
             jobs=self.jobs,
             clock=self.clock,
             entropy=self.entropy,
@@ -369,6 +419,7 @@ class Node:
             self.met_peers |= all(map(self.transport.connected, self.peers))
             self.gossip.peer_connected(peer)
             self.checkin.peer_connected(peer)
+            self.layouts.peer_connected(peer)
             self.background.handoff.peer_returned(peer)
         elif not self._stop.is_set():
             self.log.warning("peer.disconnected", peer=peer, reason=reason)

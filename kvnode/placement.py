@@ -22,6 +22,10 @@ class WritePlan(msgspec.Struct, frozen=True):
     uncovered: tuple[NodeId, ...]
     #: Up fallbacks that are no targets yet, to replace a target that fails.
     spares: tuple[NodeId, ...]
+    #: How many more than W must have it, and primaries that don't count
+    #: (``cluster.ringchange``, rule 2).
+    more_acks: int = 0
+    filling: tuple[NodeId, ...] = ()
 
 
 class Placement:
@@ -41,20 +45,26 @@ class Placement:
         is_up: Callable[[NodeId], bool],
         latency_s: Mapping[NodeId, float],
     ) -> None:
-        self.ring = ring
         self.self_node = self_node
-        self._zones = zones
         self._is_up = is_up
         self._latency_s = latency_s
-        self.owned: tuple[PartitionId, ...] = ring.partitions_of(self_node) if self_node else ()
-        owned = frozenset(self.owned)
-        self._owned = [partition in owned for partition in range(ring.partitions)]
-        self._fallbacks: dict[int, tuple[NodeId, ...]] = {}
         self._up: frozenset[NodeId] = frozenset()
         self._sloppy_writes: dict[int, WritePlan] = {}
         self._strict_writes: dict[int, WritePlan] = {}
         self._sloppy_reads: dict[int, tuple[Target, ...]] = {}
         self._strict_reads: dict[int, tuple[Target, ...]] = {}
+        self.adopt(ring, zones)
+
+    def adopt(self, ring: Ring, zones: Mapping[NodeId, str]) -> None:
+        """Owners or members have changed."""
+        self.ring = ring
+        self._zones = zones
+        owned = frozenset(ring.partitions_of(self.self_node) if self.self_node else ())
+        self._owned = [partition in owned for partition in range(ring.partitions)]
+        every = map(PartitionId, range(ring.partitions))
+        #: Partitions that this node answers reads of.
+        self.read_here = tuple(one for one in every if self.self_node in ring.readers(one))
+        self._fallbacks: dict[int, tuple[NodeId, ...]] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -69,6 +79,12 @@ class Placement:
         """Whether this node is a primary of the partition."""
         return self._owned[partition]
 
+    def answers(self, partition: PartitionId) -> bool:
+        """Whether this node is one of those that reads of the partition ask."""
+        return self._owned[partition] and (
+            partition not in self.ring.moves or self.self_node in self.ring.readers(partition)
+        )
+
     def write_plan(self, partition: PartitionId, *, sloppy: bool) -> WritePlan:
         """Whom to send a write of this partition to."""
         plans = self._sloppy_writes if sloppy else self._strict_writes
@@ -78,19 +94,19 @@ class Placement:
         return plan
 
     def read_plan(self, partition: PartitionId, *, sloppy: bool) -> tuple[Target, ...]:
-        """Whom a read may ask, nearest first: every primary, the up ones in front.
+        """Whom a read may ask, nearest first: every reader, the up ones in front.
 
         With ``sloppy``, stand-ins of down primaries follow the up ones: they may hold hints.
         """
         orders = self._sloppy_reads if sloppy else self._strict_reads
         order = orders.get(partition)
         if order is None:
-            primaries = self.ring.primaries(partition)
+            readers = self.ring.readers(partition)
             reachable = preference_list(
-                primaries, self._fallbacks_of(partition), self._up, sloppy=sloppy
+                readers, self._fallbacks_of(partition), self._up, sloppy=sloppy
             )
             near = read_order(reachable, self.self_node, self._zones, self._latency_s)
-            far = tuple(Target(node) for node in primaries if node not in self._up)
+            far = tuple(Target(node) for node in readers if node not in self._up)
             order = orders[partition] = near + far
         return order
 
@@ -122,4 +138,6 @@ class Placement:
             spares=tuple(node for node in others if node in self._up and node not in used)
             if sloppy
             else (),
+            more_acks=self.ring.more_acks(partition),
+            filling=self.ring.filling(partition),
         )

@@ -26,7 +26,7 @@ from kvnode.boots import Boots
 from kvnode.codec import decode, encode, header_of, verify
 from kvnode.conflicts import Conflict, Conflicts
 from kvnode.ending import Family, ending_of
-from kvnode.errors import CorruptRecord, DiskLow, Fenced, LateCopy, Overloaded
+from kvnode.errors import CorruptRecord, DiskLow, Fenced, LateCopy, NotOwner, Overloaded
 from kvnode.floors import Floor, decode_floor
 from kvnode.hashtree import Bucket
 from kvnode.hints import HintBook
@@ -125,8 +125,10 @@ class Replica:
         partition = partition_of(document_id, self._partitions)
         if not self.believes(partition):
             return FetchResult.UNKNOWN, None
+        owned = self._owned(partition)
         try:
-            encoded = self.records.durable(document_id)
+            # What a node still has of a partition that was taken from it nobody keeps up to date.
+            encoded = self.records.durable(document_id) if owned else None
             if encoded is None:
                 encoded = self._hinted(partition, document_id)
             else:
@@ -135,7 +137,7 @@ class Replica:
             self.corrupt_count += 1
             return FetchResult.UNKNOWN, None
         if encoded is None:
-            return (FetchResult.ABSENT if self._owned(partition) else FetchResult.UNKNOWN), None
+            return (FetchResult.ABSENT if owned else FetchResult.UNKNOWN), None
         if known_header is not None and header_of(encoded) == known_header:
             return FetchResult.SAME, None
         return FetchResult.FOUND, encoded
@@ -175,6 +177,7 @@ class Replica:
             What is held now, if that is not what was given.
 
         Raises:
+            NotOwner: it is not kept here.
             CorruptRecord: what is stored is damaged; nothing was changed. (A copy that is vouched
                 for takes its place instead.)
             Fenced: what is stored here is not to be believed; nothing was changed.
@@ -182,6 +185,8 @@ class Replica:
             LateCopy: it was put into quarantine.
         """
         partition = partition_of(document_id, self._partitions)
+        if not self._owned(partition):
+            raise NotOwner("this node is no owner of the partition")
         if self.fenced[partition] and not vouched:
             raise Fenced("this replica is being rebuilt")
         try:
@@ -333,10 +338,12 @@ class Replica:
         if there is one already; it is called when the vote is durable.
 
         Raises:
-            Overloaded, CorruptRecord, Fenced: as ``merge``; no vote was cast.
+            Overloaded, NotOwner, CorruptRecord, Fenced: as ``merge``; no vote was cast.
         """
         self.admit()
         partition = partition_of(document_id, self._partitions)
+        if not self._owned(partition):
+            raise NotOwner("this node is no owner of the partition")
         if not self.believes(partition):
             raise Fenced("this replica is not sure of its disk")
         stored = self.records.latest(document_id)

@@ -31,12 +31,12 @@ def _ring(node: "Node", region: str) -> dict[str, Any]:
     return {
         "region": region,
         "epoch": ring_.epoch,
-        "digest": ring_.digest().hex(),
+        "digest": node.rings.layouts[region].digest().hex(),
         "partitions": ring_.partitions,
         "copies": ring_.copies,
         "nodes": [
             {"id": one.id, "zone": one.zone, "weight": one.weight, "owned": owned[one.node_id]}
-            for one in node.settings.region_nodes(region)
+            for one in node.rings.layouts[region].members
         ],
         "under_replicated": ring_.under_replicated(node.is_up),
         "quorum_share": round(ring_.quorum_share(quorum, node.is_up), 4),
@@ -52,7 +52,8 @@ def members(node: "Node") -> dict[str, Any]:
     """
     membership = node.gossip.membership
     states = {member.node: member for member in membership.members()}
-    nodes = sorted(node.settings.node, key=lambda one: one.region != node.region)
+    every = [one for layout in node.rings.layouts.values() for one in layout.members]
+    nodes = sorted(every, key=lambda one: one.region != node.region)
     return {
         "node": node.own.id,
         "region": node.region,

@@ -18,7 +18,7 @@ _LISTED_MAX = 100
 def status(node: "Node") -> dict[str, Any]:
     """``/admin/status``."""
     membership = node.gossip.membership
-    zones = {one.node_id: one.zone for one in node.settings.region_nodes(node.region)}
+    zones = {node.own.node_id: node.own.zone} | node.rings.layouts[node.region].zones
     checks, between = check(node), regions(node)
     reasons = troubles(checks, Weight.UNREADY)
     return {
@@ -34,7 +34,7 @@ def status(node: "Node") -> dict[str, Any]:
         "ring": {
             "epoch": node.placement.ring.epoch,
             "partitions": node.placement.ring.partitions,
-            "owned": len(node.placement.owned),
+            "owned": len(node.rings.partitions_of(node.own.node_id)),
         },
         "members": [
             {

@@ -10,6 +10,7 @@ Rules
 2. Only primaries vote. A majority of the N primaries elects.
 3. When all N have voted and none has a majority, the votes, which can't change any more, elect by
    a fixed rule: most votes, then the smaller fingerprint. Everybody who sees them all agrees.
+   Not while the partition is moved: one who votes then was not asked before.
 4. Otherwise the election is open: "unavailable", nothing stored, and the same request may be
    repeated.
 
@@ -24,7 +25,8 @@ from collections import Counter
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from cluster.ids import NodeId
+from cluster.ids import partition_of
+from cluster.ring import Ring
 from kvnode.codec import decode
 from kvnode.errors import CorruptRecord, KeyReused, StoreError, Unavailable
 from kvnode.record import Record
@@ -43,14 +45,14 @@ class Claim(Enum):
     LOST = auto()
 
 
-def judge(fingerprint: bytes, votes: list[bytes], voters: int) -> Claim:
+def judge(fingerprint: bytes, votes: list[bytes], voters: int, *, moving: bool = False) -> Claim:
     """How ``fingerprint`` stands, by the votes known so far of ``voters`` replicas."""
     counts = Counter(votes)
     majority = voters // 2 + 1
     for candidate, count in counts.items():
         if count >= majority:
             return Claim.WON if candidate == fingerprint else Claim.LOST
-    if len(votes) < voters:
+    if len(votes) < voters or moving:
         return Claim.OPEN
     elected = min(counts, key=lambda candidate: (-counts[candidate], candidate))
     return Claim.WON if elected == fingerprint else Claim.LOST
@@ -68,23 +70,25 @@ class Election:
         coordinator: "Coordinator",
         document_id: bytes,
         fingerprint: bytes,
-        primaries: tuple[NodeId, ...],
+        ring: Ring,
         deadline_s: float,
     ) -> None:
+        partition = partition_of(document_id, ring.partitions)
         self._coordinator = coordinator
         self._document_id = document_id
         self._fingerprint = fingerprint
-        self._primaries = primaries
+        self._voters = ring.voters(partition)
+        self._moving = partition in ring.moves
         self._votes: list[bytes] = []
-        self._open_count = len(primaries)
+        self._open_count = len(self._voters)
         #: See ``kvnode.sweep.Expiring``.
         self.deadline_s = deadline_s
         self._sweep_number = coordinator.sweep.add(self)
         self.answer: asyncio.Future[Record | None] = coordinator.loop.create_future()
 
     def start(self) -> None:
-        """Ask every primary for its vote, this node included."""
-        for node in self._primaries:
+        """Ask every primary that counts for its vote, this node included."""
+        for node in self._voters:
             if node == self._coordinator.node:
                 try:
                     self._coordinator.replica.vote(
@@ -122,7 +126,8 @@ class Election:
 
     def _progress(self) -> None:
         if not self.answer.done():
-            claim = judge(self._fingerprint, self._votes, len(self._primaries))
+            voters = len(self._voters)
+            claim = judge(self._fingerprint, self._votes, voters, moving=self._moving)
             if claim is Claim.WON:
                 self.answer.set_result(None)
             elif claim is Claim.LOST:
@@ -136,7 +141,7 @@ class Election:
 
     def _undecided(self, why: str) -> None:
         if not self.answer.done():
-            voters = len(self._primaries)
+            voters = len(self._voters)
             detail = f"{len(self._votes)} of {voters} replicas voted on this key's body: {why}"
             required = voters // 2 + 1
             self.answer.set_exception(

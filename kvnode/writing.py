@@ -11,7 +11,9 @@ Rules
    counted yet, unless the write is strict.
 4. Every hint kept or replica reached makes a lost write "unknown"; only a write that has left
    nothing anywhere is "unavailable".
-5. Where there are other regions, the write is in this node's outbox before it is acknowledged
+5. An acknowledgement of a primary that a partition is being moved to doesn't count, nor does a hint
+   for it, until it is known to have what came before (``cluster.ringchange``).
+6. Where there are other regions, the write is in this node's outbox before it is acknowledged
    (``kvnode.outbox``). One that came from another region is not; of what was shipped, a
    copy that was put into quarantine counts: it is durable there, and its owners are asked.
 """
@@ -107,7 +109,7 @@ class Write:
         self._progress()
 
     def _log(self) -> None:
-        """Append the write to the outbox, in the batch of this node's copy; see rule 5."""
+        """Append the write to the outbox, in the batch of this node's copy; see rule 6."""
         if self.answer.done():  # refused already
             self._logged = True
             return
@@ -152,26 +154,33 @@ class Write:
                     target.hint_for,
                     self._document_id,
                     self._encoded,
-                    partial(self._on_held, target.node),
+                    partial(self._on_held, target.node, target.hint_for),
                 )
         except StoreError as error:
             lost = Lost(error.code, str(error), sent=False)
             self._coordinator.loop.call_soon(self._on_lost, target, lost)
 
-    def _on_held(self, node: NodeId, kept: bool) -> None:
+    def _on_held(self, node: NodeId, primary: NodeId, kept: bool) -> None:
         if kept:
             self._left_something = True
-            self._tally.acknowledge(node, hint=True)
+            self._acknowledge(node, primary, hint=True)
         else:
             self._tally.fail(maybe_stored=False)
         self._progress()
+
+    def _acknowledge(self, node: NodeId, primary: NodeId, *, hint: bool) -> None:
+        """Count a node that has the write on disk, itself or for a primary; see rule 5."""
+        if primary in self._plan.filling:
+            self._tally.fail(maybe_stored=True)
+        else:
+            self._tally.acknowledge(node, hint=hint)
 
     def on_sent(self, target: Target, held: bytes | Lost | None) -> None:
         """A peer answered, or will not (see ``kvnode.merging``)."""
         if isinstance(held, Lost):
             self._on_lost(target, held)
         elif target.hint_for is not None:
-            self._tally.acknowledge(target.node, hint=True)
+            self._acknowledge(target.node, target.hint_for, hint=True)
             self._progress()
         else:
             self._on_merged(target, held)
@@ -183,7 +192,7 @@ class Write:
             except CorruptRecord as error:
                 self._on_lost(target, Lost(error.code, str(error), sent=True))
                 return
-        self._tally.acknowledge(target.node, hint=False)
+        self._acknowledge(target.node, target.node, hint=False)
         self._progress()
 
     def _on_lost(self, target: Target, lost: Lost) -> None:
@@ -213,7 +222,7 @@ class Write:
     def _keep_hint(self, primary: NodeId) -> None:
         """Keep a hint here; it counts only when sloppy, and only if this node has not counted."""
         node = self._coordinator.node
-        done = partial(self._on_held, node) if self._sloppy else self._on_uncounted
+        done = partial(self._on_held, node, primary) if self._sloppy else self._on_uncounted
         hint_store = self._coordinator.replica.hint_store
         hint_store.hold(primary, self._document_id, self._encoded, done)
 

@@ -1,6 +1,6 @@
 """Who is there: both sides of a new connection prove that they know the cluster's secret.
 
-    both:  [HELLO, protocol version, cluster id, name, ring epoch, ring digest, nonce]
+    both:  [HELLO, protocol version, cluster id, name, [[region, epoch, digest]], nonce]
     both:  [PROOF, HMAC-SHA256(secret, role + own hello + other's hello)]
 
 Rules
@@ -8,21 +8,25 @@ Rules
 1. The proof covers both nonces, so it can't be replayed, and the prover's role (dialer or
    acceptor), so it can't be reflected.
 2. Nothing but these two messages is read before the proof is verified, in frames of at most 1 KiB.
-3. Two sides with the same ring epoch and different rings read different cluster files: each would
-   send documents where the other does not look. They don't talk.
+3. Two sides with the same epoch and different layouts of a region read different cluster files:
+   each would send documents where the other does not look. They don't talk. Different epochs are
+   none of this: one of the two will soon know what the other does (``kvnode.layouts``).
 4. A refusal names its reason to the other side, for an operator to read; it never says more than
    which field differed.
 """
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgpack
+import msgspec
 
+from cluster.layout import Version
 from kvnode.rpc.frames import Message, ProtocolError
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 NONCE_BYTES: Final = 16
 _NAME_BYTES_MAX: Final = 64
 
@@ -34,7 +38,7 @@ class Handshake:
         secret: The cluster's secret.
         cluster_id: Must be equal on both sides.
         name: A node id, or ``client/...`` for a document service.
-        ring: Epoch and digest of the ring that this side uses.
+        layouts: Of each region, which one this side uses.
         dialer: Whether this side opened the connection.
         nonce: 16 fresh random bytes.
     """
@@ -45,16 +49,16 @@ class Handshake:
         secret: bytes,
         cluster_id: str,
         name: str,
-        ring: tuple[int, bytes],
+        layouts: Sequence[Version],
         dialer: bool,
         nonce: bytes,
     ) -> None:
         assert len(nonce) == NONCE_BYTES
         self._secret = secret
         self._cluster_id = cluster_id
-        self._ring = ring
+        self._epochs = {region: (epoch, digest) for region, epoch, digest in layouts}
         self._dialer = dialer
-        self._own_fields = [PROTOCOL_VERSION, cluster_id, name, *ring, nonce]
+        self._own_fields = [PROTOCOL_VERSION, cluster_id, name, list(map(list, layouts)), nonce]
         self._peer_fields: list[Any] | None = None
         #: The proven name of the other side; None until then.
         self.peer: str | None = None
@@ -73,7 +77,7 @@ class Handshake:
         if self._peer_fields is not None or len(fields) != len(self._own_fields):
             msg = "not a hello"
             raise ProtocolError(msg)
-        version, cluster_id, name, epoch, digest, nonce = fields
+        version, cluster_id, name, layouts, nonce = fields
         if version != PROTOCOL_VERSION:
             msg = f"protocol version differs: this side speaks {PROTOCOL_VERSION}"
             raise ProtocolError(msg)
@@ -83,14 +87,28 @@ class Handshake:
         if not (isinstance(name, str) and 0 < len(name.encode()) <= _NAME_BYTES_MAX):
             msg = "name is not a short string"
             raise ProtocolError(msg)
-        if not (isinstance(epoch, int) and isinstance(nonce, bytes) and len(nonce) == NONCE_BYTES):
+        if not (isinstance(nonce, bytes) and len(nonce) == NONCE_BYTES):
             msg = "not a hello"
             raise ProtocolError(msg)
-        if epoch == self._ring[0] and digest != self._ring[1]:
-            msg = f"rings differ at epoch {epoch}: the two sides read different cluster files"
-            raise ProtocolError(msg)
+        self._check_layouts(layouts)
         self._peer_fields = fields
         return self._proof(self._own_fields, fields, dialer=self._dialer)
+
+    def _check_layouts(self, layouts: object) -> None:
+        """Rule 3."""
+        try:
+            theirs = msgspec.convert(layouts, list[Version])
+        except msgspec.ValidationError as error:
+            msg = "not a hello"
+            raise ProtocolError(msg) from error
+        for region, epoch, digest in theirs:
+            known = self._epochs.get(region)
+            if known is not None and epoch == known[0] and digest != known[1]:
+                msg = (
+                    f"layouts of region {region} differ at epoch {epoch}: the two sides read "
+                    "different cluster files"
+                )
+                raise ProtocolError(msg)
 
     def receive_proof(self, message: Message) -> str:
         """Check the other side's PROOF and return its name.

@@ -31,7 +31,7 @@ class Op(IntEnum):
     BUCKETS = 23  # partition, first expiring -> [[family, number, digest]]
     PAGE = 24  # place, after id -> [[id, digest]]
     # See kvnode.services.purge.
-    PROMISE = 25  # partition, after, floor, digest, newest_deleted_ms -> why not | nil
+    PROMISE = 25  # partition, after, floor, digest, newest_deleted_ms, versions -> why not | nil
     FLOOR = 26  # partition, floor, newest_deleted_ms -> (nothing)
     # See kvnode.services.checkin.
     CHECKIN = 27  # boot, [known] -> [remembered], [[partition, floor, newest_ms]], [[node, boot]]
@@ -43,6 +43,8 @@ class Op(IntEnum):
     READ_HERE = 31  # as READ, of this region only
     # See kvnode.partings.
     STANDING = 36  # [[region, word]] -> (nothing)
+    # See kvnode.layouts.
+    LAYOUT = 38  # [[region, epoch, digest]], [layout], epoch, [[node, stage]] -> the same
     # See kvnode.everywhere.
     WRITE_HERE = 35  # id, record -> as CREATE, of this region only
 

@@ -12,11 +12,12 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 from cluster.ids import NodeId
+from cluster.layout import Version
 from kvnode.ports import Clock, Entropy
 from kvnode.rpc.connection import Answered, Connection, Lost, OnOutcome, Outcome
 from kvnode.rpc.frames import Message
@@ -33,7 +34,7 @@ CLIENT_PREFIX: Final = "client/"
 OnRequest = Callable[[Connection, str, Message], None]
 OnPeerChange = Callable[[NodeId, bool, str], None]
 #: Requests that pass whatever ``may_talk`` says.
-_ALWAYS: Final = (Op.STANDING,)
+_ALWAYS: Final = (Op.STANDING, Op.LAYOUT)
 
 
 class Transport:
@@ -41,7 +42,7 @@ class Transport:
 
     Args:
         name: This node's id, or ``client/...``.
-        ring: Epoch and digest of the ring in use.
+        layouts: Those in use, for each new connection.
         addresses: (host, RPC port) of every node that may be talked to, itself included or not.
         on_request: Called for each request; a request with bad fields must raise ValueError.
         on_peer_change: Called with (peer, connected, reason).
@@ -55,7 +56,7 @@ class Transport:
         name: str,
         cluster_id: str,
         secret: bytes,
-        ring: tuple[int, bytes],
+        layouts: Callable[[], Sequence[Version]],
         addresses: Mapping[NodeId, tuple[str, int]],
         clock: Clock,
         entropy: Entropy,
@@ -68,7 +69,7 @@ class Transport:
         self._name = name
         self._cluster_id = cluster_id
         self._secret = secret
-        self._ring = ring
+        self._layouts = layouts
         self._addresses = {node: at for node, at in addresses.items() if node != name}
         self._clock = clock
         self._entropy = entropy
@@ -83,7 +84,8 @@ class Transport:
         self._names: dict[Connection, str] = {}
         #: Every connection that is not closed yet, in order of arrival.
         self._connections: dict[Connection, asyncio.Event] = {}
-        self._dialers: list[asyncio.Task[None]] = []
+        self._dialers: dict[NodeId, asyncio.Task[None]] = {}
+        self._dialling = False
         self._server: asyncio.Server | None = None
         #: Of all connections that there were with a peer.
         self.answered: dict[NodeId, dict[Op, Answered]] = {node: {} for node in self._addresses}
@@ -98,10 +100,23 @@ class Transport:
 
     def dial_all(self) -> None:
         """Start to keep a connection to each peer that is this side's to dial."""
+        self._dialling = True
         for node in self._addresses:
-            if self._name.startswith(CLIENT_PREFIX) or self._name < node:
-                task = self._loop.create_task(self._keep_dialled(node), name=f"dial {node}")
-                self._dialers.append(task)
+            self._dial(node)
+
+    def meet(self, addresses: Mapping[NodeId, tuple[str, int]]) -> None:
+        """There are new nodes. None is ever forgotten: who has left may have to be told so."""
+        for node, address in addresses.items():
+            if node != self._name and node not in self._addresses:
+                self._addresses[node] = address
+                self.answered[node] = {}
+                if self._dialling:
+                    self._dial(node)
+
+    def _dial(self, node: NodeId) -> None:
+        if self._name.startswith(CLIENT_PREFIX) or self._name < node:
+            task = self._loop.create_task(self._keep_dialled(node), name=f"dial {node}")
+            self._dialers[node] = task
 
     def connected(self, node: NodeId) -> bool:
         """Whether requests to ``node`` can be sent now."""
@@ -152,9 +167,9 @@ class Transport:
         """Stop accepting and dialling, close every connection."""
         if self._server is not None:
             self._server.close()
-        for task in self._dialers:
+        for task in self._dialers.values():
             task.cancel()
-        await asyncio.gather(*self._dialers, return_exceptions=True)
+        await asyncio.gather(*self._dialers.values(), return_exceptions=True)
         waiting = list(self._connections.items())
         for connection, _ in waiting:
             connection.close("this side stops")
@@ -170,7 +185,7 @@ class Transport:
             return
         node = NodeId(peer)
         if node not in self._addresses:
-            connection.close(f"{peer} is not in the cluster file")
+            connection.close(f"{peer} is no node that is known here")
             return
         connection.answered = self.answered[node]
         older = self._links.get(node)
@@ -218,7 +233,7 @@ class Transport:
             secret=self._secret,
             cluster_id=self._cluster_id,
             name=self._name,
-            ring=self._ring,
+            layouts=self._layouts(),
             dialer=dialer,
             nonce=self._entropy.random_bytes(NONCE_BYTES),
         )

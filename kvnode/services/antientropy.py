@@ -7,7 +7,8 @@ Rules
 2. A peer that is down, or lost on the way, is tried again after a pause that doubles.
 3. Fenced partitions come first (``kvnode.services.rebuild``).
 4. A partition that lost hints (``kvnode.hints``) is compared with their target before its turn; so
-   is one that another region is owed (``kvnode.services.levelling``).
+   is one that another region is owed (``kvnode.services.levelling``), or that is being moved
+   (``kvnode.services.moving``).
 5. Co-owners in other regions are peers as well; they are compared with less often.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.7.
@@ -32,6 +33,7 @@ from kvnode.services.budget import Budget
 from kvnode.services.exchange import Exchange, Outcomes, PeerLost
 from kvnode.services.levelling import Levelling
 from kvnode.services.loop import Work
+from kvnode.services.moving import Moving
 from kvnode.services.rebuild import Rebuild
 
 #: Partitions of one unit of work.
@@ -79,6 +81,7 @@ class AntiEntropy:
         *,
         rebuild: Rebuild,
         levelling: Levelling,
+        moving: Moving,
         asker: Asker,
         merges: Merges,
         round_interval_s: float,
@@ -95,6 +98,7 @@ class AntiEntropy:
         self._node = node
         self._rebuild = rebuild
         self._levelling = levelling
+        self._moving = moving
         self._asker = asker
         self._merges = merges
         self._round_interval_s = round_interval_s
@@ -104,28 +108,37 @@ class AntiEntropy:
         self._jobs = jobs
         self._clock = clock
         self._log = log
-        self.rounds = self._plan(entropy)
+        # Not all at once after a restart of the whole cluster.
+        self._first_share = entropy.uniform(0.0, 1.0)
+        self.rounds: dict[NodeId, Round] = {}
+        self.review()
         self.totals = Outcomes()
         #: The repair that an operator asked for last, and the peers it has yet to finish with.
         self._repair: Job | None = None
         self._repairing: dict[NodeId, None] = {}
         self._before_repair = Outcomes()
 
-    def _plan(self, entropy: Entropy) -> dict[NodeId, Round]:
-        shared: dict[NodeId, list[int]] = {}
+    def review(self) -> None:
+        """Owners have changed: rounds that are under way go on with what is still shared."""
+        shared: dict[NodeId, list[int]] = {peer: [] for peer in self._moving.peers}
         for partition in self._rings.partitions_of(self._node):
             for peer in self._rings.owners(partition):
                 if peer != self._node:
                     shared.setdefault(peer, []).append(partition)
-        # Not all at once after a restart of the whole cluster.
-        share = entropy.uniform(0.0, 1.0)
         now_s = self._clock.monotonic_s()
         rounds = {}
         for peer, partitions in sorted(shared.items()):
             interval_s = self._interval_s(peer)
-            first_s = now_s + share * interval_s
-            rounds[peer] = Round(tuple(partitions), interval_s, first_s, deque(), {})
-        return rounds
+            first_s = now_s + self._first_share * interval_s
+            before = self.rounds.get(peer)
+            round_ = before or Round((), interval_s, first_s, deque(), {})
+            round_.shared = tuple(partitions)
+            kept = frozenset(partitions)
+            round_.left = deque(one for one in round_.left if one in kept)
+            rounds[peer] = round_
+        self.rounds = rounds
+        for peer in [one for one in self._repairing if one not in rounds]:
+            del self._repairing[peer]
 
     def _interval_s(self, peer: NodeId) -> float:
         region_of = self._rings.region_of
@@ -176,12 +189,13 @@ class AntiEntropy:
         now_s = self._clock.monotonic_s()
         if not self._budget.allowed_bytes(self.name, now_s):
             return Work.THROTTLED
-        for peer, round_ in self.rounds.items():
+        for peer, round_ in list(self.rounds.items()):
             if not self._is_up(peer) or now_s < round_.retry_s:
                 continue
             fenced = self._rebuild.next_from(peer, round_.shared, _UNIT_PARTITIONS, now_s)
             owed = [debt for debt in self._replica.hints.owed() if self._can_repay(debt, peer)]
             wanted = self._levelling.wanted(peer, _UNIT_PARTITIONS)
+            wanted = wanted or self._moving.wanted(peer, _UNIT_PARTITIONS)
             if fenced:
                 exchange = await self._compare(peer, round_, fenced)
                 self._rebuild.put_back(peer, exchange.unfinished)
@@ -189,14 +203,15 @@ class AntiEntropy:
                 await self._repay(peer, round_, owed[:_UNIT_PARTITIONS])
             elif wanted:
                 await self._compare_early(peer, round_, wanted)
-            elif round_.left or round_.due_s <= now_s:
+            elif round_.left or (round_.shared and round_.due_s <= now_s):
                 await self._go_on(peer, round_)
             else:
                 continue
             if self._repair is not None:
                 self._report_repair(self._repair)
             # The others have their turn first when this one is called again.
-            self.rounds[peer] = self.rounds.pop(peer)
+            if peer in self.rounds:
+                self.rounds[peer] = self.rounds.pop(peer)
             return Work.BUSY
         return Work.IDLE
 
@@ -253,6 +268,7 @@ class AntiEntropy:
             lambda: self._budget.allowed_bytes(self.name, self._clock.monotonic_s()),
         )
         number, begun = self._levelling.begins(), self._rebuild.begun
+        epoch = self._moving.epoch
         try:
             first_expiring = self._replica.lifecycle.first_compared_expiring()
             await exchange.run(partitions, first_expiring)
@@ -264,6 +280,7 @@ class AntiEntropy:
             self._log.info("antientropy.postponed", peer=peer, reason=str(lost))
         self._add(peer, exchange.outcomes)
         self._levelling.ended(peer, number, exchange.complete)
+        self._moving.ended(peer, epoch, exchange.complete)
         if self._rebuild.begun != begun:
             return exchange
         for partition in exchange.fenced_there:

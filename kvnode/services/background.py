@@ -10,7 +10,6 @@ import msgspec
 
 from cluster.ids import NodeId
 from cluster.layout import Rings
-from cluster.ring import Ring
 from cluster.settings import ClusterSettings
 from kvnode.jobs import Jobs
 from kvnode.log import Log
@@ -26,6 +25,7 @@ from kvnode.services.indexing import Indexing
 from kvnode.services.inquiry import Inquiry
 from kvnode.services.levelling import Levelling
 from kvnode.services.loop import Service
+from kvnode.services.moving import Moving
 from kvnode.services.overdue import Overdue
 from kvnode.services.purge import Purge
 from kvnode.services.rebuild import Rebuild
@@ -45,9 +45,7 @@ class Surroundings(msgspec.Struct):
 
     settings: ClusterSettings
     node: NodeId
-    #: Of all regions, and of this node's own.
     rings: Rings
-    ring: Ring
     replica: Replica
     transport: Transport
     merges: Merges
@@ -56,6 +54,8 @@ class Surroundings(msgspec.Struct):
     is_up: Callable[[NodeId], bool]
     #: Whether this node is sure of its disk, as far as a peer knows.
     has_confirmed: Callable[[NodeId], bool]
+    #: Whether no request that began under another layout is under way (``kvnode.layouts``).
+    all_settled: Callable[[], bool]
     #: Whether a node was silent for longer than tombstones are kept.
     is_absent: Callable[[NodeId], bool]
     #: Whether a node knows the same words about regions (``kvnode.partings``).
@@ -82,27 +82,37 @@ class Background:
 
     def _assemble_copies(self, around: Surroundings, asker: Asker, owners: CoOwners) -> None:
         """What keeps each owner's copy whole and like the others'."""
-        replica, ring, node, is_up = around.replica, around.ring, around.node, around.is_up
+        replica, rings, node, is_up = around.replica, around.rings, around.node, around.is_up
         interval_s = around.settings.antientropy.interval_s
         clock, log = around.clock, around.log
         self.handoff = Handoff(
             replica,
             around.merges,
-            Overdue(replica, ring, node, around.merges, is_up=is_up, log=log),
+            Overdue(replica, rings, node, around.merges, is_up=is_up, log=log),
             interval_s=HANDOFF_INTERVAL_S,
             budget=self.budget,
             is_up=is_up,
             clock=clock,
             log=log,
         )
-        self.rebuild = Rebuild(replica, around.rings, node, is_up, log)
-        self.levelling = Levelling(replica, around.rings)
+        self.rebuild = Rebuild(replica, rings, node, is_up, log)
+        self.levelling = Levelling(replica, rings)
+        self.moving = Moving(
+            replica,
+            rings,
+            node,
+            merges=around.merges,
+            all_settled=around.all_settled,
+            clock=clock,
+            log=log,
+        )
         self.antientropy = AntiEntropy(
             replica,
-            around.rings,
+            rings,
             node,
             rebuild=self.rebuild,
             levelling=self.levelling,
+            moving=self.moving,
             asker=asker,
             merges=around.merges,
             round_interval_s=interval_s,
@@ -125,12 +135,12 @@ class Background:
 
     def _assemble_endings(self, around: Surroundings, asker: Asker, owners: CoOwners) -> None:
         """What becomes of documents that have ended."""
-        replica, ring, clock, log = around.replica, around.ring, around.clock, around.log
+        replica, rings, clock, log = around.replica, around.rings, around.clock, around.log
         interval_s = around.settings.lifecycle.sweep_interval_s
-        self.sweep = Sweep(replica, ring.partitions, interval_s=interval_s, log=log)
+        self.sweep = Sweep(replica, rings.partitions, interval_s=interval_s, log=log)
         self.purge = Purge(
             replica,
-            around.rings,
+            rings,
             around.node,
             interval_s=interval_s,
             asker=asker,
@@ -143,7 +153,7 @@ class Background:
         self.reclaim = Reclaim(
             replica,
             self.sweep,
-            len(ring.partitions_of(around.node)),
+            lambda: len(rings.partitions_of(around.node)),
             interval_s=interval_s,
             budget=self.budget,
             clock=clock,
@@ -155,13 +165,12 @@ class Background:
     def _assemble_regions(self, around: Surroundings, asker: Asker) -> None:
         """What brings writes to the other regions."""
         rings, settings = around.rings, around.settings.regions
-        own_region = rings.nodes_of(rings.region_of[around.node])
-        place = own_region.index(around.node)
+        self._rings, self._node = rings, around.node
         self.shipping = {
             region: Shipping(
                 around.replica,
                 region,
-                _turned(rings.nodes_of(region), place),
+                self._receivers(region),
                 batch_bytes_max=settings.batch_bytes_max,
                 interval_s=settings.ship_interval_s,
                 asker=asker,
@@ -188,11 +197,27 @@ class Background:
             log=around.log,
         )
 
+    def _receivers(self, region: str) -> list[NodeId]:
+        """A region's nodes, another one in front for each node here: they share the work."""
+        here = self._rings.nodes_of(self._rings.region_of[self._node])
+        nodes = self._rings.nodes_of(region)
+        place = here.index(self._node) % len(nodes) if self._node in here else 0
+        return nodes[place:] + nodes[:place]
+
+    def review(self) -> None:
+        """Owners or members have changed."""
+        self.moving.review()
+        self.antientropy.review()
+        self.levelling.review()
+        for region, shipping in self.shipping.items():
+            shipping.review(self._receivers(region))
+
     def services(self) -> list[Service]:
         """Everything that runs."""
         return [
             self.handoff,
             self.antientropy,
+            self.moving,
             self.sweep,
             self.reclaim,
             self.purge,
@@ -205,12 +230,6 @@ class Background:
 
     def _between_regions(self) -> list[Service]:
         return [*self.shipping.values(), self.settling] if self.shipping else []
-
-
-def _turned(nodes: list[NodeId], place: int) -> list[NodeId]:
-    """Another one in front for each node that asks, so that they share the work."""
-    place %= len(nodes)
-    return nodes[place:] + nodes[:place]
 
 
 def _budget_of(settings: ClusterSettings) -> Budget:

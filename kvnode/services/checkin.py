@@ -85,10 +85,17 @@ class CheckIn:
         self._unanswered: dict[NodeId, None] = {}
         #: When the latest check-in was sent that a peer has answered and found in order.
         self._answered_s: dict[NodeId, float] = {}
+        self._rings = rings
+        self._others: dict[PartitionId, list[NodeId]] = {}
+        self._witnesses: dict[PartitionId, list[NodeId]] = {}
+        self.review()
+
+    def review(self) -> None:
+        """Owners have changed: a partition that is new here needs a lease."""
+        rings, node, before = self._rings, self._node, self._others
+        region = rings.region_of[node]
         self._others = {
-            partition: [
-                one for one in rings.owners_in(rings.region_of[node], partition) if one != node
-            ]
+            partition: [one for one in rings.owners_in(region, partition) if one != node]
             for partition in rings.partitions_of(node)
         }
         self._witnesses = {
@@ -96,7 +103,10 @@ class CheckIn:
             for partition in self._others
         }
         for partition, others in self._others.items():
-            replica.leased_until_s[partition] = -inf if others else inf
+            if partition not in before:
+                self._replica.leased_until_s[partition] = -inf if others else inf
+                if others:
+                    self._grant(partition)
 
     @property
     def unanswered(self) -> list[NodeId]:

@@ -141,7 +141,8 @@ class Exchange:
     async def _repair(self, partition: int, first_expiring: int) -> bool:
         """Level one partition; whether it ended with nothing lost or left."""
         push = not self._replica.fenced[partition]
-        pull = partition not in self.fenced_there
+        # What was taken from this node it still gives away (``kvnode.services.moving``).
+        pull = partition not in self.fenced_there and self._replica.owns(partition)
         if not (push or pull):
             return False
         if self._allowance() <= 0:

@@ -46,7 +46,7 @@ class Gossip:
         membership: Membership,
         *,
         interval_s: float,
-        ring_epoch: int,
+        ring_epoch: Callable[[], int],
         skew_told_s: float,
         clock: Clock,
         entropy: Entropy,
@@ -73,7 +73,7 @@ class Gossip:
     async def run_once(self) -> Work:
         """Beat, judge the silent, and gossip with a few peers, now and then also a doubted one."""
         membership = self.membership
-        membership.beat(self._ring_epoch)
+        membership.beat(self._ring_epoch())
         self._report(membership.judge(self._clock.monotonic_s()))
         peers = [member for member in membership.members() if member.node != membership.node]
         for node in choose_peers(peers, self._entropy.uniform(0.0, 1.0)):

@@ -10,7 +10,8 @@ Rules
    a while, doubling until something does.
 4. A hint whose bytes are damaged here is dropped and counted. So is one whose window has passed,
    once an owner has its document (``kvnode.services.overdue``). Targets that are down get a round
-   for this when the oldest of their hints is that old.
+   for this when the oldest of their hints is that old. A hint whose target is no owner any more is
+   delivered to one that is.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.6.
 """
@@ -181,6 +182,8 @@ class Handoff:
             return False
         if self._may_send(target):
             return True
+        if not self._overdue.is_member(target):
+            return self._clock.monotonic_s() >= lane.left_alone_until_s
         # A round that its target's death has cut short is ended: all ages must be known.
         cut_short = bool(lane.after) and not self._is_up(target)
         return cut_short or self._hints.book.round_due(target, self._clock.wall_ms())
@@ -203,7 +206,13 @@ class Handoff:
                 break
             lane.after = document_id
             loss = self._loss(document_id, value, now_ms)
-            if loss == "expired" and not self._overdue.is_here((document_id, value)):
+            if loss is None and self._overdue.is_moved(target, document_id):
+                if self._overdue.is_here((document_id, value)):
+                    self._hints.release(target, document_id, value, "delivered")
+                else:
+                    book.seen(target, decode_hint(value)[0])
+                    lane.overdue.append((document_id, value))
+            elif loss == "expired" and not self._overdue.is_here((document_id, value)):
                 book.put_off(target, now_ms)
                 lane.overdue.append((document_id, value))
             elif loss is None:
@@ -235,7 +244,12 @@ class Handoff:
             await self._deliver(target, batch)
         if overdue:
             deadline_s = min(self._clock.monotonic_s() + DELIVERY_TIMEOUT_S, self._give_up_s)
-            await self._overdue.entrust(target, overdue, deadline_s)
+            lane = self._lanes[target]
+            moved = any(self._overdue.is_moved(target, one) for one, _ in overdue)
+            if await self._overdue.entrust(target, overdue, deadline_s):
+                lane.wait_s = 0.0
+            elif moved:
+                self._leave_alone(lane)
 
     async def _deliver(self, target: NodeId, batch: list[Hint]) -> None:
         """Send a batch; release what was acknowledged."""
@@ -261,6 +275,9 @@ class Handoff:
             self._log.info("hint.delivered", target=target, hints=delivered_count)
             lane.wait_s = 0.0
         elif lost is not None:
-            lane.wait_s = min(BACKOFF_MAX_S, max(BACKOFF_MIN_S, lane.wait_s * 2))
-            lane.left_alone_until_s = self._clock.monotonic_s() + lane.wait_s
+            self._leave_alone(lane)
             self._log.info("handoff.postponed", target=target, reason=lost.code, wait_s=lane.wait_s)
+
+    def _leave_alone(self, lane: _Lane) -> None:
+        lane.wait_s = min(BACKOFF_MAX_S, max(BACKOFF_MIN_S, lane.wait_s * 2))
+        lane.left_alone_until_s = self._clock.monotonic_s() + lane.wait_s

@@ -51,6 +51,10 @@ class Levelling:
                 self._wanted.setdefault(peer, {})[partition] = None
         return not missing
 
+    def review(self) -> None:
+        """Owners have changed: what they compared until now may not have been all there was."""
+        self._complete.clear()
+
     # For anti-entropy ---------------------------------------------------------------------------
 
     def wanted(self, peer: NodeId, limit: int) -> list[int]:

@@ -22,7 +22,9 @@ Rules
    Its nodes never promised the floor, and are fenced when they hear the word (``kvnode.partings``).
 6. Without a majority of the partition's owners in each region nothing is purged: a node that is cut
    off takes all others for absent, and its floor would fence those that go on without it.
-7. Every refusal is kept with its reason and since when, until the floor is reached.
+7. While owners change (``cluster.ringchange``), or are not known to be the same everywhere, nothing
+   is purged: old and new owners compare what they have, and their floors must be equal.
+8. Every refusal is kept with its reason and since when, until the floor is reached.
 
 Equal digests prove more than that rounds of anti-entropy were complete: that the very tombstones
 to be purged are on every owner's disk. That they become equal is the work of anti-entropy.
@@ -81,7 +83,7 @@ class Purge:
         self._standing = replica.standing
         self._agreement = Agreement(replica)
         self._rings = rings
-        self._owned = rings.partitions_of(node)
+        self._owned: tuple[PartitionId, ...] = ()
         self._node = node
         self._region = rings.region_of[node]
         self._asker = asker
@@ -98,6 +100,8 @@ class Purge:
 
     async def run_once(self) -> Work:
         """Try to advance one partition's floor; all have had their turn once it is idle."""
+        if not self._next:
+            self._owned = self._rings.partitions_of(self._node)
         while self._next < len(self._owned):
             partition = self._owned[self._next]
             self._next += 1
@@ -118,7 +122,7 @@ class Purge:
 
     async def _try(self, proposal: Proposal) -> None:
         await self._replica.durable()
-        veto = self._agreement.own_veto(proposal)
+        veto = self._agreement.own_veto(proposal) if self._rings.are_stable else "layout"
         if veto is not None:
             self._veto(proposal, self._node, veto)
             return
@@ -129,7 +133,9 @@ class Purge:
         if not self._has_majority(self._region, proposal.partition, absent):
             self._veto(proposal, self._node, "minority")
             return
-        answers = await self._asker.ask_all(others, Op.PROMISE, proposal.to_wire())
+        versions = self._rings.versions
+        fields = [*proposal.to_wire(), versions]
+        answers = await self._asker.ask_all(others, Op.PROMISE, fields)
         refused = self._refusal(proposal.partition, answers, aware)
         if refused is not None:
             self._veto(proposal, *refused)
@@ -137,8 +143,9 @@ class Purge:
         if returned := [node for node in absent if not self._is_absent(node)]:
             self._veto(proposal, returned[0], "returned")
             return
-        if self._standing.changes != spoken:
-            self._veto(proposal, self._node, "unaware")
+        if self._standing.changes != spoken or self._rings.versions != versions:
+            reason = "unaware" if self._rings.versions == versions else "layout"
+            self._veto(proposal, self._node, reason)
             return
         self.vetoes.pop(proposal.partition, None)
         self._agreement.conclude(proposal)
@@ -151,9 +158,8 @@ class Purge:
     def _with_a_say(self) -> list[NodeId]:
         """All other nodes; see rule 5."""
         region_of, is_gone = self._rings.region_of, self._standing.is_gone
-        return [
-            one for one, region in region_of.items() if one != self._node and not is_gone(region)
-        ]
+        nodes = self._rings.nodes
+        return [one for one in nodes if one != self._node and not is_gone(region_of[one])]
 
     def _refusal(
         self,

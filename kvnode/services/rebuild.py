@@ -6,13 +6,13 @@ Rules
    itself, and with at least one. Two that are fenced can't wait for each other: the third may be
    sound, and then each takes what it has. Owners in other regions count like those in its own: a
    region whose disks are all lost is rebuilt from another.
-2. What was compared before all fences were raised anew (``raise_all``) does not count.
+2. What was compared before fences were raised anew does not count.
 3. When all owners are fenced nobody has anything to rebuild from: an operator must choose one.
 
 ``kvnode.services.antientropy`` does the comparing.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -53,7 +53,6 @@ class Rebuild:
     ) -> None:
         self._replica = replica
         self._rings = rings
-        self._owned = rings.partitions_of(node)
         self._node = node
         self._is_up = is_up
         self._log = log
@@ -66,7 +65,8 @@ class Rebuild:
 
     def fenced(self) -> list[PartitionId]:
         """Own partitions that are to be rebuilt."""
-        return [partition for partition in self._owned if self._replica.fenced[partition]]
+        owned = self._rings.partitions_of(self._node)
+        return [partition for partition in owned if self._replica.fenced[partition]]
 
     def next_from(
         self, peer: NodeId, shared: Container[int], limit: int, now_s: float
@@ -95,10 +95,14 @@ class Rebuild:
 
     def raise_all(self) -> None:
         """Nothing here is to be believed before it was rebuilt; see rule 2."""
-        for partition in self._owned:
+        self.raise_for(self._rings.partitions_of(self._node))
+
+    def raise_for(self, partitions: Iterable[PartitionId]) -> None:
+        """The same of some partitions; see rule 2."""
+        for partition in partitions:
             self._replica.set_fenced(partition, True)
+            self._asked.pop(partition, None)
         self.begun += 1
-        self._asked.clear()
 
     def asked(self, partition: int, peer: NodeId, *, compared: bool) -> None:
         """A co-owner was asked about a partition; see rule 1."""

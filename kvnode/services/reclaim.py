@@ -12,6 +12,7 @@ Rules
 3. What was removed before a restart is not remembered; it goes with what is removed after it.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from kvnode.log import Log
@@ -37,7 +38,7 @@ class Reclaim:
         self,
         replica: Replica,
         sweep: Sweep,
-        owned: int,
+        owned: Callable[[], int],
         *,
         interval_s: float,
         budget: Budget,
@@ -55,7 +56,7 @@ class Reclaim:
 
     async def run_once(self) -> Work:
         """Compact one partition."""
-        left = self._replica.records.count / max(1, self._owned)
+        left = self._replica.records.count / max(1, self._owned())
         due = [
             partition
             for partition, removed in self._sweep.removed.items()

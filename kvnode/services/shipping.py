@@ -84,7 +84,8 @@ class Shipping:
         self._replica = replica
         self._outbox = replica.outbox
         self._region = region
-        self._nodes = deque(nodes)
+        self._nodes = deque[NodeId]()
+        self.review(nodes)
         self._batch_bytes_max = batch_bytes_max
         self._asker = asker
         self._transport = transport
@@ -101,6 +102,11 @@ class Shipping:
         self._untold_traces: dict[str, None] = {}
         self.shipped_count = 0
         self.shipped_bytes = 0
+
+    def review(self, nodes: Sequence[NodeId]) -> None:
+        """The region has other nodes; the one that is asked now stays the first."""
+        kept = [node for node in self._nodes if node in nodes]
+        self._nodes = deque([*kept, *(node for node in nodes if node not in kept)])
 
     async def run_once(self) -> Work:
         """Send what there is, or as much of it as a unit of work may have."""

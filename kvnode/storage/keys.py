@@ -17,6 +17,7 @@
     y len(region) region partition(2)      -> since_ms(8)              compare with a region
     g region                               -> word(8)                  see ``kvnode.standing``
     c number(8)                            -> see ``kvnode.conflicts`` a key had two bodies
+    k region                               -> see ``kvnode.layouts``   who owns what there
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
     n                                      -> see ``kvnode.records``   sums of the records
@@ -53,6 +54,7 @@ CURSOR_PREFIX: Final = b"a"
 REGION_DEBT_PREFIX: Final = b"y"
 STANDING_PREFIX: Final = b"g"
 CONFLICT_PREFIX: Final = b"c"
+LAYOUT_PREFIX: Final = b"k"
 _TAIL_VALUES: Final = 1 << 16
 
 
@@ -218,6 +220,11 @@ def region_debt_of(key: bytes) -> tuple[str, int]:
 def standing_key(region: str) -> bytes:
     """Where an operator's word about a region is."""
     return STANDING_PREFIX + region.encode()
+
+
+def layout_key(region: str) -> bytes:
+    """Where the newest layout of a region is that this node knows."""
+    return LAYOUT_PREFIX + region.encode()
 
 
 def region_of_standing(key: bytes) -> str:

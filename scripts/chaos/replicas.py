@@ -39,7 +39,7 @@ class Replicas:
             name=CLIENT_PREFIX + entropy.random_bytes(_ENTROPY_BYTES).hex(),
             cluster_id=settings.cluster_id,
             secret=secret,
-            ring=rings.version,
+            layouts=lambda: rings.versions,
             addresses={node.node_id: (node.host, node.rpc_port) for node in settings.node},
             clock=self._clock,
             entropy=entropy,

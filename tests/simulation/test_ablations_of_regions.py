@@ -197,8 +197,8 @@ def elected_in_one_region_only(patch: pytest.MonkeyPatch) -> None:
     async def near(
         self: Everywhere, document_id: bytes, fingerprint: bytes, deadline_s: float
     ) -> Any:
-        owners = self._owners(self._region, document_id)
-        election = Election(self._coordinator, document_id, fingerprint, owners, deadline_s)
+        ring = self._rings.by_region[self._region]
+        election = Election(self._coordinator, document_id, fingerprint, ring, deadline_s)
         election.start()
         return await election.answer
 

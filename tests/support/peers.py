@@ -2,10 +2,11 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cluster.ids import NodeId
+from cluster.layout import Version
 from kvnode.rpc.connection import Connection, Lost, Outcome
 from kvnode.rpc.frames import FRAME_BYTES_MAX, FrameDecoder, Message, encode_frame
 from kvnode.rpc.handshake import NONCE_BYTES, Handshake
@@ -16,7 +17,7 @@ from kvnode.system import SystemClock, SystemEntropy
 HOST = "127.0.0.1"
 SECRET = b"s" * 32
 CLUSTER = "0" * 32
-RING = (1, b"digest")
+LAYOUTS: Sequence[Version] = [("a", 1, b"digest")]
 #: Longest wait for what should come at once; only a failing test ever waits as long.
 PATIENCE_S = 20.0
 
@@ -32,7 +33,7 @@ class Peer:
         addresses: Mapping[NodeId, tuple[str, int]] | None = None,
         *,
         secret: bytes = SECRET,
-        ring: tuple[int, bytes] = RING,
+        layouts: Sequence[Version] = LAYOUTS,
     ) -> None:
         self.name = NodeId(name)
         self.requests: list[tuple[Connection, str, Message]] = []
@@ -40,12 +41,13 @@ class Peer:
         self.changes: list[tuple[str, bool, str]] = []
         #: What to do with a request; without it, requests wait for the test.
         self.answer: Callable[[Connection, Message], None] | None = None
+        self.layouts = layouts
         self._changed = asyncio.Event()
         self.transport = Transport(
             name=name,
             cluster_id=CLUSTER,
             secret=secret,
-            ring=ring,
+            layouts=lambda: self.layouts,
             addresses=addresses or {NodeId(f"a{number}"): (HOST, 1) for number in range(1, 6)},
             clock=SystemClock(),
             entropy=SystemEntropy(),
@@ -213,6 +215,6 @@ class RawPeer:
 
 def handshake_of(name: str, *, dialer: bool, **changed: Any) -> Handshake:
     """One side of a handshake that fits a Peer's, but for what is changed."""
-    fields: dict[str, Any] = {"secret": SECRET, "cluster_id": CLUSTER, "ring": RING} | changed
+    fields: dict[str, Any] = {"secret": SECRET, "cluster_id": CLUSTER, "layouts": LAYOUTS} | changed
     nonce = next(_nonces).to_bytes(NONCE_BYTES, "big")
     return Handshake(name=name, dialer=dialer, nonce=nonce, **fields)

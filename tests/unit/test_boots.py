@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from cluster.ids import NodeId
-from cluster.layout import Rings
 from cluster.ring import Ring
 from kvnode.boots import BOOT_ID_BYTES, Boot, Boots, boot_from_wire
 from kvnode.rpc.connection import Lost
@@ -25,6 +24,7 @@ from kvnode.storage.keys import IDENTITY_KEY
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from tests.support.handcranked import HandCrankedLoop
 from tests.support.replicas import new_replica
+from tests.support.rings import rings_with
 
 NODE: Final = NodeId("a3")
 PEERS: Final = (NodeId("a1"), NodeId("a2"))
@@ -91,7 +91,7 @@ class DisksThatAreLost(RuleBasedStateMachine):
         self.replica.restore()
         self.checkin = CheckIn(
             self.replica,
-            Rings({"a": RING}, dict.fromkeys([NODE, *PEERS], "a")),
+            rings_with({"a": RING.owners}),
             NODE,
             boot=Boot(identity.boot_counter, boot_id),
             raise_boot_count=partial(raise_boot_count, engine, identity, boot_id),

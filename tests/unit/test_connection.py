@@ -9,10 +9,7 @@ from typing import Any, cast
 import crc32c
 import pytest
 
-from cluster.claim import Candidate, claim
 from cluster.ids import NodeId
-from cluster.layout import Rings
-from cluster.ring import Ring
 from kvnode.client import ClusterClient
 from kvnode.codec import encode
 from kvnode.log import process_log
@@ -33,8 +30,8 @@ from kvnode.system import SystemClock, SystemEntropy
 from tests.support.handcranked import HandCrankedLoop
 from tests.support.peers import (
     CLUSTER,
+    LAYOUTS,
     PATIENCE_S,
-    RING,
     SECRET,
     Asked,
     Peer,
@@ -44,6 +41,7 @@ from tests.support.peers import (
     handshake_of,
     pair,
 )
+from tests.support.rings import rings_with
 
 A1, A2 = NodeId("a1"), NodeId("a2")
 
@@ -331,12 +329,12 @@ async def test_a_call_that_was_given_up_leaves_the_connection_to_the_others() ->
     acceptor = Peer("a1")
     address = await acceptor.listen()
     clock, entropy = SystemClock(), SystemEntropy()
-    ring = Ring(1, 1, 1, claim([Candidate(A1, "z", "h", 1.0)], 1, 1))
-    acceptor.transport._ring = (ring.epoch, ring.digest())
+    rings = rings_with({"a": [(A1,)]})
+    acceptor.layouts = rings.versions
     client = ClusterClient(
         cluster_id=CLUSTER,
         secret=SECRET,
-        rings=Rings({"a": ring}, {A1: "a"}),
+        rings=rings,
         region="a",
         zones={A1: "z"},
         addresses={A1: address},
@@ -407,7 +405,7 @@ async def test_garbage_from_a_stranger_ends_its_connection_and_is_counted(
 
 
 AFTER_HANDSHAKE: dict[str, Message] = {
-    "a second hello": [Op.HELLO, 1, CLUSTER, "a1", *RING, bytes(16)],
+    "a second hello": [Op.HELLO, 1, CLUSTER, "a1", list(map(list, LAYOUTS)), bytes(16)],
     "a second proof": [Op.PROOF, bytes(32)],
     "a negative operation": [-3, 1],
     "an answer without a number": [Op.REPLY],

@@ -10,9 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster.ids import NodeId
-from cluster.layout import Rings
 from cluster.membership import Membership
-from cluster.ring import Ring
 from cluster.settings import HintSettings, TraceSettings
 from kvnode.codec import encode
 from kvnode.coordinator import Coordinator
@@ -34,6 +32,7 @@ from kvnode.system import SystemClock, SystemEntropy
 from kvnode.tracing import Tracer
 from kvnode.watermarks import Watermarks
 from tests.support.replicas import new_replica
+from tests.support.rings import rings_with
 
 ID, OTHER_ID = bytes(16), b"\x01" * 16
 RECORD = Record(Create(b"x", 1, 0, b"c" * 32, b"f" * 16))
@@ -43,7 +42,7 @@ TOMBSTONE = encode(ID, DELETED)
 FINGERPRINT = b"f" * 16
 A1, A2 = NodeId("a1"), NodeId("a2")
 #: Two regions, so that what travels between them can be asked as well.
-RINGS = Rings({"a": Ring(1, 1, 1, ((A1,),)), "b": Ring(1, 1, 1, ((A2,),))}, {A1: "a", A2: "b"})
+RINGS = rings_with({"a": [(A1,)], "b": [(A2,)]})
 
 
 class Answers:
@@ -120,7 +119,7 @@ def serve(
                 NodeId("a1"), 1, [NodeId("a1"), NodeId("a2")], interval_s=1, now_s=0, ring_epoch=1
             ),
             interval_s=1,
-            ring_epoch=1,
+            ring_epoch=lambda: 1,
             skew_told_s=1,
             clock=clock,
             entropy=SystemEntropy(),

@@ -1,5 +1,6 @@
 """Two sides prove to each other that they know the secret, and to nobody else."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.ids import parse_document_id
+from cluster.layout import Version
 from kvnode import rpc
 from kvnode.rpc.frames import Message, ProtocolError, encode_frame
 from kvnode.rpc.handshake import NONCE_BYTES, PROTOCOL_VERSION, Handshake
@@ -15,7 +17,7 @@ from tests.support.pages import example_bytes
 
 SECRET = b"s" * 32
 CLUSTER = "0" * 32
-RING = (1, b"digest 1")
+LAYOUTS: Sequence[Version] = [("a", 1, b"digest 1")]
 
 
 def side(
@@ -25,11 +27,16 @@ def side(
     nonce: bytes,
     secret: bytes = SECRET,
     cluster_id: str = CLUSTER,
-    ring: tuple[int, bytes] = RING,
+    layouts: Sequence[Version] = LAYOUTS,
 ) -> Handshake:
     """One side, as a test wants it to differ."""
     return Handshake(
-        secret=secret, cluster_id=cluster_id, name=name, ring=ring, dialer=dialer, nonce=nonce
+        secret=secret,
+        cluster_id=cluster_id,
+        name=name,
+        layouts=layouts,
+        dialer=dialer,
+        nonce=nonce,
     )
 
 
@@ -63,8 +70,10 @@ def test_two_sides_that_know_the_secret_learn_each_others_names(
     one: str, other: str, one_epoch: int, other_epoch: int
 ) -> None:
     """Also while one of them has a newer ring: gossip brings the other up to date."""
-    dialer = side(one, dialer=True, nonce=nonce(1), ring=(one_epoch, bytes([one_epoch])))
-    acceptor = side(other, dialer=False, nonce=nonce(2), ring=(other_epoch, bytes([other_epoch])))
+    dialer = side(one, dialer=True, nonce=nonce(1), layouts=[("a", one_epoch, bytes([one_epoch]))])
+    acceptor = side(
+        other, dialer=False, nonce=nonce(2), layouts=[("a", other_epoch, bytes([other_epoch]))]
+    )
     assert introduce(dialer, acceptor) == (one, other)
     assert (dialer.peer, acceptor.peer) == (other, one)
 
@@ -106,8 +115,8 @@ def test_another_protocol_version_is_refused_by_name() -> None:
 
 def test_different_rings_of_one_epoch_are_refused() -> None:
     """They come from different cluster files: each side would look where the other never wrote."""
-    other = side(dialer=True, nonce=nonce(1), ring=(RING[0], b"digest 2"))
-    with pytest.raises(ProtocolError, match="rings differ at epoch 1"):
+    other = side(dialer=True, nonce=nonce(1), layouts=[("a", 1, b"digest 2")])
+    with pytest.raises(ProtocolError, match="layouts of region a differ at epoch 1"):
         side(dialer=False, nonce=nonce(2)).receive_hello(hello_of(other))
 
 
@@ -206,9 +215,9 @@ def test_arbitrary_fields_are_refused(hello: list[object], proof: list[object]) 
 
 def test_the_example_of_the_protocol_page_is_what_the_code_sends() -> None:
     """Whoever reads a capture with the page in hand must not be misled."""
-    cluster_id, ring = "0" * 31 + "1", (1, bytes(range(8)))
-    dialer = side("a1", dialer=True, nonce=nonce(1), cluster_id=cluster_id, ring=ring)
-    acceptor = side("a2", dialer=False, nonce=nonce(2), cluster_id=cluster_id, ring=ring)
+    cluster_id, layouts = "0" * 31 + "1", [("a", 1, bytes(range(8)))]
+    dialer = side("a1", dialer=True, nonce=nonce(1), cluster_id=cluster_id, layouts=layouts)
+    acceptor = side("a2", dialer=False, nonce=nonce(2), cluster_id=cluster_id, layouts=layouts)
     document_id = parse_document_id("019b76da-a800-7abc-9def-0123456789ab")
     page = Path(rpc.__file__).with_name("PROTOCOL.md")
     assert example_bytes(page, "### Example") == [

@@ -127,7 +127,7 @@ def test_a_read_may_ask_every_primary_once_and_the_reachable_ones_first(
 def test_a_node_owns_what_the_ring_says(region: Region) -> None:
     """It vouches for the absence of exactly these; a client owns nothing."""
     owned = [PartitionId(p) for p in range(PARTITIONS) if region.placement.owns(p)]
-    assert tuple(owned) == region.placement.owned
+    assert tuple(owned) == region.placement.read_here
     assert owned == [
         p for p in range(PARTITIONS) if region.self_node in region.ring.primaries(PartitionId(p))
     ]

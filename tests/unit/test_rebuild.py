@@ -5,15 +5,14 @@ from typing import Final
 import structlog
 
 from cluster.ids import NodeId, PartitionId
-from cluster.layout import Rings
-from cluster.ring import Ring
 from kvnode.services.rebuild import Rebuild
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from tests.support.handcranked import HandCrankedLoop
 from tests.support.replicas import new_replica
+from tests.support.rings import rings_with
 
 A1, A2, A3 = NodeId("a1"), NodeId("a2"), NodeId("a3")
-RINGS: Final = Rings({"a": Ring(1, 1, 3, ((A1, A2, A3),))}, dict.fromkeys((A1, A2, A3), "a"))
+RINGS: Final = rings_with({"a": [(A1, A2, A3)]})
 PARTITION: Final = PartitionId(0)
 
 

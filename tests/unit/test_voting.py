@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.ids import NodeId
+from cluster.ring import Ring
 from kvnode.codec import encode
 from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Overloaded, Unavailable
@@ -110,13 +111,13 @@ class Voters:
         self.waiting.append(lambda outcome: done(*cast("list[Any]", outcome)))
 
 
-PRIMARIES = (NodeId("a1"), NodeId("a2"), NodeId("a3"))
+RING = Ring(1, 1, 3, ((NodeId("a1"), NodeId("a2"), NodeId("a3")),))
 
 
 def election(voters: Voters, *, deadline_s: float = 60.0) -> Election:
     """One coordinator's round for the first body."""
     started = Election(
-        cast("Coordinator", voters), ID, BODIES[0], PRIMARIES, voters.loop.time() + deadline_s
+        cast("Coordinator", voters), ID, BODIES[0], RING, voters.loop.time() + deadline_s
     )
     started.start()
     return started

@@ -5,15 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.ids import NodeId
-from cluster.layout import Rings
-from cluster.ring import Ring
 from kvnode.watermarks import Watermarks
+from tests.support.rings import rings_with
 
 B: list[NodeId] = [NodeId(name) for name in ("b1", "b2")]
-RINGS = Rings(
-    {"a": Ring(1, 1, 1, ((NodeId("a1"),),)), "b": Ring(1, 1, 2, (tuple(B),))},
-    {NodeId("a1"): "a", B[0]: "b", B[1]: "b"},
-)
+RINGS = rings_with({"a": [(NodeId("a1"),)], "b": [tuple(B)]})
 
 
 @given(st.lists(st.tuples(st.sampled_from(B), st.integers(0, 1 << 48))))

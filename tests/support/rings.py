@@ -17,7 +17,8 @@ def member(name: str, region: str = "a", zone: str = "z1", number: int = 1) -> N
 
 def rings_with(owners: Mapping[str, Sequence[tuple[NodeId, ...]]]) -> Rings:
     """Rings of these regions; whoever owns something is a member, and nobody else."""
-    layouts, region_of = [], {}
+    layouts: list[Layout] = []
+    region_of: dict[NodeId, str] = {}
     for region, by_partition in owners.items():
         nodes = dict.fromkeys(node for own in by_partition for node in own)
         members = tuple(member(node, region) for node in nodes)

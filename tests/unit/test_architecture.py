@@ -17,7 +17,8 @@ PACKAGES = ("cluster", "kvnode", "docservice")
 #: Lowest first: a module imports what stands before it, or beside it within one package.
 #: Entry points (``__main__``) are not listed: they stand on top of everything.
 ORDER = """
-    cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.preference
+    cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.ringchange
+    cluster.preference
     cluster.detector  cluster.membership  cluster.layout
     cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings  cluster.traces
     cluster.operations  cluster.seen  cluster.regiondoctor  cluster.doctor
@@ -36,7 +37,7 @@ ORDER = """
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.conflicts  kvnode.boots  kvnode.leaflog
     kvnode.records  kvnode.hintstore  kvnode.outbox  kvnode.standing
-    kvnode.replica  kvnode.inspection  kvnode.partings
+    kvnode.replica  kvnode.inspection  kvnode.partings  kvnode.layouts
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
@@ -45,7 +46,7 @@ ORDER = """
     kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
     kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
-    kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
+    kvnode.adoption  kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
     kvnode.otlp  kvnode.metrics  kvnode.callmetrics
     kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
     kvnode.console.watch  kvnode.console.markup  kvnode.console.happenings
@@ -72,7 +73,7 @@ LAYERS = ORDER.split()
 #: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
-    cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
+    cluster.membership cluster.ringchange cluster.layout cluster.refusal cluster.clusterfile cluster.edge
     cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
     cluster.regionpairs cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum

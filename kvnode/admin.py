@@ -16,6 +16,7 @@ from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
+from kvnode.origins import own_pages_only
 from kvnode.regionviews import Deed
 from kvnode.traceviews import BadQuery, TraceViews
 
@@ -55,7 +56,7 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     async def end_streams(_: web.Application) -> None:
         streams.stop()
 
-    app = web.Application()
+    app = web.Application(middlewares=[own_pages_only])
     app.on_shutdown.append(end_streams)
     app.router.add_get("/livez", pages.livez)
     app.router.add_get("/readyz", pages.readyz)

@@ -50,7 +50,7 @@ ORDER = """
     kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
     kvnode.console.watch  kvnode.console.markup  kvnode.console.happenings
     kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages  kvnode.console
-    kvnode.admin  kvnode.client
+    kvnode.origins  kvnode.admin  kvnode.client
     kvnode.leaving
 
     docservice.client.errors  docservice.client.model  docservice.client.endpoints
@@ -126,6 +126,7 @@ ADAPTERS = {
     "plyvel": ["kvnode.storage.leveldb", "kvnode.storage.database"],
     "uvloop": ["kvnode.__main__", "docservice.__main__"],
     "aiohttp": [
+        "kvnode.origins",
         "kvnode.admin",
         "kvnode.eventstream",
         "kvnode.console.pages",

@@ -84,7 +84,6 @@ class Node:
         self._engine = engine
         self._disk = disk
         self._stop = Stop()
-        self.draining = False
         #: Every peer was connected once; from then on one that is not is down, and not late.
         self.met_peers = False
         self._services: asyncio.Task[None] | None = None
@@ -146,11 +145,6 @@ class Node:
         """Return when ``stop`` is called; raise what a service raised."""
         assert self._services is not None, "start first"
         await self._services
-
-    def start_draining(self) -> None:
-        """Say on ``/readyz`` that this node is about to stop; all is served until it does."""
-        self.draining = True
-        self.log.info("node.draining")
 
     def request_stop(self) -> None:
         """Make ``run`` return, once each service has finished its unit of work."""

@@ -19,7 +19,7 @@ from kvnode.errors import Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight
-from kvnode.jobs import Jobs
+from kvnode.jobs import Job, Jobs
 from kvnode.services.asking import Asker
 from kvnode.system import SystemEntropy
 from kvnode.traceviews import TraceViews
@@ -40,6 +40,8 @@ class Offered:
             Check("quorum", Weight.UNREADY, ""),
             Check("clock", Weight.WARNING, "has a clock that is 9.0 s from a2's"),
         ]
+        #: Nodes that are out of service.
+        self.drained: list[str] = []
         self.tracer = Tracer("a1", TraceSettings(), StoppedWallClock(), SystemEntropy())
         self.operations = Operations(
             registry=CollectorRegistry(),
@@ -48,6 +50,8 @@ class Offered:
             document_views={"owners": self._owners},
             actions={},
             deeds={"gone": self._gone},
+            undertakings={"drain": self._drain},
+            returns={"drain": self.drained.remove},
             jobs=Jobs(StoppedWallClock()),
             events=ring,
             traces=TraceViews(self.tracer, cast("Asker", None), []),
@@ -56,6 +60,12 @@ class Offered:
         #: Regions that somebody could say to be gone.
         self.gone: list[str] = []
         self.address = ("", 0)
+
+    def _drain(self, node: str) -> Job:
+        if node != "a1":
+            raise Refused("this is a1")
+        self.drained.append(node)
+        return self.operations.jobs.begin("drain", 3, lambda: None)
 
     async def _gone(self, region: str) -> dict[str, Any]:
         if region == "a":
@@ -139,6 +149,24 @@ async def test_what_this_process_must_not_do_is_declined_with_the_reason() -> No
         assert "not the one to be told" in await declined.text()
         there_is = await client.post("/admin/gome/b")
         assert (there_is.status, await there_is.text()) == (404, "there is gone/WHAT\n")
+
+
+async def test_what_a_node_is_to_do_is_begun_followed_and_taken_back() -> None:
+    """By its path, with words for one that is not meant, or not there."""
+    async with listening() as (offered, client):
+        begun = await client.post("/admin/nodes/a1/drain")
+        assert (begun.status, (await begun.json())["total"]) == (202, 3)
+        job = await client.get(begun.headers["Location"])
+        assert (await job.json())["state"] == "running"
+        assert offered.drained == ["a1"]
+        back = await client.delete("/admin/nodes/a1/drain")
+        assert (back.status, await back.json()) == (200, {"ready": True, "reasons": []})
+        assert offered.drained == []
+        declined = await client.post("/admin/nodes/a2/drain")
+        assert (declined.status, await declined.text()) == (409, "this is a1\n")
+        for method in ("POST", "DELETE"):
+            there_is = await client.request(method, "/admin/nodes/a1/dance")
+            assert (there_is.status, await there_is.text()) == (404, "there is nodes/ID/drain\n")
 
 
 #: What browsers tell of who sends a request, and whether it may do something here.

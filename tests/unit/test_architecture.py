@@ -19,8 +19,8 @@ PACKAGES = ("cluster", "kvnode", "docservice")
 ORDER = """
     cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.preference
     cluster.detector  cluster.membership  cluster.layout
-    cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings  cluster.traces
-    cluster.operations  cluster.seen  cluster.regiondoctor  cluster.doctor
+    cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings  cluster.stage
+    cluster.traces  cluster.operations  cluster.seen  cluster.regiondoctor  cluster.doctor
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
@@ -45,7 +45,7 @@ ORDER = """
     kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
     kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
-    kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
+    kvnode.node  kvnode.drains  kvnode.regionviews  kvnode.status  kvnode.ringviews
     kvnode.otlp  kvnode.metrics  kvnode.callmetrics
     kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
     kvnode.console.watch  kvnode.console.markup  kvnode.console.happenings
@@ -74,7 +74,7 @@ PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.layout cluster.refusal cluster.clusterfile cluster.edge
     cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
-    cluster.regionpairs cluster.traces
+    cluster.regionpairs cluster.stage cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records

@@ -144,6 +144,35 @@ def repair(
 
 
 @app.command()
+def drain(
+    nodes: NodesArgument,
+    var: VarOption = DEFAULT_ROOT,
+    back: Annotated[bool, typer.Option("--back", help="Serve again.")] = False,
+    wait: Annotated[bool, typer.Option(help="Watch until they can be stopped.")] = True,
+) -> None:
+    """Take nodes out of service without stopping them: clients leave, writes are handed on.
+
+    A node that is drained serves again with --back, or after a restart.
+    """
+    directory = VarDirectory(var)
+    chosen, names = launch.named(directory, nodes), " ".join(nodes)
+    if back:
+        if repairs.end_drain(chosen, console()):
+            raise typer.Exit(EXIT_DEGRADED)
+        launch.say(console(), f"{', '.join(nodes)} ready again")
+        return
+    stop = directory.command(f"stele stop {names}")
+    again = directory.command(f"stele drain --back {names}")
+    if not repairs.drain(chosen, console(), wait=wait):
+        said = f"{', '.join(nodes)} drained: no client asks, nothing is left to hand on"
+        launch.say(console(), f"{said}; {stop}, or {again}")
+    elif wait:
+        raise typer.Exit(EXIT_DEGRADED)
+    else:
+        launch.say(console(), f"{', '.join(nodes)} draining; `stele doctor` tells when it is done")
+
+
+@app.command()
 def trust(
     node: NodeArgument,
     var: VarOption = DEFAULT_ROOT,

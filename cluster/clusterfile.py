@@ -105,8 +105,8 @@ WHY: Final = {
     ),
     "trace.otlp_queue_max": "Spans that wait to be sent there; more are dropped, and counted.",
     "log.documents_per_s": (
-        "Lines a second in a node's log for documents that are created, and for those that are "
-        "deleted. The others are counted."
+        "Lines a second in a node's log for documents that are created, for those that are "
+        "deleted, and for keys that were given two bodies. The others are counted."
     ),
     "edge.host": "Where the edge listens. A loopback address: there is no TLS yet.",
     "edge.port": (

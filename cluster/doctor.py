@@ -20,11 +20,13 @@ from cluster.operations import (
     HintsView,
     LifecycleView,
     MembersView,
+    NodeStatus,
     QuarantineView,
 )
 from cluster.regiondoctor import region_findings
 from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
 from cluster.settings import ClusterSettings
+from cluster.stage import Stage
 
 #: What helps a purge, by the reason for which a node that answers does not agree to it.
 _PURGE_HELP: Final = {
@@ -95,7 +97,9 @@ def diagnose(
 def _nodes(var: Typing, checkups: Sequence[Checkup]) -> Iterator[Finding]:
     for checkup in checkups:
         view = checkup.view
-        if view.state is not NodeState.READY:
+        if view.status and _is_drained(view.status):
+            yield _drain(var, checkup.id, view)
+        elif view.state is not NodeState.READY:
             what, _, do = view.advice.partition("; ")
             if region := _given_up(checkup):
                 do = f"{var.command(f'stele region back {region}')} has it rebuilt from another one"
@@ -107,6 +111,22 @@ def _nodes(var: Typing, checkups: Sequence[Checkup]) -> Iterator[Finding]:
         if view.status and view.status.late:
             relieve = "`stele top` shows what it is asked for; look what else its machine does"
             yield Finding(Severity.WARNING, checkup.id, view.status.late, relieve)
+
+
+def _is_drained(status: NodeStatus) -> bool:
+    """Whether that alone is why a node is not ready."""
+    return status.stage is not Stage.SERVING and len(status.reasons) == 1
+
+
+def _drain(var: Typing, name: str, view: NodeView) -> Finding:
+    assert view.status is not None
+    if view.status.stage is Stage.STOPPING:
+        start = f"{var.command(f'stele start {name}')} starts it again"
+        return Finding(Severity.NOTE, name, "is about to stop, and serves until then", start)
+    do = f"{var.command(f'stele drain --back {name}')} has it serve again"
+    if view.status.stage is Stage.DRAINED:
+        do = f"{var.command(f'stele stop {name}')} stops it, {do}"
+    return Finding(Severity.WARNING, name, view.advice, do)
 
 
 def _edge(edge: EdgeView | None, checkups: Sequence[Checkup]) -> Iterator[Finding]:

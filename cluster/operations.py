@@ -7,6 +7,7 @@ import msgspec
 
 from cluster.regionpairs import RegionSeen
 from cluster.settings import NodeSettings
+from cluster.stage import Stage
 from cluster.traces import TracesView
 
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -66,6 +67,7 @@ class NodeStatus(msgspec.Struct):
     #: By the id of the node that they are kept for.
     hints: dict[str, HintsHeld]
     storage: StorageState
+    stage: Stage = Stage.SERVING
     documents_estimate: int | None = None
     #: What is wrong and does not make it unready.
     warnings: list[str] = []
@@ -263,6 +265,9 @@ class JobView(msgspec.Struct):
     peers: list[str] = []
     pushed: int = 0
     pulled: int = 0
+    #: Of a drain: writes that are left to hand on, for how long no client has asked anything.
+    writes: int = 0
+    quiet_s: float = 0.0
 
 
 class Declined(Exception):
@@ -324,7 +329,7 @@ def traces(node: NodeSettings, timeout_s: float, which: str) -> TracesView:
 
 
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:
-    """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer, Declined."""
+    """Have the node begin ``repair``, ``trust``, ``nodes/ID/drain``. Raises NoAnswer, Declined."""
     return _ask(node, f"/admin/{action}", timeout_s, JobView, method="POST")
 
 
@@ -339,6 +344,11 @@ def speak_of_region(
     """Tell the node that a region is gone, or back. Raises NoAnswer, Declined."""
     path = f"/admin/{'gone' if gone else 'back'}/{region}"
     return _ask(node, path, timeout_s, RegionsView, method="POST")
+
+
+def end_drain(node: NodeSettings, timeout_s: float) -> Readiness:
+    """Have the node take part in service again. Raises NoAnswer."""
+    return _ask(node, f"/admin/nodes/{node.id}/drain", timeout_s, Readiness, method="DELETE")
 
 
 def job(node: NodeSettings, job_id: str, timeout_s: float) -> JobView:

@@ -144,7 +144,8 @@ class TraceSettings(_Table, frozen=True, kw_only=True):
 class LogSettings(_Table, frozen=True, kw_only=True):
     """``[log]``: how much is told of what happens often."""
 
-    #: Lines a second for documents that are created, and as many for those that are deleted.
+    #: Lines a second for documents that are created, as many for those that are deleted, and for
+    #: keys with two bodies.
     documents_per_s: Annotated[int, Meta(ge=0)] = 10
 
 

@@ -24,6 +24,7 @@ from kvnode.callmetrics import CallsCollector, PeersCollector
 from kvnode.calls import Calls
 from kvnode.console.glance import glance
 from kvnode.console.pages import Console
+from kvnode.drains import drain, end_drain
 from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.eventring import EventRing
 from kvnode.health import check
@@ -144,6 +145,8 @@ def _operations(
             "trust": partial(node.background.rebuild.trust, node.jobs),
         },
         deeds=deeds(node),
+        undertakings={"drain": partial(drain, node)},
+        returns={"drain": partial(end_drain, node)},
         jobs=node.jobs,
         events=events,
         traces=traces,
@@ -210,9 +213,9 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             admin = await start_admin_listener(
                 own.host, own.ops_port, _operations(node, registry, metrics, events)
             )
-            leaving = Leaving(
-                settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop
-            )
+            draining = node.background.draining
+            draining.requests = lambda: (int(metrics.traffic().requests), data.in_flight)
+            leaving = Leaving(settings.edge.drain_s, drain=draining.leave, stop=node.request_stop)
             leaving.heed_signals(asyncio.get_running_loop())
             tune_garbage_collector()
             await node.run()

@@ -1,8 +1,9 @@
 """The operations listener: is this process alive, is it of use, what does it see. Loopback only."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -16,9 +17,11 @@ from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
+from kvnode.origins import own_pages_only
 from kvnode.regionviews import Deed
 from kvnode.traceviews import BadQuery, TraceViews
 
+_Offered = TypeVar("_Offered")
 #: What is shown of one document.
 DocumentView = Callable[[DocumentId], Awaitable[dict[str, Any]]]
 
@@ -43,6 +46,10 @@ class Operations(msgspec.Struct):
     traces: TraceViews
     #: What ``POST /admin/NAME/WHAT`` does at once, by name; answered when it is on disk.
     deeds: Mapping[str, Deed] = {}
+    #: What ``POST /admin/nodes/ID/NAME`` begins, by name; answered with 202 and the job.
+    undertakings: Mapping[str, Callable[[str], Job]] = {}
+    #: What ``DELETE /admin/nodes/ID/NAME`` takes back, by name; answered as ``/readyz`` is then.
+    returns: Mapping[str, Callable[[str], None]] = {}
     #: What ``/ui`` shows.
     console: Console | None = None
 
@@ -55,7 +62,7 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     async def end_streams(_: web.Application) -> None:
         streams.stop()
 
-    app = web.Application()
+    app = web.Application(middlewares=[own_pages_only])
     app.on_shutdown.append(end_streams)
     app.router.add_get("/livez", pages.livez)
     app.router.add_get("/readyz", pages.readyz)
@@ -71,6 +78,8 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     app.router.add_get("/admin/{name}/{id}", pages.document_view)
     app.router.add_post("/admin/{name}", pages.action)
     app.router.add_post("/admin/{name}/{what}", pages.deed)
+    app.router.add_post("/admin/nodes/{id}/{name}", pages.undertake)
+    app.router.add_delete("/admin/nodes/{id}/{name}", pages.take_back)
     if operations.console is not None:
         operations.console.add_routes(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -88,13 +97,12 @@ class _Pages:
 
     async def readyz(self, request: web.Request) -> web.Response:
         checks = self._operations.checks()
-        reasons = troubles(checks, Weight.UNREADY)
-        body: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
+        body = _readiness(checks)
         if "verbose" in request.query:
             body["checks"] = [
                 {"ok": not check.trouble, **msgspec.to_builtins(check)} for check in checks
             ]
-        return web.json_response(body, status=503 if reasons else 200)
+        return web.json_response(body, status=200 if body["ready"] else 503)
 
     async def version(self, _: web.Request) -> web.Response:
         return web.json_response({"version": version("stele")})
@@ -126,6 +134,21 @@ class _Pages:
         if begin is None:
             there_is = ", ".join(self._operations.actions) or "nothing"
             raise web.HTTPNotFound(text=f"there is {there_is}\n")
+        return self._begun(begin)
+
+    async def undertake(self, request: web.Request) -> web.Response:
+        begin = _named(self._operations.undertakings, request)
+        return self._begun(partial(begin, request.match_info["id"]))
+
+    async def take_back(self, request: web.Request) -> web.Response:
+        end = _named(self._operations.returns, request)
+        try:
+            end(request.match_info["id"])
+        except Refused as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
+        return web.json_response(_readiness(self._operations.checks()))
+
+    def _begun(self, begin: Callable[[], Job]) -> web.Response:
         try:
             job = begin()
         except Refused as error:
@@ -178,3 +201,17 @@ class _Pages:
         if job is None:
             raise web.HTTPNotFound(text="no such job, or it ended long ago; see /admin/jobs\n")
         return job
+
+
+def _readiness(checks: list[Check]) -> dict[str, Any]:
+    reasons = troubles(checks, Weight.UNREADY)
+    return {"ready": not reasons, "reasons": reasons}
+
+
+def _named(offered: Mapping[str, _Offered], request: web.Request) -> _Offered:
+    """What a path of a node is about."""
+    found = offered.get(request.match_info["name"])
+    if found is None:
+        there_is = ", ".join(f"nodes/ID/{name}" for name in offered) or "nothing"
+        raise web.HTTPNotFound(text=f"there is {there_is}\n")
+    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from cluster.findings import PURGE_STUCK_S
+from cluster.stage import Stage
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ CONNECT_GRACE_S: Final = 2.0
 LAG: Final = "lag"
 #: An event loop as late as this costs clients as much, with every request. One stall is not told.
 LAG_TOLD_S: Final = 1.0
+_DRAINING: Final = {
+    Stage.SERVING: "",
+    Stage.DRAINING: "draining, as an operator asked",
+    Stage.DRAINED: "drained, as an operator asked",
+    Stage.STOPPING: "draining",
+}
 
 
 class Weight(Enum):
@@ -46,7 +53,7 @@ class Check(msgspec.Struct, frozen=True):
 def check(node: "Node") -> list[Check]:
     """All of them, those first that make a node unready."""
     return [
-        Check("draining", Weight.UNREADY, "draining" if node.draining else ""),
+        Check("draining", Weight.UNREADY, _DRAINING[node.background.draining.stage]),
         Check("region", Weight.UNREADY, _region(node)),
         Check("quorum", Weight.UNREADY, _quorum(node)),
         Check("peers", Weight.UNREADY, _peers(node)),

@@ -37,6 +37,7 @@ from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
+from kvnode.sampling import Sampler
 from kvnode.services.background import Background, Surroundings
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
@@ -89,7 +90,8 @@ class Node:
         self._disk = disk
         self._stop = Stop()
         self.layouts: Layouts
-        self.draining = False
+        # One that loses a body is worth a line, whatever is said of those that lose nothing.
+        self._conflicts_told = Sampler(max(1, settings.log.documents_per_s))
         #: Every peer was connected once; from then on one that is not is down, and not late.
         self.met_peers = False
         self._services: asyncio.Task[None] | None = None
@@ -152,11 +154,6 @@ class Node:
         """Return when ``stop`` is called; raise what a service raised."""
         assert self._services is not None, "start first"
         await self._services
-
-    def start_draining(self) -> None:
-        """Say on ``/readyz`` that this node is about to stop; all is served until it does."""
-        self.draining = True
-        self.log.info("node.draining")
 
     def request_stop(self) -> None:
         """Make ``run`` return, once each service has finished its unit of work."""
@@ -431,7 +428,10 @@ class Node:
         self.placement.refresh()
 
     def _on_conflict(self, conflict: Conflict) -> None:
-        self.log.warning("document.key_conflict", **conflict_words(conflict))
+        unlogged = self._conflicts_told.admit(self.clock.monotonic_s())
+        if unlogged is not None:
+            left_out = {"unlogged": unlogged} if unlogged else {}
+            self.log.warning("document.key_conflict", **conflict_words(conflict), **left_out)
 
     def _check_disk(self) -> None:
         self._disk.check()

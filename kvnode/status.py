@@ -28,6 +28,7 @@ def status(node: "Node") -> dict[str, Any]:
         "incarnation": membership.own().incarnation,
         "ready": not reasons,
         "reasons": reasons,
+        "stage": node.background.draining.stage.value,
         #: What is wrong and does not make it unready.
         "warnings": troubles(checks, Weight.WARNING),
         "late": next(one.trouble for one in checks if one.name == LAG),

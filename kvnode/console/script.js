@@ -47,7 +47,7 @@ async function call(method, path, body) {
   try {
     const answer = await fetch(path, {
       method,
-      headers: { "Stele-Console": "1", "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json" },
       body: body && JSON.stringify(body),
     });
     return { ok: answer.ok, status: answer.status, text: await answer.text() };

@@ -27,8 +27,9 @@ from cluster.operations import (
     Veto,
 )
 from cluster.regionpairs import RegionSeen
-from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView, unready
 from cluster.settings import ClusterSettings
+from cluster.stage import Stage
 from cluster.topology import plan_cluster
 from cluster.vardir import VarDirectory
 
@@ -110,6 +111,30 @@ def low_disk(checkups: Checkups) -> None:
     assert view.status
     status = replace(view.status, storage=StorageState(1, True))
     change_view(checkups, "a1", NodeView(view.node, view.state, None, status, ""))
+
+
+def leaves(checkups: Checkups, stage: Stage, reason: str) -> None:
+    """Have a2 leave service."""
+    view = checkups["a2"].view
+    assert view.status
+    status = replace(view.status, ready=False, reasons=[reason], stage=stage)
+    node = NodeView(view.node, NodeState.NOT_READY, None, status, unready(status))
+    change_view(checkups, "a2", node)
+
+
+def draining(checkups: Checkups) -> None:
+    """An operator wants to stop a2."""
+    leaves(checkups, Stage.DRAINING, "draining, as an operator asked")
+
+
+def drained(checkups: Checkups) -> None:
+    """And can do so now, or has forgotten it."""
+    leaves(checkups, Stage.DRAINED, "drained, as an operator asked")
+
+
+def stopping(checkups: Checkups) -> None:
+    """Its process has a signal."""
+    leaves(checkups, Stage.STOPPING, "draining")
 
 
 def cut(checkups: Checkups) -> None:
@@ -265,6 +290,9 @@ def given_up_unheard(checkups: Checkups) -> None:
     ("fault", "severity", "about", "what", "do"),
     [
         (down, Severity.CRITICAL, "a2", "is down", "stele start a2"),
+        (draining, Severity.WARNING, "a2", "draining, as an operator", "stele drain --back a2"),
+        (drained, Severity.WARNING, "a2", "drained, as an operator asked", "stele stop a2"),
+        (stopping, Severity.NOTE, "a2", "about to stop", "stele start a2"),
         (low_disk, Severity.CRITICAL, "a1", "low on disk", "free space"),
         (late, Severity.WARNING, "a2", "its event loop lags 2.0 s", "stele top"),
         (cut, Severity.WARNING, "a1", "takes a3 for dead", "network between a1 and a3"),
@@ -310,6 +338,20 @@ def test_a_fault_is_one_finding_that_says_what_to_do(
     assert (finding.severity, finding.about) == (severity, about)
     assert what in finding.what
     assert do in finding.do
+
+
+def test_a_drained_node_with_another_trouble_is_as_bad_as_without() -> None:
+    """What an operator asked for excuses nothing else."""
+    checkups = sound()
+    leaves(checkups, Stage.DRAINED, "drained, as an operator asked")
+    view = checkups["a2"].view
+    assert view.status
+    status = replace(view.status, reasons=[*view.status.reasons, "2 partitions wait"])
+    advice = unready(status)
+    change_view(checkups, "a2", dataclasses.replace(view, status=status, advice=advice))
+    (finding,) = findings(checkups)
+    assert finding.severity is Severity.CRITICAL
+    assert "2 partitions wait" in finding.what
 
 
 def test_clocks_that_may_be_apart_accuse_nobody() -> None:

@@ -111,12 +111,12 @@ class AntiEntropy:
         # Not all at once after a restart of the whole cluster.
         self._first_share = entropy.uniform(0.0, 1.0)
         self.rounds: dict[NodeId, Round] = {}
-        self.review()
         self.totals = Outcomes()
         #: The repair that an operator asked for last, and the peers it has yet to finish with.
         self._repair: Job | None = None
         self._repairing: dict[NodeId, None] = {}
         self._before_repair = Outcomes()
+        self.review()
 
     def review(self) -> None:
         """Owners have changed: rounds that are under way go on with what is still shared."""

@@ -86,7 +86,7 @@ def services_of(replica: Replica, clock: StoppedWallClock) -> tuple[Sweep, Recla
     reclaim = Reclaim(
         replica,
         sweep,
-        PARTITIONS,
+        lambda: PARTITIONS,
         interval_s=1.0,
         budget=Budget({Reclaim.name: 1 << 30}),
         clock=clock,

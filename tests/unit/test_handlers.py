@@ -17,6 +17,7 @@ from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Unavailable
 from kvnode.handlers import Handlers
 from kvnode.inspection import Inspection, from_wire
+from kvnode.layouts import Layouts
 from kvnode.partings import Partings
 from kvnode.record import CONTENT_BYTES_MAX, Create, Record, Tombstone
 from kvnode.regionhandlers import Known
@@ -73,6 +74,7 @@ class StubCoordinator:
 
     def __init__(self, error: Exception | None) -> None:
         self.clock = SystemClock()
+        self.rings = RINGS
         self._error = error
 
     async def create(self, _: bytes, record: Record, **asked: object) -> Stored:
@@ -103,6 +105,10 @@ class StubTransport:
 
     def review(self) -> None:
         """Of nobody."""
+
+    def connected(self, node: NodeId) -> bool:
+        """To nobody."""
+        return False
 
 
 def serve(
@@ -146,6 +152,19 @@ def serve(
                     log=structlog.get_logger(),
                 ),
                 bytes(8),
+            ),
+            layouts=Layouts(
+                engine,
+                RINGS.copy(),
+                NodeId("a1"),
+                replica.standing,
+                settle_s=1.0,
+                adopted=lambda before, layout: None,
+                is_done=lambda: True,
+                allow=lambda allowed: None,
+                transport=cast("Transport", StubTransport()),
+                clock=clock,
+                log=structlog.get_logger(),
             ),
             tracer=Tracer("a1", TraceSettings(), clock, SystemEntropy()),
         )

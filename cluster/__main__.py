@@ -18,7 +18,17 @@ from rich.console import Console
 from cluster import balancer, launch, report
 from cluster import repair as repairs
 from cluster.answers import Unreachable
-from cluster.commands import config, documents, edge, live, prometheus, region, traces, views
+from cluster.commands import (
+    config,
+    documents,
+    edge,
+    layout,
+    live,
+    prometheus,
+    region,
+    traces,
+    views,
+)
 from cluster.commands.options import (
     EXIT_DEGRADED,
     EXIT_UNREACHABLE,
@@ -106,12 +116,20 @@ def restart(nodes: NodesArgument, var: VarOption = DEFAULT_ROOT) -> None:
 def replace(
     nodes: NodesArgument,
     var: VarOption = DEFAULT_ROOT,
+    in_place: Annotated[
+        bool,
+        typer.Option("--in-place", help="They run, and believe nothing they hold till then."),
+    ] = False,
 ) -> None:
     """Start stopped nodes on empty directories and rebuild them from their peers.
 
     All nodes of a region are rebuilt from another region. What they had is kept beside them.
     """
     directory = VarDirectory(var)
+    if in_place:
+        for node in launch.named(directory, nodes):
+            repairs.rebuild(node, console())
+        return
     late = launch.replace(directory, nodes, console())
     follow = directory.command("stele status")
     for one in late:
@@ -214,6 +232,9 @@ app.command()(documents.put)
 app.command()(documents.get)
 app.command()(documents.rm)
 app.command()(documents.load)
+app.command()(layout.leave)
+app.command()(layout.forget)
+app.add_typer(layout.app, name="layout")
 app.add_typer(config.app, name="config")
 app.add_typer(edge.app, name="edge")
 app.add_typer(region.app, name="region")

@@ -5,7 +5,9 @@ holds that no setting lacks its line.
 """
 
 import json
+import re
 import textwrap
+from collections.abc import Container
 from typing import Final
 
 import msgspec
@@ -120,6 +122,9 @@ WHY: Final = {
     ),
 }
 
+_NODE_ID: Final = re.compile(r"""\s*id\s*=\s*["']([a-z0-9-]+)["']""")
+_JOINS: Final = re.compile(r"\s*joins\s*=\s*true\b")
+
 _NODES = """\
 
 # The nodes. Each region has all documents; weight is a node's share of its region's, relative to
@@ -144,6 +149,35 @@ def render_cluster_file(settings: ClusterSettings) -> str:
     parts.append(_NODES)
     parts += (_node(node) for node in settings.node)
     return "".join(parts)
+
+
+def with_node(text: str, node: NodeSettings) -> str:
+    """A cluster file's text with one node more; what else is in it stays as it is."""
+    return text.rstrip("\n") + "\n" + _node(node)
+
+
+def without_node(text: str, name: str, members: Container[str]) -> str:
+    """The text without a node. Those of ``members`` that have joined are nodes like all others.
+
+    A table that can't be told apart line by line stays: whoever writes the result must read it.
+    """
+    kept: list[str] = []
+    table: list[str] = []
+    for line in [*text.splitlines(keepends=True), "[\n"]:
+        if line.lstrip().startswith("["):
+            kept += _kept(table, name, members)
+            table = []
+        table.append(line)
+    return "".join(kept)
+
+
+def _kept(table: list[str], name: str, members: Container[str]) -> list[str]:
+    if not table or table[0].strip() != "[[node]]":
+        return table
+    found = next((match[1] for line in table if (match := _NODE_ID.match(line))), "")
+    if found == name:
+        return []
+    return [line for line in table if found not in members or not _JOINS.match(line)]
 
 
 def _node(node: NodeSettings) -> str:

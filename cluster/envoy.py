@@ -45,8 +45,13 @@ _OUTLIER_DETECTION: Final[Value] = {
 }
 
 
-def envoy_configuration(settings: ClusterSettings) -> Value:
-    """Envoy's bootstrap for the edge of a cluster."""
+def envoy_configuration(settings: ClusterSettings, nodes_file: str | None = None) -> Value:
+    """Envoy's bootstrap for the edge of a cluster.
+
+    Args:
+        nodes_file: Where it is to look for the nodes, whenever another file is put there
+            (``envoy_nodes``). None: the nodes are those of the cluster file, for good.
+    """
     host = settings.edge.host
     return {
         "node": {"id": edge.EDGE, "cluster": "stele"},
@@ -67,8 +72,21 @@ def envoy_configuration(settings: ClusterSettings) -> Value:
         },
         "static_resources": {
             "listeners": [_listener(settings, one) for one in edge.listeners(settings)],
-            "clusters": [_cluster(settings, region) for region in edge.regions(settings)],
+            "clusters": [
+                _cluster(settings, region) | _whom(settings, region, nodes_file)
+                for region in edge.regions(settings)
+            ],
         },
+    }
+
+
+def envoy_nodes(settings: ClusterSettings) -> Value:
+    """The nodes behind the edge, as Envoy reads them from a file (endpoint discovery)."""
+    kind = _type("config.endpoint.v3", "ClusterLoadAssignment")
+    return {
+        "resources": [
+            {"@type": kind, **_assignment(settings, region)} for region in edge.regions(settings)
+        ]
     }
 
 
@@ -206,7 +224,6 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
     }
     return {
         "name": edge.cluster_of(region),
-        "type": "STATIC",
         "connect_timeout": _seconds(edge.CONNECT_TIMEOUT_S),
         "lb_policy": "LEAST_REQUEST",
         "common_lb_config": {
@@ -215,6 +232,8 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
             # What a node says counts at once; Envoy would gather such news for a second.
             "update_merge_window": _seconds(0),
         },
+        # One that was taken out of the file has left its region before.
+        "ignore_health_on_host_removal": True,
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _type("extensions.upstreams.http.v3", "HttpProtocolOptions"),
@@ -236,12 +255,22 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
         "circuit_breakers": {"thresholds": [thresholds]},
         "health_checks": [_HEALTH_CHECK],
         "outlier_detection": _OUTLIER_DETECTION,
-        "load_assignment": {
-            "cluster_name": edge.cluster_of(region),
-            # One node of the own region that can take requests is enough to stay there.
-            "policy": {"overprovisioning_factor": 100 * nodes},
-            "endpoints": list(_priorities(settings, region)),
-        },
+    }
+
+
+def _whom(settings: ClusterSettings, region: str, nodes_file: str | None) -> Value:
+    if nodes_file is None:
+        return {"type": "STATIC", "load_assignment": _assignment(settings, region)}
+    source = {"path_config_source": {"path": nodes_file}, "resource_api_version": "V3"}
+    return {"type": "EDS", "eds_cluster_config": {"eds_config": source}}
+
+
+def _assignment(settings: ClusterSettings, region: str) -> Value:
+    return {
+        "cluster_name": edge.cluster_of(region),
+        # One node of the own region that can take requests is enough to stay there.
+        "policy": {"overprovisioning_factor": 100 * len(settings.node)},
+        "endpoints": list(_priorities(settings, region)),
     }
 
 

@@ -108,6 +108,26 @@ def _watch(
     return lost
 
 
+def rebuild(node: NodeSettings, console: Console) -> None:
+    """Have a node that runs believe nothing that it holds before it was rebuilt; watch that.
+
+    Raises:
+        Unreachable: it does not answer, or is lost on the way.
+        LaunchError: it won't, for others could not give it all back.
+    """
+    try:
+        job = operations.begin(node, f"nodes/{node.id}/replace", _TIMEOUT_S)
+    except NoAnswer as error:
+        raise unreachable([node]) from error
+    except Declined as error:
+        raise LaunchError(f"{error}.") from error
+    with Interrupts() as interrupts:
+        lost = _watch([node], {node.id: job}, console, interrupts, lambda _: " (partitions)")
+    if lost:
+        raise unreachable([node])
+    say(console, f"{node.id} was rebuilt from its peers: {job.total} partitions")
+
+
 def _repairing(job: JobView) -> str:
     return f" (with {', '.join(job.peers)})" if job.peers else ""
 

@@ -21,6 +21,7 @@ from cluster.vardir import VarDirectory
 
 _COLOURS: Final = {
     NodeState.READY: "green",
+    NodeState.OUTSIDE: "dim",
     NodeState.NOT_READY: "yellow",
     NodeState.SILENT: "red",
     NodeState.DOWN: "red",
@@ -102,7 +103,8 @@ def print_status(
         )
     console.print(table)
     ready = sum(view.state is NodeState.READY for view in views)
-    say(console, f"\n{state.name.lower()}: {ready} of {len(views)} nodes are ready")
+    members = sum(view.state is not NodeState.OUTSIDE for view in views)
+    say(console, f"\n{state.name.lower()}: {ready} of {members} nodes are ready")
     if all(view.state is NodeState.DOWN for view in views):
         say(console, f"{var.command('make up')} starts them")
         return
@@ -181,8 +183,13 @@ def _own_words(view: NodeView) -> tuple[str, ...]:
         f"{ring.owned / ring.partitions:.0%}",
         f"{hints_held(status):,}",
         size(status.storage.disk_free_bytes),
-        ", ".join(doubted(view)) or f"{len(status.members)} alive",
+        ", ".join(doubted(view)) or _alive(view),
     )
+
+
+def _alive(view: NodeView) -> str:
+    outside = view.state is NodeState.OUTSIDE
+    return "" if outside or view.status is None else f"{len(view.status.members)} alive"
 
 
 def _progress(pair: Pair) -> str:

@@ -28,6 +28,8 @@ from kvnode.drains import drain, end_drain
 from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.eventring import EventRing
 from kvnode.health import check
+from kvnode.layoutmetrics import LayoutCollector
+from kvnode.layoutviews import layout, layout_deeds
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import (
@@ -138,6 +140,7 @@ def _operations(
             "lifecycle": partial(lifecycle, node),
             "quarantine": partial(quarantine, node),
             "conflicts": partial(conflicts, node),
+            "layout": partial(layout, node),
         },
         document_views={"owners": partial(owners, node)},
         actions={
@@ -145,7 +148,12 @@ def _operations(
             "trust": partial(node.background.rebuild.trust, node.jobs),
         },
         deeds=deeds(node),
-        undertakings={"drain": partial(drain, node)},
+        undertakings={
+            "drain": partial(drain, node),
+            "leave": node.changing.leave,
+            "replace": node.changing.replace,
+        },
+        layout=layout_deeds(node),
         returns={"drain": partial(end_drain, node)},
         jobs=node.jobs,
         events=events,
@@ -190,6 +198,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         async with exporting(node.tracer, settings.trace, log) as exporter:
             await _start(node, directory, log)
             registry.register(NodeCollector(node))
+            registry.register(LayoutCollector(node))
             registry.register(EventsCollector(events))
             calls = Calls(node.coordinator.copies)
             registry.register(CallsCollector(calls))

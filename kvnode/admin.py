@@ -12,10 +12,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.ids import DocumentId, parse_document_id
 from kvnode.console.pages import Console
-from kvnode.errors import Refused
+from kvnode.errors import Malformed, Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
-from kvnode.health import Check, Weight, troubles
+from kvnode.health import MEMBER, Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
 from kvnode.origins import own_pages_only
 from kvnode.regionviews import Deed
@@ -48,6 +48,8 @@ class Operations(msgspec.Struct):
     deeds: Mapping[str, Deed] = {}
     #: What ``POST /admin/nodes/ID/NAME`` begins, by name; answered with 202 and the job.
     undertakings: Mapping[str, Callable[[str], Job]] = {}
+    #: What ``POST /admin/layout/WHAT`` does with its body, by WHAT: it answers, or begins a job.
+    layout: Mapping[str, Callable[[bytes], Job | msgspec.Struct]] = {}
     #: What ``DELETE /admin/nodes/ID/NAME`` takes back, by name; answered as ``/readyz`` is then.
     returns: Mapping[str, Callable[[str], None]] = {}
     #: What ``/ui`` shows.
@@ -76,6 +78,7 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     app.router.add_get("/admin/traces/{id}", pages.trace)
     app.router.add_get("/admin/{name}", pages.view)
     app.router.add_get("/admin/{name}/{id}", pages.document_view)
+    app.router.add_post("/admin/layout/{what}", pages.change_layout)
     app.router.add_post("/admin/{name}", pages.action)
     app.router.add_post("/admin/{name}/{what}", pages.deed)
     app.router.add_post("/admin/nodes/{id}/{name}", pages.undertake)
@@ -150,14 +153,31 @@ class _Pages:
 
     def _begun(self, begin: Callable[[], Job]) -> web.Response:
         try:
-            job = begin()
+            return self._job_begun(begin())
         except Refused as error:
             raise web.HTTPConflict(text=f"{error}\n") from error
+
+    def _job_begun(self, job: Job) -> web.Response:
         return web.json_response(
             self._operations.jobs.view(job),
             status=202,
             headers={"Location": f"/admin/jobs/{job.id}"},
         )
+
+    async def change_layout(self, request: web.Request) -> web.Response:
+        do = self._operations.layout.get(request.match_info["what"])
+        if do is None:
+            there_is = ", ".join(f"layout/{what}" for what in self._operations.layout) or "nothing"
+            raise web.HTTPNotFound(text=f"there is {there_is}\n")
+        try:
+            done = do(await request.read())
+        except Malformed as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        except Refused as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
+        if isinstance(done, Job):
+            return self._job_begun(done)
+        return web.json_response(msgspec.to_builtins(done))
 
     async def deed(self, request: web.Request) -> web.Response:
         do = self._operations.deeds.get(request.match_info["name"])
@@ -178,7 +198,10 @@ class _Pages:
 
     async def cancel(self, request: web.Request) -> web.Response:
         job = self._found(request)
-        self._operations.jobs.cancel(job)
+        try:
+            self._operations.jobs.cancel(job)
+        except Refused as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
         return web.json_response(self._operations.jobs.view(job))
 
     async def traces(self, request: web.Request) -> web.Response:
@@ -205,7 +228,8 @@ class _Pages:
 
 def _readiness(checks: list[Check]) -> dict[str, Any]:
     reasons = troubles(checks, Weight.UNREADY)
-    return {"ready": not reasons, "reasons": reasons}
+    takes_part = not any(check.trouble for check in checks if check.name == MEMBER)
+    return {"ready": not reasons, "reasons": reasons, "takes_part": takes_part}
 
 
 def _named(offered: Mapping[str, _Offered], request: web.Request) -> _Offered:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from cluster.findings import PURGE_STUCK_S
+from cluster.findings import LAYOUT_STUCK_S, PURGE_STUCK_S
 from cluster.stage import Stage
 from kvnode.quarantine import State
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 #: How long a node that starts waits for its peers before it calls itself ready without them: a
 #: cluster that has just come up must be able to serve a request that asks for all replicas.
 CONNECT_GRACE_S: Final = 2.0
-#: The name of a check that is shown alone, too.
+#: The names of checks that are shown alone, too.
 LAG: Final = "lag"
+MEMBER: Final = "member"
 #: An event loop as late as this costs clients as much, with every request. One stall is not told.
 LAG_TOLD_S: Final = 1.0
 _DRAINING: Final = {
@@ -54,6 +55,7 @@ def check(node: "Node") -> list[Check]:
     """All of them, those first that make a node unready."""
     return [
         Check("draining", Weight.UNREADY, _DRAINING[node.background.draining.stage]),
+        Check(MEMBER, Weight.UNREADY, node.layouts.outside()),
         Check("region", Weight.UNREADY, _region(node)),
         Check("quorum", Weight.UNREADY, _quorum(node)),
         Check("peers", Weight.UNREADY, _peers(node)),
@@ -63,6 +65,7 @@ def check(node: "Node") -> list[Check]:
         Check("clock", Weight.WARNING, _clock(node)),
         Check(LAG, Weight.WARNING, _lag(node)),
         Check("regions", Weight.WARNING, _regions(node)),
+        Check("layout", Weight.WARNING, _layout(node)),
         Check("purge", Weight.WARNING, _purge(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
@@ -80,12 +83,14 @@ def _region(node: "Node") -> str:
 
 
 def _quorum(node: "Node") -> str:
+    if not node.layouts.is_member:
+        return ""  # it takes no part, and may be connected to nobody
     share = node.placement.quorum_share(node.settings.replication.copies // 2 + 1)
     return f"only {share:.0%} of the partitions have a quorum of nodes up" if share <= 0.5 else ""
 
 
 def _peers(node: "Node") -> str:
-    if node.met_peers or node.up_s >= CONNECT_GRACE_S:
+    if not node.layouts.is_member or node.met_peers or node.up_s >= CONNECT_GRACE_S:
         return ""
     absent = [peer for peer in node.peers if not node.transport.connected(peer)]
     return f"{', '.join(absent)} may yet connect" if absent else ""
@@ -123,6 +128,18 @@ def _regions(node: "Node") -> str:
     cut_off = [name for name, ms in since_ms.items() if ms is not None]
     met = node.up_s >= CONNECT_GRACE_S
     return f"reaches no node of region {' or '.join(cut_off)}" if cut_off and met else ""
+
+
+def _layout(node: "Node") -> str:
+    still_s = node.changing.still_s
+    if still_s < LAYOUT_STUCK_S:
+        return ""
+    waits_for = node.layouts.waits_for()
+    if node.own.node_id in waits_for:
+        done, total = node.background.moving.progress()
+        left = ", ".join([f"{total - done} partitions", *node.background.moving.held_back()])
+        return f"holds up a change of owners, for {still_s:.0f} s: it has {left} left"
+    return f"waits for {', '.join(waits_for)} to change owners, for {still_s:.0f} s"
 
 
 def _purge(node: "Node") -> str:

@@ -137,6 +137,22 @@ class Layouts:
             return layout.phase is not Phase.RETIRE or layout.new != layout.target
         return self.is_member and (self._node not in layout.joining or not self.unaware())
 
+    def outside(self) -> str:
+        """Why writes can't begin on this node, in words; empty if they can."""
+        if self.takes_part:
+            return ""
+        region = self._region
+        if not self.is_member:
+            return f"takes no part in region {region}: it was not let in yet, or it has left"
+        if self._node in self.own.leaving:
+            return f"leaves region {region}, and has given away what it owned there"
+        return f"joins region {region}, of which {', '.join(self.unaware())} may not know yet"
+
+    @property
+    def phase_s(self) -> float:
+        """How long the present phase has lasted, or this node has run if that is shorter."""
+        return self._clock.monotonic_s() - self._since_s
+
     def all_settled(self) -> bool:
         """Whether no request of an earlier phase is under way in this region."""
         return all(node in self._stages for node in self.own.ids)

@@ -15,6 +15,7 @@ from cluster.membership import Membership
 from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.adoption import Adoption
 from kvnode.boots import BOOT_ID_BYTES, Boot
+from kvnode.changing import Changing
 from kvnode.conflicts import Conflict, conflict_words
 from kvnode.contacts import Contacts
 from kvnode.coordinator import Coordinator
@@ -137,6 +138,7 @@ class Node:
             self.gossip,
             self.checkin,
             self.layouts,
+            self.changing,
             *self.background.services(),
             Periodic("disk", DISK_INTERVAL_S, self._check_disk),
             Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
@@ -331,6 +333,26 @@ class Node:
             clock=self.clock,
             log=self.log,
         )
+        self.changing = Changing(
+            self.layouts,
+            self.rings,
+            self.own.node_id,
+            moving=self.background.moving,
+            rebuild=self.background.rebuild,
+            replica=self.replica,
+            is_up=self.is_up,
+            meet=self._meet,
+            connected=self.transport.connected,
+            jobs=self.jobs,
+            clock=self.clock,
+            log=self.log,
+        )
+
+    def _meet(self, newcomer: NodeSettings) -> None:
+        """Be connected to a node before it is let in."""
+        self.rings.region_of.setdefault(newcomer.node_id, newcomer.region)
+        at = {newcomer.node_id: (newcomer.host, newcomer.rpc_port)}
+        self.transport.meet(at, corrected=True)
 
     def _allow_writes(self, allowed: bool) -> None:
         self.coordinator.takes_part = allowed

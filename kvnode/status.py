@@ -6,6 +6,7 @@ from cluster.ids import format_document_id
 from kvnode.conflicts import conflict_words
 from kvnode.ending import Family
 from kvnode.health import LAG, Weight, check, troubles
+from kvnode.layoutviews import layout
 from kvnode.quarantine import State
 from kvnode.regionviews import regions
 
@@ -51,6 +52,7 @@ def status(node: "Node") -> dict[str, Any]:
             target: {"count": held.count, "bytes": held.size_bytes}
             for target, held in node.replica.hints.targets()
         },
+        "layout": layout(node),
         "regions": between["regions"],
         "gone": between["gone"],
         "unaware": between["unaware"],

@@ -27,6 +27,7 @@ from kvnode.tracing import Tracer
 from tests.support.http import StoppedWallClock
 
 ID = format_document_id(bytes(range(16)))
+READY = {"ready": True, "reasons": [], "takes_part": True}
 #: Longest wait for what should come at once.
 PATIENCE_S = 5.0
 
@@ -116,7 +117,7 @@ async def test_readiness_is_what_gates_and_verbose_shows_every_check() -> None:
     """A warning is no reason to take a node out of service."""
     async with listening() as (offered, client):
         answer = await client.get("/readyz")
-        assert (answer.status, await answer.json()) == (200, {"ready": True, "reasons": []})
+        assert (answer.status, await answer.json()) == (200, READY)
         answer = await client.get("/readyz?verbose")
         quorum, clock = (await answer.json())["checks"]
         assert quorum == {"name": "quorum", "weight": "unready", "trouble": "", "ok": True}
@@ -160,7 +161,7 @@ async def test_what_a_node_is_to_do_is_begun_followed_and_taken_back() -> None:
         assert (await job.json())["state"] == "running"
         assert offered.drained == ["a1"]
         back = await client.delete("/admin/nodes/a1/drain")
-        assert (back.status, await back.json()) == (200, {"ready": True, "reasons": []})
+        assert (back.status, await back.json()) == (200, READY)
         assert offered.drained == []
         declined = await client.post("/admin/nodes/a2/drain")
         assert (declined.status, await declined.text()) == (409, "this is a1\n")

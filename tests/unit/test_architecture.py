@@ -19,7 +19,7 @@ PACKAGES = ("cluster", "kvnode", "docservice")
 ORDER = """
     cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.ringchange
     cluster.preference
-    cluster.detector  cluster.membership  cluster.layout
+    cluster.detector  cluster.membership  cluster.layout  cluster.layoutviews
     cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings  cluster.stage
     cluster.traces  cluster.operations  cluster.seen  cluster.regiondoctor  cluster.doctor
 
@@ -46,9 +46,9 @@ ORDER = """
     kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
     kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
-    kvnode.adoption  kvnode.node  kvnode.drains  kvnode.regionviews  kvnode.status
-    kvnode.ringviews
-    kvnode.otlp  kvnode.metrics  kvnode.callmetrics
+    kvnode.adoption  kvnode.changing  kvnode.node  kvnode.drains  kvnode.regionviews
+    kvnode.layoutviews  kvnode.status  kvnode.ringviews
+    kvnode.otlp  kvnode.metrics  kvnode.callmetrics  kvnode.layoutmetrics
     kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
     kvnode.console.watch  kvnode.console.markup  kvnode.console.happenings
     kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages  kvnode.console
@@ -66,6 +66,7 @@ ORDER = """
     cluster.ports  cluster.vardir  cluster.processes  cluster.answers
     cluster.startup
     cluster.balancer  cluster.status  cluster.launch  cluster.examination  cluster.repair
+    cluster.growth  cluster.changes
     cluster.report  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
@@ -74,7 +75,8 @@ LAYERS = ORDER.split()
 #: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
-    cluster.membership cluster.ringchange cluster.layout cluster.refusal cluster.clusterfile cluster.edge
+    cluster.membership cluster.ringchange cluster.layout cluster.layoutviews cluster.refusal
+    cluster.clusterfile cluster.edge
     cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
     cluster.regionpairs cluster.stage cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum

@@ -13,7 +13,7 @@ from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.membership import Membership
 from cluster.settings import ClusterSettings, NodeSettings
-from kvnode.adoption import Adoption
+from kvnode.adoption import addresses, layouts_of
 from kvnode.boots import BOOT_ID_BYTES, Boot
 from kvnode.conflicts import Conflict, conflict_words
 from kvnode.contacts import Contacts
@@ -24,8 +24,7 @@ from kvnode.health import CONNECT_GRACE_S, Weight, check, troubles
 from kvnode.hints import HintBook
 from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
-from kvnode.layouts import Layouts
-from kvnode.layouts import restore as restore_layouts
+from kvnode.layoutstore import restore_layouts
 from kvnode.leases import LEASE_SHARE
 from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
@@ -40,6 +39,7 @@ from kvnode.rpc.transport import Transport
 from kvnode.services.background import Background, Surroundings
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
+from kvnode.services.layouts import Layouts
 from kvnode.services.loop import Periodic, Service, Stop, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
 from kvnode.tracing import Tracer
@@ -48,8 +48,6 @@ from kvnode.watermarks import Watermarks
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
-#: Deadline of the writes that nodes make on their own, for hints, repairs and other regions.
-BACKGROUND_TIMEOUT_S: Final = 5.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
 
@@ -100,7 +98,6 @@ class Node:
         """The other members of the region."""
         return [node for node in self.rings.nodes_of(self.region) if node != self.own.node_id]
 
-    @property
     def all_peers(self) -> list[NodeId]:
         """The other members of all regions."""
         return [node for node in self.rings.nodes if node != self.own.node_id]
@@ -201,13 +198,13 @@ class Node:
         ring = self.rings.by_region[self.region]
         zones = self.rings.layouts[self.region].zones
         latencies = Latencies()
-        self.gossip = self._new_gossip(identity, list(zones))
+        self.gossip = self._new_gossip(identity)
         self.transport = Transport(
             name=self.own.id,
             cluster_id=settings.cluster_id,
             secret=self._secret,
             layouts=lambda: self.layouts.versions,
-            addresses=self._addresses(),
+            addresses=addresses(self),
             clock=self.clock,
             entropy=self.entropy,
             on_request=self._on_request,
@@ -242,7 +239,7 @@ class Node:
             elsewhere=self.elsewhere if self.watermarks.regions else None,
         )
         self._assemble_background(identity, boot_id)
-        self._assemble_layouts()
+        self.layouts = layouts_of(self)
         self.gossip.attach(self.transport)
         self._assemble_handlers(boot_id)
 
@@ -257,27 +254,21 @@ class Node:
             tracer=self.tracer,
         )
 
-    def _addresses(self) -> dict[NodeId, tuple[str, int]]:
-        """Of every node that is known. The cluster file knows best where a node is reached."""
-        layouts = self.rings.layouts.values()
-        nodes = [*(member for layout in layouts for member in layout.members), *self.settings.node]
-        return {node.node_id: (node.host, node.rpc_port) for node in nodes}
+    def _ring_epoch(self) -> int:
+        return self.rings.by_region[self.region].epoch
 
-    def _new_gossip(self, identity: Identity, nodes: list[NodeId]) -> Gossip:
-        def ring_epoch() -> int:
-            return self.rings.by_region[self.region].epoch
-
+    def _new_gossip(self, identity: Identity) -> Gossip:
         return Gossip(
             Membership(
                 self.own.node_id,
                 identity.boot_counter,
-                nodes,
+                self.rings.nodes_of(self.region),
                 interval_s=self.settings.gossip.interval_s,
                 now_s=self.clock.monotonic_s(),
-                ring_epoch=ring_epoch(),
+                ring_epoch=self._ring_epoch(),
             ),
             interval_s=self.settings.gossip.interval_s,
-            ring_epoch=ring_epoch,
+            ring_epoch=self._ring_epoch,
             skew_told_s=self.settings.lifecycle.clock_skew_told_s,
             clock=self.clock,
             entropy=self.entropy,
@@ -307,36 +298,6 @@ class Node:
             self.clock,
             slack_ms + self.settings.http.request_timeout_ms,
         )
-
-    def _assemble_layouts(self) -> None:
-        adoption = Adoption(
-            self.own.node_id,
-            self.rings,
-            self.replica,
-            transport=self.transport,
-            gossip=self.gossip,
-            placement=self.placement,
-            checkin=self.checkin,
-            background=self.background,
-            watermarks=self.watermarks,
-            clock=self.clock,
-        )
-        self.layouts = Layouts(
-            self._engine,
-            self.rings,
-            self.own.node_id,
-            self.replica.standing,
-            settle_s=max(self.settings.http.request_timeout_ms / 1000, BACKGROUND_TIMEOUT_S),
-            adopted=adoption,
-            is_done=self.background.moving.is_done,
-            allow=self._allow_writes,
-            transport=self.transport,
-            clock=self.clock,
-            log=self.log,
-        )
-
-    def _allow_writes(self, allowed: bool) -> None:
-        self.coordinator.takes_part = allowed
 
     def _all_settled(self) -> bool:
         return self.layouts.all_settled()

@@ -50,7 +50,7 @@ class Offered:
             deeds={"gone": self._gone},
             jobs=Jobs(StoppedWallClock()),
             events=ring,
-            traces=TraceViews(self.tracer, cast("Asker", None), []),
+            traces=TraceViews(self.tracer, cast("Asker", None), list),
         )
         self.url = ""
         self.address = ("", 0)

@@ -37,11 +37,12 @@ ORDER = """
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.conflicts  kvnode.boots  kvnode.leaflog
     kvnode.records  kvnode.hintstore  kvnode.outbox  kvnode.standing
-    kvnode.replica  kvnode.inspection  kvnode.partings  kvnode.layouts
+    kvnode.layoutstore
+    kvnode.replica  kvnode.inspection  kvnode.partings
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
-    kvnode.everywhere
+    kvnode.everywhere  kvnode.keyed
     kvnode.notedpeers
     kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
     kvnode.services  kvnode.traceviews
@@ -73,15 +74,15 @@ LAYERS = ORDER.split()
 #: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
-    cluster.membership cluster.ringchange cluster.layout cluster.refusal cluster.clusterfile cluster.edge
-    cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
+    cluster.membership cluster.ringchange cluster.layout cluster.refusal cluster.clusterfile
+    cluster.edge cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
     cluster.regionpairs cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.standing kvnode.batching
-    kvnode.watermarks kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
-    kvnode.sampling kvnode.tracing kvnode.calls
+    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.standing kvnode.layoutstore
+    kvnode.batching kvnode.watermarks kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew
+    kvnode.eventring kvnode.sampling kvnode.tracing kvnode.calls
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.notedstore docservice.client.errors
@@ -267,6 +268,7 @@ def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
         "kvnode.boots",
         "kvnode.leaflog",
         "kvnode.standing",
+        "kvnode.layoutstore",
     }
     doors = {"kvnode.replica", "kvnode.node", "kvnode.storage", "kvnode.__main__", "kvnode.ports"}
     doors |= rooms

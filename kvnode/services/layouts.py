@@ -28,14 +28,12 @@ from cluster.ringchange import Layout, Phase, advanced, changed, decode_layout
 from cluster.settings import NodeSettings
 from kvnode.errors import Refused
 from kvnode.log import Log
-from kvnode.ports import Clock, Engine
+from kvnode.ports import Clock
+from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
 from kvnode.services.loop import Work
-from kvnode.standing import Standing
-from kvnode.storage.keys import LAYOUT_PREFIX, layout_key
-from kvnode.storage.ranges import all_with
 
 #: A change is looked after this often, and what peers know.
 INTERVAL_S: Final = 0.25
@@ -81,10 +79,9 @@ class Layouts:
 
     def __init__(
         self,
-        engine: Engine,
+        replica: Replica,
         rings: Rings,
         node: NodeId,
-        standing: Standing,
         *,
         settle_s: float,
         adopted: Callable[[Layout, Layout], None],
@@ -94,11 +91,11 @@ class Layouts:
         clock: Clock,
         log: Log,
     ) -> None:
-        self._engine = engine
+        self._replica = replica
         self._rings = rings
         self._node = node
         self._region = rings.region_of[node]
-        self._standing = standing
+        self._standing = replica.standing
         self._settle_s = settle_s + _SETTLE_MARGIN_S
         self._adopted = adopted
         self._is_done = is_done
@@ -303,7 +300,7 @@ class Layouts:
     def _adopt(self, layout: Layout) -> None:
         before = self._rings.layouts[layout.region]
         self._rings.adopt(layout)
-        self._engine.put(layout_key(layout.region), layout.encode())
+        self._replica.layout_store.put(layout)
         if layout.region == self._region:
             self._stages.clear()
             self._since_s = self._clock.monotonic_s()
@@ -316,20 +313,11 @@ class Layouts:
         )
         self._adopted(before, layout)
         self._allow(self.takes_part)
-        self._engine.barrier(self._now_durable)
+        self._replica.when_durable(self._now_durable, patient=False)
 
     def _now_durable(self) -> None:
         self._versions = self._rings.versions
         self.tell()
-
-
-def restore(engine: Engine, rings: Rings) -> None:
-    """Take up the newer layouts that are on the disk; once, at start."""
-    for _, encoded in all_with(engine, LAYOUT_PREFIX):
-        layout = decode_layout(encoded)
-        known = rings.layouts.get(layout.region)
-        if known is not None and layout.order() > known.order():
-            rings.adopt(layout)
 
 
 def _size(layouts: Sequence[Layout]) -> int:

@@ -48,6 +48,7 @@ def check(node: "Node") -> list[Check]:
     return [
         Check("draining", Weight.UNREADY, "draining" if node.draining else ""),
         Check("region", Weight.UNREADY, _region(node)),
+        Check("membership", Weight.UNREADY, _membership(node)),
         Check("quorum", Weight.UNREADY, _quorum(node)),
         Check("peers", Weight.UNREADY, _peers(node)),
         Check("joining", Weight.UNREADY, _joining(node)),
@@ -70,6 +71,16 @@ def troubles(checks: list[Check], weight: Weight) -> list[str]:
 def _region(node: "Node") -> str:
     gone = node.replica.standing.is_own_gone
     return f"an operator has said that region {node.region} is gone" if gone else ""
+
+
+def _membership(node: "Node") -> str:
+    if node.layouts.takes_part:
+        return ""
+    if node.own.node_id in node.layouts.own.leaving:
+        return "leaving: others have its documents"
+    if node.layouts.is_member:
+        return f"joining: {', '.join(node.layouts.unaware())} must hear of it first"
+    return "no member of its region: `stele layout` lets it in, or says that it has left"
 
 
 def _quorum(node: "Node") -> str:

@@ -254,9 +254,6 @@ class Node:
             tracer=self.tracer,
         )
 
-    def _ring_epoch(self) -> int:
-        return self.rings.by_region[self.region].epoch
-
     def _new_gossip(self, identity: Identity) -> Gossip:
         return Gossip(
             Membership(
@@ -265,10 +262,10 @@ class Node:
                 self.rings.nodes_of(self.region),
                 interval_s=self.settings.gossip.interval_s,
                 now_s=self.clock.monotonic_s(),
-                ring_epoch=self._ring_epoch(),
+                ring_epoch=0,
             ),
             interval_s=self.settings.gossip.interval_s,
-            ring_epoch=self._ring_epoch,
+            ring_epoch=lambda: self.rings.by_region[self.region].epoch,
             skew_told_s=self.settings.lifecycle.clock_skew_told_s,
             clock=self.clock,
             entropy=self.entropy,

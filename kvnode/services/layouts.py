@@ -60,7 +60,7 @@ class _Told(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     #: Which layout of which region the stages are of.
     region: str
     epoch: int
-    stages: dict[NodeId, Stage]
+    stages: tuple[tuple[NodeId, Stage], ...]
 
 
 class Layouts:
@@ -270,7 +270,7 @@ class Layouts:
         self._known[peer] = {region: epoch for region, epoch, _ in told.versions}
         own = self.own
         if (told.region, told.epoch) == (self._region, own.epoch):
-            for node, stage in told.stages.items():
+            for node, stage in told.stages:
                 if node in own.ids:
                     self._stages[node] = max(stage, self._stages.get(node, stage))
         return told
@@ -290,7 +290,7 @@ class Layouts:
         ]
 
     def _fields(self, layouts: Sequence[Layout]) -> Fields:
-        stages = {str(node): int(stage) for node, stage in sorted(self._stages.items())}
+        stages = [[node, int(stage)] for node, stage in sorted(self._stages.items())]
         versions = [list(version) for version in self._versions]
         encoded = [layout.encode() for layout in layouts]
         return [versions, encoded, self._region, self.own.epoch, stages]

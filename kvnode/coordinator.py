@@ -320,8 +320,8 @@ class Coordinator:
         partition = partition_of(document_id, self._partitions)
         plan = self.placement.write_plan(partition, sloppy=sloppy)
         required += plan.more_acks
-        if len(plan.targets) < required:
-            detail = f"{len(plan.targets)} replicas can be reached, {required} are required"
+        if plan.countable < required:
+            detail = f"{plan.countable} replicas can be reached, {required} are required"
             raise Unavailable(detail, required=required)
         write = Write(
             self,

@@ -262,7 +262,6 @@ class Node:
                 self.rings.nodes_of(self.region),
                 interval_s=self.settings.gossip.interval_s,
                 now_s=self.clock.monotonic_s(),
-                ring_epoch=0,
             ),
             interval_s=self.settings.gossip.interval_s,
             ring_epoch=lambda: self.rings.by_region[self.region].epoch,

@@ -121,9 +121,7 @@ def serve(
         hints = HintSettings(target_bytes_max=hint_bytes_max, total_bytes_max=hint_bytes_max)
         engine = MemoryEngine(MemoryDisk(), loop, commit_latency_s=lambda: 0.0, failed=_raise)
         gossip = Gossip(
-            Membership(
-                NodeId("a1"), 1, [NodeId("a1"), NodeId("a2")], interval_s=1, now_s=0, ring_epoch=1
-            ),
+            Membership(NodeId("a1"), 1, [NodeId("a1"), NodeId("a2")], interval_s=1, now_s=0),
             interval_s=1,
             ring_epoch=lambda: 1,
             skew_told_s=1,

@@ -83,7 +83,7 @@ class Version(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unk
 class Member(Version, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
     """A row of news: all that is known of a member."""
 
-    #: Epoch of the ring that the member uses.
+    #: Epoch of the ring that the member uses; 0 before its first beat.
     ring_epoch: _Count
 
 
@@ -114,7 +114,6 @@ class Membership:
         *,
         interval_s: float,
         now_s: float,
-        ring_epoch: int,
     ) -> None:
         """Know nothing yet: peers count as alive until their silence says otherwise.
 
@@ -131,7 +130,7 @@ class Membership:
             peer: Member(peer, 0, 0, Status.ALIVE, 0) for peer in sorted(peers) if peer != node
         }
         self._detectors = {peer: Detector(interval_s, now_s) for peer in self._members}
-        self._members[node] = Member(node, incarnation, 0, Status.ALIVE, ring_epoch)
+        self._members[node] = Member(node, incarnation, 0, Status.ALIVE, 0)
         self._up = frozenset(self._members)
 
     @property

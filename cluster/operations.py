@@ -21,8 +21,7 @@ class Readiness(msgspec.Struct):
 
     ready: bool
     reasons: list[str] = []
-    #: False: by no fault, the node is no part of its region now (``cluster.ringchange``).
-    takes_part: bool = True
+    takes_part: bool = True  #: in its region, as a member that is let in
 
 
 class RingShare(msgspec.Struct):
@@ -102,7 +101,7 @@ class HintsView(msgspec.Struct):
 
     #: By the id of the node that they are kept for.
     targets: dict[str, HintsKept]
-    #: By node: partitions that are compared with it because hints for it were lost.
+    #: By node, partitions that are compared with it: hints for it were lost.
     comparisons_owed: dict[str, int]
 
 
@@ -379,19 +378,19 @@ def ask(
     body: object = None,
 ) -> _Answer:
     """Any of its answers. Raises NoAnswer, Declined."""
-    encoded = b"" if body is None else msgspec.json.encode(body)
+    sent = None if body is None else msgspec.json.encode(body)
     try:
-        return msgspec.json.decode(_fetch(node, method, path, timeout_s, encoded), type=answer)
+        return msgspec.json.decode(_fetch(node, method, path, timeout_s, sent), type=answer)
     except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NoAnswer(f"{path} on port {node.ops_port}: {error}") from error
 
 
 def _fetch(
-    node: NodeSettings, method: str, path: str, timeout_s: float, body: bytes = b""
+    node: NodeSettings, method: str, path: str, timeout_s: float, body: bytes | None = None
 ) -> bytes:
     connection = http.client.HTTPConnection(node.host, node.ops_port, timeout=timeout_s)
     try:
-        connection.request(method, path, body or None)
+        connection.request(method, path, body)
         response = connection.getresponse()
         answer = response.read(_ANSWER_BYTES_MAX)
         if response.status in _DECLINES:

@@ -37,7 +37,7 @@ all have passed a quiescent state); Cassandra's pending ranges (W + pending ackn
 import hashlib
 from collections.abc import Container, Mapping, Sequence
 from enum import IntEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -48,6 +48,8 @@ from cluster.ring import Move, Owners, Ring
 from cluster.settings import NodeSettings
 
 _DIGEST_BYTES: Final = 8
+_OWNERS: Final = ("old", "new", "target")
+_Place = Annotated[int, Meta(ge=0)]
 #: Bound on the members of one region, and so on the bytes of a layout.
 MEMBERS_MAX: Final = 99
 
@@ -133,8 +135,15 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).digest()
 
     def encode(self) -> bytes:
-        """On the wire and on disk."""
-        return msgspec.msgpack.encode(self)
+        """On the wire and on disk: owners are places in ``members``."""
+        places = {node: place for place, node in enumerate(self.ids)}
+
+        def placed(owners: Owners) -> list[list[int]]:
+            return [[places[node] for node in own] for own in owners]
+
+        plain = msgspec.to_builtins(self)
+        plain |= {name: placed(getattr(self, name)) for name in _OWNERS}
+        return msgspec.msgpack.encode(plain)
 
     def gained_by(self, node: NodeId) -> tuple[PartitionId, ...]:
         """Partitions that this step brings to a node."""
@@ -179,7 +188,14 @@ def _differing(here: Owners, there: Owners, node: NodeId) -> tuple[PartitionId, 
 
 def decode_layout(encoded: bytes) -> Layout:
     """The inverse of ``Layout.encode``. Raises ValueError for what it can't have made."""
-    return msgspec.msgpack.decode(encoded, type=Layout)
+    plain = msgspec.msgpack.decode(encoded, type=dict[str, Any])
+    ids = [member["id"] for member in msgspec.convert(plain.get("members"), list[dict[str, Any]])]
+    for name in _OWNERS:
+        owners = msgspec.convert(plain.get(name), list[list[_Place]])
+        if any(place >= len(ids) for own in owners for place in own):
+            raise ValueError("an owner is no member")
+        plain[name] = [[ids[place] for place in own] for own in owners]
+    return msgspec.convert(plain, Layout)
 
 
 def first_layout(

@@ -116,7 +116,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
                 jobs=Jobs(clock),
                 events=events,
                 traces=TraceViews(
-                    tracer, client.asker(ASK_WITHIN_S), [node.node_id for node in nodes]
+                    tracer, client.asker(ASK_WITHIN_S), lambda: [node.node_id for node in nodes]
                 ),
             )
             admin = await start_admin_listener(arguments.host, arguments.ops_port, operations)

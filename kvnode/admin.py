@@ -15,7 +15,7 @@ from kvnode.console.pages import Console
 from kvnode.errors import Malformed, Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
-from kvnode.health import MEMBER, Check, Weight, troubles
+from kvnode.health import MEMBERSHIP, Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
 from kvnode.origins import own_pages_only
 from kvnode.regionviews import Deed
@@ -228,7 +228,7 @@ class _Pages:
 
 def _readiness(checks: list[Check]) -> dict[str, Any]:
     reasons = troubles(checks, Weight.UNREADY)
-    takes_part = not any(check.trouble for check in checks if check.name == MEMBER)
+    takes_part = not any(check.trouble for check in checks if check.name == MEMBERSHIP)
     return {"ready": not reasons, "reasons": reasons, "takes_part": takes_part}
 
 

@@ -8,66 +8,67 @@ Rules
    (``kvnode.services.moving``, rule 3).
 """
 
+from typing import TYPE_CHECKING, Final
+
 from cluster.ids import NodeId
-from cluster.layout import Rings
 from cluster.ringchange import Layout
-from kvnode.placement import Placement
-from kvnode.ports import Clock
-from kvnode.replica import Replica
-from kvnode.rpc.transport import Transport
-from kvnode.services.background import Background
-from kvnode.services.checkin import CheckIn
-from kvnode.services.gossip import Gossip
-from kvnode.watermarks import Watermarks
+from kvnode.services.layouts import Layouts
+
+if TYPE_CHECKING:
+    from kvnode.node import Node
+
+#: Deadline of the writes that nodes make on their own, for hints, repairs and other regions.
+_BACKGROUND_TIMEOUT_S: Final = 5.0
 
 
-class Adoption:
-    """Of one node; see the module's rules."""
+def layouts_of(node: "Node") -> Layouts:
+    """The service that keeps a node's layouts, with what follows from them."""
 
-    def __init__(
-        self,
-        node: NodeId,
-        rings: Rings,
-        replica: Replica,
-        *,
-        transport: Transport,
-        gossip: Gossip,
-        placement: Placement,
-        checkin: CheckIn,
-        background: Background,
-        watermarks: Watermarks,
-        clock: Clock,
-    ) -> None:
-        self._node = node
-        self._region = rings.region_of[node]
-        self._rings = rings
-        self._replica = replica
-        self._transport = transport
-        self._gossip = gossip
-        self._placement = placement
-        self._checkin = checkin
-        self._background = background
-        self._watermarks = watermarks
-        self._clock = clock
+    def allow_writes(allowed: bool) -> None:
+        node.coordinator.takes_part = allowed
 
-    def __call__(self, before: Layout, layout: Layout) -> None:
-        """``rings`` has just taken ``layout`` in the place of ``before``."""
-        self._transport.meet(
-            {member.node_id: (member.host, member.rpc_port) for member in layout.members}
-        )
-        if layout.region == self._region:
-            self._review_own(before, layout)
-        self._watermarks.review()
-        self._background.review()
+    def adopted(before: Layout, layout: Layout) -> None:
+        _adopt(node, before, layout)
 
-    def _review_own(self, before: Layout, layout: Layout) -> None:
-        had = before.ring().partitions_of(self._node)
-        has = layout.ring().partitions_of(self._node)
-        taken = [one for one in had if one not in has]
-        unbelieved = [one for one in taken if not self._replica.believes(one)]
-        self._gossip.membership.review(layout.ids, self._clock.monotonic_s())
-        self._placement.adopt(self._rings.by_region[self._region], layout.zones)
-        for partition in unbelieved:
-            self._replica.set_fenced(partition, True)
-        self._checkin.review()
-        self._background.rebuild.raise_for(one for one in has if one not in had)
+    return Layouts(
+        node.replica,
+        node.rings,
+        node.own.node_id,
+        settle_s=max(node.settings.http.request_timeout_ms / 1000, _BACKGROUND_TIMEOUT_S),
+        adopted=adopted,
+        is_done=node.background.moving.is_done,
+        allow=allow_writes,
+        transport=node.transport,
+        clock=node.clock,
+        log=node.log,
+    )
+
+
+def addresses(node: "Node") -> dict[NodeId, tuple[str, int]]:
+    """(host, RPC port) of every node that is known. The cluster file knows best where one is."""
+    layouts = node.rings.layouts.values()
+    nodes = [*(member for layout in layouts for member in layout.members), *node.settings.node]
+    return {one.node_id: (one.host, one.rpc_port) for one in nodes}
+
+
+def _adopt(node: "Node", before: Layout, layout: Layout) -> None:
+    """The node's rings have just taken ``layout`` in the place of ``before``."""
+    node.transport.meet(addresses(node))
+    if layout.region == node.region:
+        _adopt_own(node, before, layout)
+    node.watermarks.review()
+    node.background.review()
+
+
+def _adopt_own(node: "Node", before: Layout, layout: Layout) -> None:
+    replica, own = node.replica, node.own.node_id
+    had = before.ring().partitions_of(own)
+    has = layout.ring().partitions_of(own)
+    taken = [one for one in had if one not in has]
+    unbelieved = [one for one in taken if not replica.believes(one)]
+    node.gossip.membership.review(layout.ids, node.clock.monotonic_s())
+    node.placement.adopt(node.rings.by_region[node.region], layout.zones)
+    for partition in unbelieved:
+        replica.set_fenced(partition, True)
+    node.checkin.review()
+    node.background.rebuild.raise_for(one for one in has if one not in had)

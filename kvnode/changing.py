@@ -12,7 +12,7 @@ Rules
 """
 
 from collections.abc import Callable
-from typing import Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import msgspec
 
@@ -23,13 +23,16 @@ from cluster.ringchange import Layout
 from cluster.settings import NodeSettings, is_loopback
 from kvnode.errors import Malformed, Refused
 from kvnode.jobs import Job, Jobs, JobState
-from kvnode.layouts import Layouts
 from kvnode.log import Log
 from kvnode.ports import Clock
 from kvnode.replica import Replica
+from kvnode.services.layouts import Layouts
 from kvnode.services.loop import Work
 from kvnode.services.moving import Moving
 from kvnode.services.rebuild import Rebuild
+
+if TYPE_CHECKING:
+    from kvnode.node import Node
 
 INTERVAL_S: Final = 0.25
 _Body = TypeVar("_Body")
@@ -237,6 +240,30 @@ class Changing:
         }
         if own.is_stable:
             self._jobs.end(job)
+
+
+def changing_of(node: "Node") -> Changing:
+    """The service of a node that is put together."""
+
+    def meet(newcomer: NodeSettings) -> None:
+        node.rings.region_of.setdefault(newcomer.node_id, newcomer.region)
+        at = {newcomer.node_id: (newcomer.host, newcomer.rpc_port)}
+        node.transport.meet(at, corrected=True)
+
+    return Changing(
+        node.layouts,
+        node.rings,
+        node.own.node_id,
+        moving=node.background.moving,
+        rebuild=node.background.rebuild,
+        replica=node.replica,
+        is_up=node.is_up,
+        meet=meet,
+        connected=node.transport.connected,
+        jobs=node.jobs,
+        clock=node.clock,
+        log=node.log,
+    )
 
 
 def _decoded(body: bytes, form: type[_Body]) -> _Body:

@@ -18,13 +18,12 @@ from kvnode.elsewhere import Elsewhere
 from kvnode.errors import (
     CorruptRecord,
     DiskLow,
-    KeyReused,
     Overloaded,
     StoreError,
     Unavailable,
 )
 from kvnode.everywhere import Everywhere
-from kvnode.idempotency import first_create
+from kvnode.keyed import create_keyed
 from kvnode.latency import Latencies
 from kvnode.merging import UNWATCHED, Merges, MergeSender, Sender
 from kvnode.placement import Placement
@@ -38,7 +37,6 @@ from kvnode.rpc.inturn import Peers
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
 from kvnode.sweep import DeadlineSweep
-from kvnode.voting import Election
 from kvnode.writing import Write
 
 #: Writes under way at once, beyond which new ones are refused.
@@ -80,20 +78,20 @@ class Coordinator:
         self.merges: Merges = MergeSender(self.loop, transport)
         self.merge_here = replica.merge
         self.append_to_outbox = replica.outbox.append
-        self._placement = placement
+        self.placement = placement
         self.peers: Peers = transport
         self._entropy = entropy
         self.rings = rings
         self.elsewhere = elsewhere
         self.everywhere = Everywhere(self, rings, transport)
         self._partitions = placement.ring.partitions
-        #: Whether writes may begin here: not on a node that joins or leaves (``kvnode.layouts``).
+        #: Whether writes may begin here (``kvnode.services.layouts``, rule 5).
         self.takes_part = True
         self.counts = Counts()
 
     def mint_partition(self) -> int | None:
         """A random partition that this node owns: its first copy costs no hop."""
-        here = self._placement.read_here
+        here = self.placement.read_here
         if not here:
             return None
         return here[int.from_bytes(self._entropy.random_bytes(2), "big") % len(here)]
@@ -115,8 +113,8 @@ class Coordinator:
             raise DiskLow(msg)
         if keyed:
             how = {"sloppy": sloppy, "each_region": each_region}
-            return self._create_keyed(document_id, record, write_quorum, deadline_s, **how)
-        return self._put(
+            return create_keyed(self, document_id, record, write_quorum, deadline_s, **how)
+        return self.put(
             document_id, record, write_quorum, deadline_s, sloppy=sloppy, each_region=each_region
         )
 
@@ -169,7 +167,7 @@ class Coordinator:
         partition = partition_of(document_id, self._partitions)
         local: tuple[Record, bytes] | None = None
         damaged = False
-        owned = self._placement.answers(partition) and self.replica.believes(partition)
+        owned = self.placement.answers(partition) and self.replica.believes(partition)
         if owned:
             try:
                 local = self.replica.get(document_id)
@@ -182,7 +180,7 @@ class Coordinator:
                     and (seen is None or seen.is_in(local[0]))
                 ):
                     return Fetched(local[0], 1, read_quorum, self.copies)
-        targets = self._placement.read_plan(partition, sloppy=sloppy)
+        targets = self.placement.read_plan(partition, sloppy=sloppy)
         read = Read(
             self, document_id, targets, required=read_quorum, seen=seen, deadline_s=deadline_s
         )
@@ -190,7 +188,7 @@ class Coordinator:
             read.take_local(targets[0], *(local or (None, None)))
         read.start()
         fetched = await read.answer
-        if read_quorum > 1 and self._placement.ring.more_acks(partition):
+        if read_quorum > 1 and self.placement.ring.more_acks(partition):
             await self._show_all(document_id, fetched.record, read_quorum, deadline_s)
         return fetched
 
@@ -205,7 +203,7 @@ class Coordinator:
         each_region: bool = False,
     ) -> Stored:
         """See ``docservice.store.DocumentStore``."""
-        return await self._put(
+        return await self.put(
             document_id, record, write_quorum, deadline_s, sloppy=sloppy, each_region=each_region
         )
 
@@ -283,31 +281,7 @@ class Coordinator:
 
     # inside
 
-    async def _create_keyed(
-        self,
-        document_id: bytes,
-        record: Record,
-        required: int,
-        deadline_s: float,
-        *,
-        sloppy: bool,
-        each_region: bool,
-    ) -> Stored:
-        existing = await self._peek(document_id, deadline_s)
-        if existing is not None:
-            # Stored again, so that a retry of a write whose outcome was unknown ends on W replicas.
-            self._check_key(existing, record)
-            self.counts.replays += 1
-            record = existing
-        elif required > self.copies // 2:
-            record = await self._elect(document_id, record, deadline_s, each_region=each_region)
-        stored = await self._put(
-            document_id, record, required, deadline_s, sloppy=sloppy, each_region=each_region
-        )
-        self._check_key(stored.record, record)
-        return stored
-
-    def _put(
+    def put(
         self,
         document_id: bytes,
         record: Record,
@@ -317,6 +291,7 @@ class Coordinator:
         sloppy: bool,
         each_region: bool,
     ) -> Awaitable[Stored]:
+        """Write a record, whatever is there. Raises as ``create``, here or by the answer."""
         if not each_region:
             return self._write(document_id, record, required, deadline_s, sloppy=sloppy)
         write_here = partial(self._write, document_id, record, required, deadline_s, sloppy=False)
@@ -343,10 +318,10 @@ class Coordinator:
             detail = "this node is joining or leaving its region: ask another one"
             raise Unavailable(detail, required=required)
         partition = partition_of(document_id, self._partitions)
-        plan = self._placement.write_plan(partition, sloppy=sloppy)
+        plan = self.placement.write_plan(partition, sloppy=sloppy)
         required += plan.more_acks
-        if len(plan.targets) < required:
-            detail = f"{len(plan.targets)} replicas can be reached, {required} are required"
+        if plan.countable < required:
+            detail = f"{plan.countable} replicas can be reached, {required} are required"
             raise Unavailable(detail, required=required)
         write = Write(
             self,
@@ -362,56 +337,3 @@ class Coordinator:
         )
         write.start()
         return write.answer
-
-    async def _peek(self, document_id: bytes, deadline_s: float) -> Record | None:
-        """What one replica knows about a key's document; None when it can't be told."""
-        partition = partition_of(document_id, self._partitions)
-        if self._placement.answers(partition) and self.replica.believes(partition):
-            try:
-                local = self.replica.get(document_id)
-            except CorruptRecord:
-                pass
-            else:
-                return local[0] if local is not None else None
-        try:
-            fetched = await self.read(
-                document_id, read_quorum=1, sloppy=True, deadline_s=deadline_s
-            )
-        except Unavailable:
-            return None
-        return fetched.record
-
-    async def _elect(
-        self, document_id: bytes, record: Record, deadline_s: float, *, each_region: bool
-    ) -> Record:
-        """Make sure that no other body can be acknowledged for this key; see ``kvnode.voting``.
-
-        Returns:
-            The record to store: this one, or one that a replica holds already.
-
-        Raises:
-            KeyReused: another body has won, or has the better claim.
-            Unavailable: the votes that are known don't decide.
-        """
-        assert record.create is not None
-        fingerprint = record.create.fingerprint
-        if each_region:
-            held = await self.everywhere.elect(document_id, fingerprint, deadline_s)
-        else:
-            ring = self._placement.ring
-            election = Election(self, document_id, fingerprint, ring, deadline_s)
-            election.start()
-            held = await election.answer
-        if held is None:
-            return record
-        self._check_key(held, record)
-        return held
-
-    def _check_key(self, held: Record, wanted: Record) -> None:
-        """Raise when a key's document is not the one that the caller wants to create."""
-        assert wanted.create is not None
-        try:
-            first_create(held, wanted.create.fingerprint, self.clock.wall_ms())
-        except KeyReused:
-            self.counts.key_conflicts += 1
-            raise

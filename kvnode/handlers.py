@@ -24,7 +24,6 @@ from kvnode.coordinating import OPERATIONS, Operation
 from kvnode.coordinator import Coordinator
 from kvnode.errors import StoreError, Unavailable
 from kvnode.inspection import inspect, to_wire
-from kvnode.layouts import Layouts
 from kvnode.notedanswers import NotedAnswers
 from kvnode.notedcalls import noting
 from kvnode.record import FINGERPRINT_BYTES
@@ -34,6 +33,7 @@ from kvnode.rpc.connection import Answers
 from kvnode.rpc.frames import Message, ProtocolError
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, Fields, Op
 from kvnode.services.gossip import Gossip
+from kvnode.services.layouts import Layouts
 from kvnode.traceviews import spans_for, spans_to_wire
 from kvnode.tracing import Tracer
 

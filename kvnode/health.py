@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CONNECT_GRACE_S: Final = 2.0
 #: The names of checks that are shown alone, too.
 LAG: Final = "lag"
-MEMBER: Final = "member"
+MEMBERSHIP: Final = "membership"
 #: An event loop as late as this costs clients as much, with every request. One stall is not told.
 LAG_TOLD_S: Final = 1.0
 _DRAINING: Final = {
@@ -55,8 +55,8 @@ def check(node: "Node") -> list[Check]:
     """All of them, those first that make a node unready."""
     return [
         Check("draining", Weight.UNREADY, _DRAINING[node.background.draining.stage]),
-        Check(MEMBER, Weight.UNREADY, node.layouts.outside()),
         Check("region", Weight.UNREADY, _region(node)),
+        Check(MEMBERSHIP, Weight.UNREADY, membership(node)),
         Check("quorum", Weight.UNREADY, _quorum(node)),
         Check("peers", Weight.UNREADY, _peers(node)),
         Check("joining", Weight.UNREADY, _joining(node)),
@@ -80,6 +80,17 @@ def troubles(checks: list[Check], weight: Weight) -> list[str]:
 def _region(node: "Node") -> str:
     gone = node.replica.standing.is_own_gone
     return f"an operator has said that region {node.region} is gone" if gone else ""
+
+
+def membership(node: "Node") -> str:
+    """Why a node takes no part in its region now; empty if it does."""
+    if node.layouts.takes_part:
+        return ""
+    if node.own.node_id in node.layouts.own.leaving:
+        return "leaving: others have its documents"
+    if node.layouts.is_member:
+        return f"joining: {', '.join(node.layouts.unaware())} must hear of it first"
+    return "no member of its region: `stele layout` lets it in, or says that it has left"
 
 
 def _quorum(node: "Node") -> str:

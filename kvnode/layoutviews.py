@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cluster.layoutviews import LayoutView, shown
+from kvnode.health import membership
 from kvnode.jobs import Job
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def layout(node: "Node") -> dict[str, Any]:
         node=node.own.id,
         region=node.region,
         begins_at=layouts.own.ids[0],
-        outside=layouts.outside(),
+        outside=membership(node),
         regions={region: shown(one) for region, one in node.rings.layouts.items()},
         moves_total=changing.moves_total,
         phase_s=round(layouts.phase_s, 3),

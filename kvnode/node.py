@@ -13,9 +13,9 @@ from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.membership import Membership
 from cluster.settings import ClusterSettings, NodeSettings
-from kvnode.adoption import Adoption
+from kvnode.adoption import addresses, layouts_of
 from kvnode.boots import BOOT_ID_BYTES, Boot
-from kvnode.changing import Changing
+from kvnode.changing import changing_of
 from kvnode.conflicts import Conflict, conflict_words
 from kvnode.contacts import Contacts
 from kvnode.coordinator import Coordinator
@@ -25,8 +25,7 @@ from kvnode.health import CONNECT_GRACE_S, Weight, check, troubles
 from kvnode.hints import HintBook
 from kvnode.jobs import Jobs
 from kvnode.latency import Latencies
-from kvnode.layouts import Layouts
-from kvnode.layouts import restore as restore_layouts
+from kvnode.layoutstore import restore_layouts
 from kvnode.leases import LEASE_SHARE
 from kvnode.lifecycle import Lifecycle
 from kvnode.log import Log
@@ -50,8 +49,6 @@ from kvnode.watermarks import Watermarks
 #: How long a node that stops delivers what it holds for others.
 HAND_ON_S: Final = 2.0
 DISK_INTERVAL_S: Final = 1.0
-#: Deadline of the writes that nodes make on their own, for hints, repairs and other regions.
-BACKGROUND_TIMEOUT_S: Final = 5.0
 #: How often the order of reads follows what was measured.
 PLACEMENT_INTERVAL_S: Final = 5.0
 
@@ -90,7 +87,6 @@ class Node:
         self._engine = engine
         self._disk = disk
         self._stop = Stop()
-        self.layouts: Layouts
         # One that loses a body is worth a line, whatever is said of those that lose nothing.
         self._conflicts_told = Sampler(max(1, settings.log.documents_per_s))
         #: Every peer was connected once; from then on one that is not is down, and not late.
@@ -103,7 +99,6 @@ class Node:
         """The other members of the region."""
         return [node for node in self.rings.nodes_of(self.region) if node != self.own.node_id]
 
-    @property
     def all_peers(self) -> list[NodeId]:
         """The other members of all regions."""
         return [node for node in self.rings.nodes if node != self.own.node_id]
@@ -200,13 +195,13 @@ class Node:
         ring = self.rings.by_region[self.region]
         zones = self.rings.layouts[self.region].zones
         latencies = Latencies()
-        self.gossip = self._new_gossip(identity, list(zones))
+        self.gossip = self._new_gossip(identity)
         self.transport = Transport(
             name=self.own.id,
             cluster_id=settings.cluster_id,
             secret=self._secret,
             layouts=lambda: self.layouts.versions,
-            addresses=self._addresses(),
+            addresses=addresses(self),
             clock=self.clock,
             entropy=self.entropy,
             on_request=self._on_request,
@@ -241,7 +236,8 @@ class Node:
             elsewhere=self.elsewhere if self.watermarks.regions else None,
         )
         self._assemble_background(identity, boot_id)
-        self._assemble_layouts()
+        self.layouts = layouts_of(self)
+        self.changing = changing_of(self)
         self.gossip.attach(self.transport)
         self._assemble_handlers(boot_id)
 
@@ -256,27 +252,17 @@ class Node:
             tracer=self.tracer,
         )
 
-    def _addresses(self) -> dict[NodeId, tuple[str, int]]:
-        """Of every node that is known. The cluster file knows best where a node is reached."""
-        layouts = self.rings.layouts.values()
-        nodes = [*(member for layout in layouts for member in layout.members), *self.settings.node]
-        return {node.node_id: (node.host, node.rpc_port) for node in nodes}
-
-    def _new_gossip(self, identity: Identity, nodes: list[NodeId]) -> Gossip:
-        def ring_epoch() -> int:
-            return self.rings.by_region[self.region].epoch
-
+    def _new_gossip(self, identity: Identity) -> Gossip:
         return Gossip(
             Membership(
                 self.own.node_id,
                 identity.boot_counter,
-                nodes,
+                self.rings.nodes_of(self.region),
                 interval_s=self.settings.gossip.interval_s,
                 now_s=self.clock.monotonic_s(),
-                ring_epoch=ring_epoch(),
             ),
             interval_s=self.settings.gossip.interval_s,
-            ring_epoch=ring_epoch,
+            ring_epoch=lambda: self.rings.by_region[self.region].epoch,
             skew_told_s=self.settings.lifecycle.clock_skew_told_s,
             clock=self.clock,
             entropy=self.entropy,
@@ -306,56 +292,6 @@ class Node:
             self.clock,
             slack_ms + self.settings.http.request_timeout_ms,
         )
-
-    def _assemble_layouts(self) -> None:
-        adoption = Adoption(
-            self.own.node_id,
-            self.rings,
-            self.replica,
-            transport=self.transport,
-            gossip=self.gossip,
-            placement=self.placement,
-            checkin=self.checkin,
-            background=self.background,
-            watermarks=self.watermarks,
-            clock=self.clock,
-        )
-        self.layouts = Layouts(
-            self._engine,
-            self.rings,
-            self.own.node_id,
-            self.replica.standing,
-            settle_s=max(self.settings.http.request_timeout_ms / 1000, BACKGROUND_TIMEOUT_S),
-            adopted=adoption,
-            is_done=self.background.moving.is_done,
-            allow=self._allow_writes,
-            transport=self.transport,
-            clock=self.clock,
-            log=self.log,
-        )
-        self.changing = Changing(
-            self.layouts,
-            self.rings,
-            self.own.node_id,
-            moving=self.background.moving,
-            rebuild=self.background.rebuild,
-            replica=self.replica,
-            is_up=self.is_up,
-            meet=self._meet,
-            connected=self.transport.connected,
-            jobs=self.jobs,
-            clock=self.clock,
-            log=self.log,
-        )
-
-    def _meet(self, newcomer: NodeSettings) -> None:
-        """Be connected to a node before it is let in."""
-        self.rings.region_of.setdefault(newcomer.node_id, newcomer.region)
-        at = {newcomer.node_id: (newcomer.host, newcomer.rpc_port)}
-        self.transport.meet(at, corrected=True)
-
-    def _allow_writes(self, allowed: bool) -> None:
-        self.coordinator.takes_part = allowed
 
     def _all_settled(self) -> bool:
         return self.layouts.all_settled()

@@ -27,6 +27,13 @@ class WritePlan(msgspec.Struct, frozen=True):
     more_acks: int = 0
     filling: tuple[NodeId, ...] = ()
 
+    @property
+    def countable(self) -> int:
+        """How many acknowledgements there can be."""
+        if not self.filling:
+            return len(self.targets)
+        return sum((one.hint_for or one.node) not in self.filling for one in self.targets)
+
 
 class Placement:
     """Plans of one node (or of a client, whose ``self_node`` is None).

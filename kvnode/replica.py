@@ -31,6 +31,7 @@ from kvnode.floors import Floor, decode_floor
 from kvnode.hashtree import Bucket
 from kvnode.hints import HintBook
 from kvnode.hintstore import HintStore
+from kvnode.layoutstore import LayoutStore
 from kvnode.lifecycle import Admission, Lifecycle
 from kvnode.outbox import Outbox
 from kvnode.ports import Clock, Engine
@@ -88,6 +89,7 @@ class Replica:
         self._on_conflict = on_conflict
         self.boots = Boots(engine)
         self.standing = Standing(engine, region, regions)
+        self.layout_store = LayoutStore(engine)
         self.outbox = Outbox(engine, clock, regions, partitions, outbox_bytes_max)
         #: By partition: whether what is held of it is not to be believed.
         self.fenced = [False] * partitions

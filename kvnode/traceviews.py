@@ -32,7 +32,7 @@ client or another process has, or that was forgotten.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -63,10 +63,10 @@ class TraceViews:
 
     Args:
         asker: Asks with a deadline of ``ASK_WITHIN_S``.
-        peers: The nodes that may know more of a trace.
+        peers: Tells the nodes that may know more of a trace.
     """
 
-    def __init__(self, tracer: Tracer, asker: Asker, peers: Sequence[NodeId]) -> None:
+    def __init__(self, tracer: Tracer, asker: Asker, peers: Callable[[], Sequence[NodeId]]) -> None:
         self._tracer = tracer
         self._asker = asker
         self._peers = peers
@@ -98,15 +98,15 @@ class TraceViews:
         trace_id = bytes.fromhex(text) if _TRACE_ID.fullmatch(text) else None
         if trace_id is None:
             raise BadQuery("a trace's id has 32 hexadecimal digits, in lower case")
-        spans, silent = await self._gather(self._peers, [[trace_id], b""])
+        spans, silent = await self._gather(self._peers(), [[trace_id], b""])
         traces = [_whole(spans)] if spans else []
         return {"node": self._tracer.node, "silent": silent, "traces": traces}
 
     async def _of_document(self, document_id: DocumentId) -> tuple[list[list[Span]], list[NodeId]]:
         """In two rounds: who only took part in a trace may not know what it was about."""
-        about, silent = await self._gather(self._peers, [[], document_id])
+        about, silent = await self._gather(self._peers(), [[], document_id])
         trace_ids = list(dict.fromkeys(span.trace_id for span in about))[:TRACES_MAX]
-        answering = [peer for peer in self._peers if peer not in silent]
+        answering = [peer for peer in self._peers() if peer not in silent]
         spans, silent_now = await self._gather(answering, [trace_ids, b""])
         by_trace: dict[bytes, list[Span]] = {}
         for span in spans:

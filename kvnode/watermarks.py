@@ -24,8 +24,8 @@ class Watermarks:
     def review(self) -> None:
         """Regions have other nodes.
 
-        A new one has coordinated nothing before this was known here (``kvnode.layouts``, rule 5);
-        one that has left, nothing that is not here.
+        A new one has coordinated nothing before this was known here (``kvnode.services.layouts``,
+        rule 5); one that has left, nothing that is not here.
         """
         for region, told_ms in self._told_ms.items():
             since_ms = self.of(region)

@@ -10,7 +10,7 @@ Rules
 2. Nothing but these two messages is read before the proof is verified, in frames of at most 1 KiB.
 3. Two sides with the same epoch and different layouts of a region read different cluster files:
    each would send documents where the other does not look. They don't talk. Different epochs are
-   none of this: one of the two will soon know what the other does (``kvnode.layouts``).
+   none of this: one of the two will soon know what the other does (``kvnode.services.layouts``).
 4. A refusal names its reason to the other side, for an operator to read; it never says more than
    which field differed.
 """

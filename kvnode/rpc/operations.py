@@ -43,7 +43,7 @@ class Op(IntEnum):
     READ_HERE = 31  # as READ, of this region only
     # See kvnode.partings.
     STANDING = 36  # [[region, word]] -> (nothing)
-    # See kvnode.layouts.
+    # See kvnode.services.layouts.
     LAYOUT = 38  # [[region, epoch, digest]], [layout], epoch, [[node, stage]] -> the same
     # See kvnode.everywhere.
     WRITE_HERE = 35  # id, record -> as CREATE, of this region only

@@ -164,9 +164,13 @@ class AntiEntropy:
         return self._repair
 
     def _counted(self) -> list[NodeId]:
-        """The peers whose region is not gone."""
+        """The peers that partitions are shared with and whose region is not gone."""
         region_of, is_gone = self._rings.region_of, self._replica.standing.is_gone
-        return [peer for peer in self.rounds if not is_gone(region_of[peer])]
+        return [
+            peer
+            for peer, round_ in self.rounds.items()
+            if round_.shared and not is_gone(region_of[peer])
+        ]
 
     def _report_repair(self, job: Job) -> None:
         counted = self._counted()

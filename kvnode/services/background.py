@@ -55,7 +55,7 @@ class Surroundings(msgspec.Struct):
     is_up: Callable[[NodeId], bool]
     #: Whether this node is sure of its disk, as far as a peer knows.
     has_confirmed: Callable[[NodeId], bool]
-    #: Whether no request that began under another layout is under way (``kvnode.layouts``).
+    #: Whether no request of another layout is under way (``kvnode.services.layouts``).
     all_settled: Callable[[], bool]
     #: Whether a node was silent for longer than tombstones are kept.
     is_absent: Callable[[NodeId], bool]

@@ -105,7 +105,7 @@ class CheckIn:
         for partition, others in self._others.items():
             if partition not in before:
                 self._replica.leased_until_s[partition] = -inf if others else inf
-                if others:
+                if self._answered_s:
                     self._grant(partition)
 
     @property

@@ -17,7 +17,7 @@
     y len(region) region partition(2)      -> since_ms(8)              compare with a region
     g region                               -> word(8)                  see ``kvnode.standing``
     c number(8)                            -> see ``kvnode.conflicts`` a key had two bodies
-    k region                               -> see ``kvnode.layouts``   who owns what there
+    k region                               -> see ``kvnode.services.layouts``   who owns what there
     i                                      -> identity
     d                                      -> replaced: this database is in a damaged one's place
     n                                      -> see ``kvnode.records``   sums of the records

@@ -18,7 +18,7 @@ import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.layout import rings_of
-from cluster.ring import fallbacks
+from cluster.ring import Ring, fallbacks
 from cluster.settings import (
     AntiEntropySettings,
     ClusterSettings,
@@ -58,6 +58,7 @@ def settings_of(
     regions: str = REGION,
     between: RegionSettings | None = None,
     gossip: GossipSettings | None = None,
+    spares: int = 0,
 ) -> ClusterSettings:
     """The cluster file of nodes a1, a2, ... in zones z1, z2, ..., taken in turn.
 
@@ -65,6 +66,7 @@ def settings_of(
         nodes: In each region.
         regions: Their names, of one letter each.
         between: How writes are brought from one to another.
+        spares: Nodes of the first region that run, and own nothing before they are let in.
     """
     return ClusterSettings(
         cluster_id=CLUSTER_ID,
@@ -83,9 +85,10 @@ def settings_of(
                 http_port=_RPC_PORT - 1000,
                 rpc_port=_RPC_PORT,
                 ops_port=_RPC_PORT + 1000,
+                joins=number > nodes,
             )
             for region in regions
-            for number in range(1, nodes + 1)
+            for number in range(1, nodes + 1 + (spares if region == REGION else 0))
         ),
     )
 
@@ -107,9 +110,9 @@ class SimCluster(Clients):
 
     def __init__(self, loop: SimLoop, settings: ClusterSettings) -> None:
         self.settings = settings
-        self.rings = rings_of(settings)
-        #: Of the first region.
-        self.ring = self.rings.by_region[REGION]
+        first = rings_of(settings)
+        #: The newest layouts that any node knows.
+        self.rings = first.copy()
         self.faults: list[Fault] = []
         #: Machines that stay down until their repair is through.
         self.in_repair: dict[str, None] = {}
@@ -127,17 +130,22 @@ class SimCluster(Clients):
         for own in settings.node:
             watch = self.watch
             machine = NodeMachine(
-                loop, settings, self.rings, own, watch.committed, watch.atlas.goes_away
+                loop, settings, first, own, watch.committed, watch.atlas.goes_away
             )
             self.nodes[own.id] = machine
             disks[own.id] = machine.disk
             wall_ms[own.id] = machine.clock.latest_ms
-        self.docs = ServiceMachine(loop, settings, self.rings, DOCS)
+        self.docs = ServiceMachine(loop, settings, first, DOCS)
         for one, other in permutations(self.nodes.values(), 2):
             if one.region != other.region:
                 loop.network.latency_s[one.name, other.name] = REGION_LATENCY_S
         machines: dict[str, Machine] = {**self.nodes, DOCS: self.docs}
         super().__init__(loop, machines, self.watch.acknowledged)
+
+    @property
+    def ring(self) -> Ring:
+        """Of the first region."""
+        return self.rings.by_region[REGION]
 
     # Processes and faults -----------------------------------------------------------------
 
@@ -268,6 +276,7 @@ class SimCluster(Clients):
 
     def _unready(self) -> list[str]:
         running = [machine for machine in self.machines.values() if machine.process.running]
+        members = [machine for machine in running if machine.name in (DOCS, *self.rings.nodes)]
         starting = [f"{machine.name} starts" for machine in running if machine.documents is None]
         unsure = [
             f"{machine.name} waits for others to confirm its boot"
@@ -279,8 +288,9 @@ class SimCluster(Clients):
             or unsure
             or [
                 f"{watcher.name} does not hold {peer.name} for up"
-                for watcher in running
+                for watcher in members
                 for peer in self.alive()
+                if peer in members
                 if watcher is not self.docs or peer.region == watcher.region
                 if not self._holds_for_up(watcher.name, peer.name)
             ]

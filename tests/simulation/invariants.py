@@ -32,6 +32,7 @@ import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.layout import Rings
+from cluster.ringchange import decode_layout
 from cluster.settings import ClusterSettings
 from kvnode.floors import decode_floor
 from kvnode.hints import decode_hint
@@ -44,6 +45,7 @@ from kvnode.storage.keys import (
     floor_key,
     hint_key,
     hint_target_of,
+    layout_key,
     quarantine_key,
     record_key,
 )
@@ -115,6 +117,7 @@ class DiskWatch:
         #: When and where hints went for their age, by document and whether it is deleted there.
         self._given_up: dict[tuple[DocumentId, bool], list[tuple[float, str]]] = {}
         self._rings = rings
+        self._first_layouts = dict(rings.layouts)
         self._spoken = Spoken(rings, self.atlas, disks)
         #: Logged writes that a region has not been told of yet: by node and region, when, the
         #: document, and what was on the node's disk of it.
@@ -151,6 +154,10 @@ class DiskWatch:
                     fault = self._spoken.heard(disk.name, key, value, changes)
                     if fault:
                         self._violated("I22", fault, None)
+                case b"k" if value is not None:
+                    layout = decode_layout(value)
+                    if layout.order() > self._rings.layouts[layout.region].order():
+                        self._rings.adopt(layout)
                 case b"v" if before is not None and before != value:
                     self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
 
@@ -161,12 +168,15 @@ class DiskWatch:
         self._note(disk, document_id, "record", new)
         if new is None:
             old = readable(document_id, before)
+            if disk.name not in self._owners(document_id):
+                self._handed_over(disk, document_id, old)
+                return
             if old is None or old.tombstone is not None:
                 self._purged(disk, document_id)
             elif not self._expired(disk, old):
                 self._violated("I5", f"{disk.name} lost its record {describe(old)}", document_id)
             return
-        if disk.name not in self._owners(document_id):
+        if disk.name not in (*self._owners(document_id), *self._owners_by(disk, document_id)):
             self._violated("I19", f"{disk.name} stores what it does not own", document_id)
         if disk.name in self.purged.get(document_id, ()):
             self.purged[document_id].remove(disk.name)  # deleted once more
@@ -181,6 +191,26 @@ class DiskWatch:
 
     def _owners(self, document_id: bytes) -> list[NodeId]:
         return self._rings.owners(partition_of(document_id, self._rings.partitions))
+
+    def _owners_by(self, disk: SimDisk, document_id: DocumentId) -> tuple[NodeId, ...]:
+        """Who owns a document by the layout that a node knows."""
+        region = self._rings.region_of[NodeId(disk.name)]
+        encoded = disk.values.get(layout_key(region))
+        layout = decode_layout(encoded) if encoded is not None else self._first_layouts[region]
+        return layout.ring().primaries(partition_of(document_id, layout.partitions))
+
+    def _handed_over(self, disk: SimDisk, document_id: DocumentId, old: Record | None) -> None:
+        """Judge that what a node no longer owns leaves its disk."""
+        partition = partition_of(document_id, self._rings.partitions)
+        encoded = disk.values.get(floor_key(partition))
+        if old is None or (encoded is not None and decode_floor(encoded).fenced):
+            return
+        region = self._rings.region_of[NodeId(disk.name)]
+        owners = self._rings.owners_in(region, partition)
+        missing = [owner for owner in owners if not self._has_all(owner, document_id, old)]
+        if missing:
+            what = f"{disk.name} gave up {describe(old)}, and {missing} lack it"
+            self._violated("I23", what, document_id)
 
     def _logged(self, disk: SimDisk, value: bytes, changes: Changes) -> None:
         """A write is in the outbox, with its record or in one batch with it."""
@@ -201,7 +231,7 @@ class DiskWatch:
             if coordinated_ms >= told_ms or record is None or document_id in self.atlas.lost:
                 continue
             partition = partition_of(document_id, self._rings.partitions)
-            owners = self._rings.owners_in(region, partition)
+            owners = self._rings.by_region[region].readers(partition)
             missing = [owner for owner in owners if not self._has_all(owner, document_id, record)]
             if 2 * len(missing) >= len(owners):
                 what = f"{disk.name} says that {missing} are beyond {told_ms}, and they lack"
@@ -285,6 +315,10 @@ class DiskWatch:
         if old is not None and (covers(new, old) or covers(stored, old)):
             return
         what = f"{disk.name} dropped its hint {describe(old)}"
+        if target not in self._owners(document_id):
+            if old is not None and not self._is_with_an_owner(document_id, old):
+                self._violated("I23", f"{what} for one that owns nothing now", document_id)
+            return
         too_old = self._wall_ms[disk.name]() - held_at_ms > self._window_ms
         if quarantine_key(document_id) in self._disks[target].values or (
             old is not None and self._expired(self._disks[target], old)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 import kvnode.codec
+import kvnode.keyed
 import kvnode.node
 import kvnode.replica
 import kvnode.writing
@@ -197,7 +198,7 @@ def election_skipped(patch: pytest.MonkeyPatch) -> None:
     ) -> Record:
         return record
 
-    patch.setattr(Coordinator, "_elect", elect)
+    patch.setattr(kvnode.keyed, "elect", elect)
 
 
 @ablation("I9: ", histories(1))

@@ -55,7 +55,7 @@ class Offered:
             returns={"drain": self.drained.remove},
             jobs=Jobs(StoppedWallClock()),
             events=ring,
-            traces=TraceViews(self.tracer, cast("Asker", None), []),
+            traces=TraceViews(self.tracer, cast("Asker", None), list),
         )
         self.url = ""
         #: Regions that somebody could say to be gone.

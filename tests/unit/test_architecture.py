@@ -37,11 +37,12 @@ ORDER = """
     kvnode.storage
     kvnode.lifecycle  kvnode.quarantine  kvnode.conflicts  kvnode.boots  kvnode.leaflog
     kvnode.records  kvnode.hintstore  kvnode.outbox  kvnode.standing
-    kvnode.replica  kvnode.inspection  kvnode.partings  kvnode.layouts
+    kvnode.layoutstore
+    kvnode.replica  kvnode.inspection  kvnode.partings
 
     kvnode.comparing  kvnode.agreement  kvnode.merging
     kvnode.voting  kvnode.writing  kvnode.reading  kvnode.elsewhere
-    kvnode.everywhere
+    kvnode.everywhere  kvnode.keyed
     kvnode.notedpeers
     kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
     kvnode.services  kvnode.traceviews
@@ -66,7 +67,7 @@ ORDER = """
     cluster.ports  cluster.vardir  cluster.processes  cluster.answers
     cluster.startup
     cluster.balancer  cluster.status  cluster.launch  cluster.examination  cluster.repair
-    cluster.growth  cluster.changes
+    cluster.changes  cluster.growth
     cluster.report  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
@@ -76,15 +77,14 @@ LAYERS = ORDER.split()
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
     cluster.membership cluster.ringchange cluster.layout cluster.layoutviews cluster.refusal
-    cluster.clusterfile cluster.edge
-    cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
-    cluster.regionpairs cluster.stage cluster.traces
+    cluster.clusterfile cluster.edge cluster.envoy cluster.haproxy cluster.prometheus cluster.rates
+    cluster.timeline cluster.regionpairs cluster.stage cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
-    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.standing kvnode.batching
-    kvnode.watermarks kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew kvnode.eventring
-    kvnode.sampling kvnode.tracing kvnode.calls
+    kvnode.conflicts kvnode.hintstore kvnode.outbox kvnode.standing kvnode.layoutstore
+    kvnode.batching kvnode.watermarks kvnode.contacts kvnode.jobs kvnode.leases kvnode.skew
+    kvnode.eventring kvnode.sampling kvnode.tracing kvnode.calls
     kvnode.rpc.operations kvnode.rpc.frames kvnode.rpc.handshake kvnode.storage.keys
     kvnode.storage.identity kvnode.storage.ranges kvnode.services.budget docservice.store
     docservice.session docservice.documents docservice.notedstore docservice.client.errors
@@ -271,6 +271,7 @@ def test_only_the_replica_and_the_boot_reach_the_engine() -> None:
         "kvnode.boots",
         "kvnode.leaflog",
         "kvnode.standing",
+        "kvnode.layoutstore",
     }
     doors = {"kvnode.replica", "kvnode.node", "kvnode.storage", "kvnode.__main__", "kvnode.ports"}
     doors |= rooms

@@ -132,8 +132,7 @@ class Region:
         self.random = Random(seed)
         names = [NodeId(f"n{i:02}") for i in range(size)]
         self.nodes = {
-            name: Membership(name, 1, names, interval_s=interval_s, now_s=0.0, ring_epoch=1)
-            for name in names
+            name: Membership(name, 1, names, interval_s=interval_s, now_s=0.0) for name in names
         }
         self.interval_s, self.loss, self.now_s = interval_s, loss, 0.0
         #: Nodes that are cut off from the others, but not from one another.
@@ -194,7 +193,7 @@ def test_everybody_notices_a_crash_and_a_return(
         assert Status.DEAD in [known.status for known in node.members()]
 
     region.nodes[crashed.node] = Membership(
-        crashed.node, 2, region.nodes, interval_s=interval_s, now_s=region.now_s, ring_epoch=1
+        crashed.node, 2, region.nodes, interval_s=interval_s, now_s=region.now_s
     )
     region.run(10)
     assert all(node.up == frozenset(region.nodes) for node in region.nodes.values())

@@ -17,7 +17,6 @@ from kvnode.coordinator import Coordinator
 from kvnode.errors import KeyReused, Unavailable
 from kvnode.handlers import Handlers
 from kvnode.inspection import Inspection, from_wire
-from kvnode.layouts import Layouts
 from kvnode.partings import Partings
 from kvnode.record import CONTENT_BYTES_MAX, Create, Record, Tombstone
 from kvnode.regionhandlers import Known
@@ -27,6 +26,7 @@ from kvnode.rpc.frames import FRAME_BYTES_MAX, Message, ProtocolError, encode_fr
 from kvnode.rpc.operations import MERGE_RECORDS_MAX, FetchResult, Op
 from kvnode.rpc.transport import Transport
 from kvnode.services.gossip import Gossip
+from kvnode.services.layouts import Layouts
 from kvnode.services.levelling import Levelling
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from kvnode.system import SystemClock, SystemEntropy
@@ -121,9 +121,7 @@ def serve(
         hints = HintSettings(target_bytes_max=hint_bytes_max, total_bytes_max=hint_bytes_max)
         engine = MemoryEngine(MemoryDisk(), loop, commit_latency_s=lambda: 0.0, failed=_raise)
         gossip = Gossip(
-            Membership(
-                NodeId("a1"), 1, [NodeId("a1"), NodeId("a2")], interval_s=1, now_s=0, ring_epoch=1
-            ),
+            Membership(NodeId("a1"), 1, [NodeId("a1"), NodeId("a2")], interval_s=1, now_s=0),
             interval_s=1,
             ring_epoch=lambda: 1,
             skew_told_s=1,
@@ -154,10 +152,9 @@ def serve(
                 bytes(8),
             ),
             layouts=Layouts(
-                engine,
+                replica,
                 RINGS.copy(),
                 NodeId("a1"),
-                replica.standing,
                 settle_s=1.0,
                 adopted=lambda before, layout: None,
                 is_done=lambda: True,

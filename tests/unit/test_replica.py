@@ -15,7 +15,7 @@ from cluster.preference import Target
 from cluster.settings import HintSettings, LifecycleSettings
 from kvnode.codec import decode, encode, header_of
 from kvnode.coordinator import Coordinator
-from kvnode.errors import CannotStart, CorruptRecord, Overloaded
+from kvnode.errors import CannotStart, CorruptRecord, NotOwner, Overloaded
 from kvnode.floors import Floor
 from kvnode.hints import decode_hint
 from kvnode.placement import WritePlan
@@ -44,7 +44,8 @@ PARTITIONS = 2
 ID = bytes(16)  # in partition 0, which is owned
 FOREIGN_ID = b"\xff" * 16  # in partition 1, which is not
 MINTED_ID = uuid7(5, bytes(10))
-IDS = [ID, MINTED_ID, FOREIGN_ID]
+OWN_IDS = [ID, MINTED_ID]
+IDS = [*OWN_IDS, FOREIGN_ID]
 A2, A3 = NodeId("a2"), NodeId("a3")
 COMMIT_S = 1.0
 LIVE = Record(Create(b"x", 1, 0, b"c" * 32, b"f" * 16))
@@ -140,7 +141,7 @@ class ReplicaLife(RuleBasedStateMachine):
         self.delivered: dict[tuple[NodeId, bytes], Record] = {}
         self.voted: dict[bytes, bytes] = {}
 
-    @rule(document_id=st.sampled_from(IDS), record=records)
+    @rule(document_id=st.sampled_from(OWN_IDS), record=records)
     def merge(self, document_id: bytes, record: Record) -> None:
         """A write, a hint delivered, a repair: all are the same."""
         before = self.sent.get(document_id)
@@ -185,7 +186,7 @@ class ReplicaLife(RuleBasedStateMachine):
             held.append(self.delivered[node, document_id])
         return reduce(merge, held)
 
-    @rule(document_id=st.sampled_from(IDS), body=st.sampled_from(BODIES))
+    @rule(document_id=st.sampled_from(OWN_IDS), body=st.sampled_from(BODIES))
     def vote(self, document_id: bytes, body: bytes) -> None:
         """Ask for a vote; whatever was answered once is answered for ever."""
 
@@ -377,7 +378,12 @@ def test_a_fetch_says_exactly_what_is_known(
     """Rule 4: its own record, else the join of its hints, else absent if it may say so."""
     life = Life()
     if stored is not None:
-        life.merge(document_id, stored)
+        if document_id == FOREIGN_ID:
+            with pytest.raises(NotOwner):
+                life.merge(document_id, stored)
+            stored = None
+        else:
+            life.merge(document_id, stored)
     for target, record in ((A2, hint), (A3, other_hint)):
         if record is not None:
             life.hold(target, document_id, record)

@@ -218,7 +218,8 @@ class OtherNodes:
 
 def views(own: Tracer, **others: Tracer | None) -> TraceViews:
     """Of a process among others."""
-    return TraceViews(own, cast("Asker", OtherNodes(**others)), list(map(NodeId, others)))
+    names = list(map(NodeId, others))
+    return TraceViews(own, cast("Asker", OtherNodes(**others)), lambda: names)
 
 
 def shown(view: Any) -> TracesView:

@@ -28,14 +28,12 @@ from cluster.ringchange import Layout, Phase, advanced, changed, decode_layout
 from cluster.settings import NodeSettings
 from kvnode.errors import Refused
 from kvnode.log import Log
-from kvnode.ports import Clock, Engine
+from kvnode.ports import Clock
+from kvnode.replica import Replica
 from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import Fields, Op
 from kvnode.rpc.transport import Transport
 from kvnode.services.loop import Work
-from kvnode.standing import Standing
-from kvnode.storage.keys import LAYOUT_PREFIX, layout_key
-from kvnode.storage.ranges import all_with
 
 #: A change is looked after this often, and what peers know.
 INTERVAL_S: Final = 0.25
@@ -62,7 +60,7 @@ class _Told(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     #: Which layout of which region the stages are of.
     region: str
     epoch: int
-    stages: dict[NodeId, Stage]
+    stages: tuple[tuple[NodeId, Stage], ...]
 
 
 class Layouts:
@@ -81,10 +79,9 @@ class Layouts:
 
     def __init__(
         self,
-        engine: Engine,
+        replica: Replica,
         rings: Rings,
         node: NodeId,
-        standing: Standing,
         *,
         settle_s: float,
         adopted: Callable[[Layout, Layout], None],
@@ -94,11 +91,11 @@ class Layouts:
         clock: Clock,
         log: Log,
     ) -> None:
-        self._engine = engine
+        self._replica = replica
         self._rings = rings
         self._node = node
         self._region = rings.region_of[node]
-        self._standing = standing
+        self._standing = replica.standing
         self._settle_s = settle_s + _SETTLE_MARGIN_S
         self._adopted = adopted
         self._is_done = is_done
@@ -136,17 +133,6 @@ class Layouts:
         if self._node in layout.leaving:
             return layout.phase is not Phase.RETIRE or layout.new != layout.target
         return self.is_member and (self._node not in layout.joining or not self.unaware())
-
-    def outside(self) -> str:
-        """Why writes can't begin on this node, in words; empty if they can."""
-        if self.takes_part:
-            return ""
-        region = self._region
-        if not self.is_member:
-            return f"takes no part in region {region}: it was not let in yet, or it has left"
-        if self._node in self.own.leaving:
-            return f"leaves region {region}, and has given away what it owned there"
-        return f"joins region {region}, of which {', '.join(self.unaware())} may not know yet"
 
     @property
     def phase_s(self) -> float:
@@ -289,7 +275,7 @@ class Layouts:
         self._known[peer] = {region: epoch for region, epoch, _ in told.versions}
         own = self.own
         if (told.region, told.epoch) == (self._region, own.epoch):
-            for node, stage in told.stages.items():
+            for node, stage in told.stages:
                 if node in own.ids:
                     self._stages[node] = max(stage, self._stages.get(node, stage))
         return told
@@ -309,7 +295,7 @@ class Layouts:
         ]
 
     def _fields(self, layouts: Sequence[Layout]) -> Fields:
-        stages = {str(node): int(stage) for node, stage in sorted(self._stages.items())}
+        stages = [[node, int(stage)] for node, stage in sorted(self._stages.items())]
         versions = [list(version) for version in self._versions]
         encoded = [layout.encode() for layout in layouts]
         return [versions, encoded, self._region, self.own.epoch, stages]
@@ -319,7 +305,7 @@ class Layouts:
     def _adopt(self, layout: Layout) -> None:
         before = self._rings.layouts[layout.region]
         self._rings.adopt(layout)
-        self._engine.put(layout_key(layout.region), layout.encode())
+        self._replica.layout_store.put(layout)
         if layout.region == self._region:
             self._stages.clear()
             self._since_s = self._clock.monotonic_s()
@@ -332,20 +318,11 @@ class Layouts:
         )
         self._adopted(before, layout)
         self._allow(self.takes_part)
-        self._engine.barrier(self._now_durable)
+        self._replica.when_durable(self._now_durable, patient=False)
 
     def _now_durable(self) -> None:
         self._versions = self._rings.versions
         self.tell()
-
-
-def restore(engine: Engine, rings: Rings) -> None:
-    """Take up the newer layouts that are on the disk; once, at start."""
-    for _, encoded in all_with(engine, LAYOUT_PREFIX):
-        layout = decode_layout(encoded)
-        known = rings.layouts.get(layout.region)
-        if known is not None and layout.order() > known.order():
-            rings.adopt(layout)
 
 
 def _size(layouts: Sequence[Layout]) -> int:

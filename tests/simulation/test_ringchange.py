@@ -1,0 +1,119 @@
+"""Owners change while clients write, read and delete: nothing is lost, and nothing comes back."""
+
+import asyncio
+
+from cluster.ids import NodeId
+from cluster.ringchange import Layout, Phase
+from cluster.settings import AntiEntropySettings, NodeSettings
+from tests.simulation.cluster import REGION, SimCluster, settings_of
+from tests.simulation.convergence import differences
+from tests.simulation.run import seeds, simulate
+
+FOUR = settings_of(spares=1, antientropy=AntiEntropySettings(interval_s=5.0))
+
+
+def spare(cluster: SimCluster, name: str = "a4") -> NodeSettings:
+    """A node that is no member yet."""
+    return next(one for one in cluster.settings.node if one.id == name)
+
+
+def begin(
+    cluster: SimCluster, *, add: tuple[str, ...] = (), remove: tuple[str, ...] = ()
+) -> Layout:
+    """Begin a change of owners at the first member."""
+    first = cluster.rings.layouts[REGION].ids[0]
+    layouts = cluster.nodes[first].serving.layouts
+    layout = layouts.planned(
+        add=[spare(cluster, name) for name in add], remove=[NodeId(name) for name in remove]
+    )
+    layouts.begin(layout)
+    return layout
+
+
+def phases(cluster: SimCluster) -> list[str]:
+    """What each node knows of its region's layout."""
+    found = []
+    for machine in cluster.alive():
+        if machine.node is not None:
+            layouts = machine.serving.layouts
+            own = layouts.own
+            found.append(
+                f"{machine.name}: {own.epoch} {own.phase.name}, {layouts._stages}, "
+                f"{machine.serving.background.moving.progress()}, "
+                f"{machine.serving.background.moving.held_back()}, unaware {layouts.unaware()}"
+            )
+    return found
+
+
+async def changed(cluster: SimCluster, within_s: float = 300.0) -> None:
+    """Wait until a change is over, for every node that is a member then."""
+
+    def over() -> bool:
+        layout = cluster.rings.layouts[REGION]
+        return layout.is_stable and all(
+            cluster.nodes[node].serving.layouts.own == layout for node in layout.ids
+        )
+
+    await cluster.until(over, within_s, lambda: phases(cluster))
+
+
+@seeds(3)
+def test_a_node_joins_and_takes_its_share(seed: int) -> None:
+    """It has all documents of its partitions, and who gave them up has none of them left."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [
+            await cluster.create(f"a{1 + number % 3}", f"body {number}", write=2)
+            for number in range(60)
+        ]
+        begin(cluster, add=("a4",))
+        for number in range(60):
+            await asyncio.sleep(0.5)
+            via = f"a{1 + number % 4}"
+            if cluster.nodes[via].serving.coordinator.takes_part:
+                created.append(await cluster.create(via, f"later {number}", write=2))
+            found = await cluster.read(via, created[number].document_id, read=2)
+            assert found.create is not None
+        await changed(cluster)
+        # It shares a zone, and so a third of all replicas, with a1.
+        assert len(cluster.ring.partitions_of(NodeId("a4"))) == cluster.ring.partitions // 2
+        for one in created:
+            owners = cluster.owners(one.document_id)
+            for name, machine in cluster.nodes.items():
+                stored = machine.stored(one.document_id)
+                assert (stored is not None) == (name in owners), (name, owners)
+            assert (await cluster.read("a4", one.document_id, read=3)).create is not None
+        assert differences(cluster) == []
+
+    simulate(scenario, seed, FOUR)
+
+
+@seeds(3)
+def test_a_node_leaves_and_gives_everything_away(seed: int) -> None:
+    """Its disk is empty when the change is over, and it takes no more writes."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [
+            await cluster.create(f"a{1 + number % 4}", f"body {number}", write=1)
+            for number in range(40)
+        ]
+        gone = [await cluster.create("a2", f"gone {number}") for number in range(10)]
+        begin(cluster, remove=("a2",))
+        for number in range(40):
+            await asyncio.sleep(0.5)
+            created.append(await cluster.create("a1", f"later {number}", write=2))
+            if number < len(gone):
+                await cluster.delete("a3", gone[number].document_id, write=2)
+        await changed(cluster)
+        layout = cluster.rings.layouts[REGION]
+        assert "a2" not in layout.ids
+        assert layout.phase is Phase.STABLE
+        left = cluster.nodes["a2"].serving
+        assert left.replica.records.count == 0
+        assert left.unready_reasons()
+        for one in created:
+            assert cluster.nodes["a2"].stored(one.document_id) is None
+            assert (await cluster.read("a3", one.document_id, read=2)).create is not None
+        assert differences(cluster) == []
+
+    simulate(scenario, seed, settings_of(nodes=4))

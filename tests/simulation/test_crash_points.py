@@ -88,14 +88,14 @@ def floor_before_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Purge, "_try", concluded)
 
 
-@ABLATIONS.add("I22: ", cut_at("purge", "power", "a3", stride=5))
+@ABLATIONS.add("I22: ", cut_at("purge", "power", "a2", stride=3))
 def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Who promised and lost power does not know of it, when the others have purged."""
 
     def promise(
         self: Handlers, connection: Connection, request_id: int, _: float, fields: Fields
     ) -> None:
-        veto = self._agreement.promise(Proposal(*fields))
+        veto = self._agreement.promise(Proposal(*fields[:-1]))
         connection.reply(request_id, [veto, self._absent()], 0)
 
     patch.setattr(Handlers, "_promise", promise)

@@ -17,7 +17,7 @@ from cluster import operations
 from cluster.answers import Answers, unreachable
 from cluster.interrupts import Interrupted, Interrupts
 from cluster.launch import say
-from cluster.layoutviews import LayoutView, PlanView, Staged
+from cluster.layoutviews import LayoutView, PlanView, Staged, in_words, moved
 from cluster.operations import Declined, JobView, NoAnswer
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.startup import LaunchError
@@ -39,7 +39,11 @@ def look(settings: ClusterSettings, region: str, *, without: str = "") -> Layout
     Raises:
         Unreachable: none of them answers.
     """
-    views = all_views(settings, region, without=without)
+    return newest(all_views(settings, region, without=without))
+
+
+def newest(views: Sequence[LayoutView]) -> LayoutView:
+    """Of what nodes of one region say, the word of one that knows most."""
     members = [view for view in views if view.node in view.own.ids]
     return max(members or views, key=lambda view: view.own.epoch)
 
@@ -107,33 +111,19 @@ def follow(settings: ClusterSettings, region: str, after: int, console: Console)
         bar = bars.add_task(f"region {region}", total=None)
         while True:
             views = all_views(settings, region)
-            newest = max(views, key=lambda view: view.own.epoch)
-            if newest.own.is_stable and newest.own.epoch > after:
-                return newest
-            total = max(view.moves_total for view in views)
-            bars.update(bar, total=total, completed=moved(views), description=in_words(newest))
+            view = newest(views)
+            if view.own.is_stable and view.own.epoch > after:
+                return view
+            total = max(one.moves_total for one in views)
+            bars.update(
+                bar,
+                total=total,
+                completed=moved(views),
+                description=f"region {region}: {in_words(view)}",
+            )
             try:
                 interrupts.check()
             except Interrupted:
                 say(console, "the nodes go on by themselves; `stele layout --watch` shows how far")
                 raise
             time.sleep(_POLL_S)
-
-
-def moved(views: Sequence[LayoutView]) -> int:
-    """Replicas that are where they belong, those of the present step included that are filled."""
-    newest = max(views, key=lambda view: view.own.epoch)
-    done = max(view.moves_total for view in views) - newest.own.moves_left
-    here = [view for view in views if view.own.epoch == newest.own.epoch]
-    if newest.own.phase == "fill":
-        return done + sum(view.done for view in here)
-    return done + sum(view.total for view in here) if newest.own.phase == "level" else done
-
-
-def in_words(view: LayoutView) -> str:
-    """Where a change stands: the phase, and whom it waits for."""
-    waits = "; ".join(
-        f"{why}: {', '.join(name for name, its in view.waits_for.items() if its == why)}"
-        for why in dict.fromkeys(view.waits_for.values())
-    )
-    return f"region {view.region}: {view.own.in_words}" + (f" ({waits})" if waits else "")

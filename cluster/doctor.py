@@ -7,14 +7,13 @@ Rules
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluster.edge import EDGE
 from cluster.findings import PURGE_STUCK_S, Finding, Severity
-from cluster.ids import NodeId
-from cluster.layout import rings_of
+from cluster.layoutdoctor import layout_findings, outside_finding
 from cluster.operations import (
     ConflictsView,
     HintsView,
@@ -36,8 +35,11 @@ _PURGE_HELP: Final = {
     "hints": "bring up those that {node} keeps writes for: `stele hints` names them",
     "outbox": "bring the region back that has yet to get its writes: `stele status` names it",
     "clock": "set its clock right",
+    "layout": "wait until the change of owners has ended: `stele layout` shows how far it is",
     "minority": "bring a majority of the owners of its partitions up",
 }
+#: Of each partition of a region.
+Owners = Sequence[Sequence[str]]
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
 
@@ -73,20 +75,26 @@ def diagnose(
     settings: ClusterSettings,
     checkups: Sequence[Checkup],
     edge: EdgeView | None = None,
+    owners: Mapping[str, Owners] | None = None,
 ) -> list[Finding]:
-    """What is wrong, worst first."""
+    """What is wrong, worst first.
+
+    Args:
+        owners: By region, of each partition, as the nodes know them.
+    """
     findings = [
         *_nodes(var, checkups),
         *_edge(edge, checkups),
         *_connections(checkups),
         *_clocks(settings, checkups),
-        *_fences(var, settings, checkups),
+        *_fences(var, owners or {}, checkups),
         *_corruption(checkups),
         *_purges(checkups),
         *_quarantines(checkups),
         *_hints(checkups),
         *_comparisons(settings, checkups),
         *region_findings([checkup.view for checkup in checkups]),
+        *layout_findings([checkup.view for checkup in checkups]),
         *_conflicts(checkups),
         *_put_aside(checkups),
     ]
@@ -99,6 +107,8 @@ def _nodes(var: Typing, checkups: Sequence[Checkup]) -> Iterator[Finding]:
         view = checkup.view
         if view.status and _is_drained(view.status):
             yield _drain(var, checkup.id, view)
+        elif view.state is NodeState.OUTSIDE:
+            yield outside_finding(view)
         elif view.state is not NodeState.READY:
             what, _, do = view.advice.partition("; ")
             if region := _given_up(checkup):
@@ -148,7 +158,8 @@ def _edge(edge: EdgeView | None, checkups: Sequence[Checkup]) -> Iterator[Findin
 def _connections(checkups: Sequence[Checkup]) -> Iterator[Finding]:
     answering = [checkup.id for checkup in checkups if checkup.view.status]
     for checkup in checkups:
-        members = checkup.view.status.members if checkup.view.status else []
+        outside = checkup.view.state is NodeState.OUTSIDE
+        members = checkup.view.status.members if checkup.view.status and not outside else []
         for member in members:
             if member.state != "alive" and member.id in answering:
                 yield Finding(
@@ -197,7 +208,7 @@ def _given_up(checkup: Checkup) -> str | None:
 
 
 def _fences(
-    var: Typing, settings: ClusterSettings, checkups: Sequence[Checkup]
+    var: Typing, owners_of: Mapping[str, Owners], checkups: Sequence[Checkup]
 ) -> Iterator[Finding]:
     fenced = {
         one.id: set(one.lifecycle.fenced)
@@ -205,9 +216,8 @@ def _fences(
         if one.lifecycle and not _given_up(one)
     }
     gone = {region for one in checkups if (region := _given_up(one))}
-    layouts = rings_of(settings).by_region
-    rings = [ring.owners for region, ring in layouts.items() if region not in gone]
-    lost: dict[tuple[NodeId, ...], int] = {}
+    rings = [owners for region, owners in owners_of.items() if region not in gone]
+    lost: dict[tuple[str, ...], int] = {}
     for partition, each_region in enumerate(zip(*rings, strict=True)):
         owners = tuple(owner for owners in each_region for owner in owners)
         if all(partition in fenced.get(owner, ()) for owner in owners):
@@ -219,14 +229,21 @@ def _fences(
             f"all owners of {count} partitions are fenced: none knows what was deleted meanwhile",
             f"choose the one with the best disk: {var.command(f'stele trust {owners[0]}')}",
         )
+    filled = {one.id: _being_filled(one.view) for one in checkups}
     for node, partitions in fenced.items():
-        if partitions:
+        if len(partitions) > filled[node]:
             yield Finding(
                 Severity.WARNING,
                 node,
                 f"{len(partitions)} of its partitions are being rebuilt from its peers",
                 "wait, and keep its peers up; they answer in its place",
             )
+
+
+def _being_filled(view: NodeView) -> int:
+    """Partitions that a change of owners has yet to bring a node."""
+    layout = view.status.layout if view.status else None
+    return layout.total - layout.done if layout and layout.own.phase == "fill" else 0
 
 
 def _corruption(checkups: Sequence[Checkup]) -> Iterator[Finding]:
@@ -321,7 +338,7 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
         if checkup.lifecycle is None:
             continue
         for peer, round_ in checkup.lifecycle.comparisons.items():
-            near = region_of[peer] == region_of[checkup.id]
+            near = region_of.get(peer) == region_of[checkup.id]
             interval_s = (
                 settings.antientropy.interval_s if near else settings.regions.compare_interval_s
             )

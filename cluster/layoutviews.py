@@ -4,7 +4,7 @@ Nodes answer with these values, and tools read them. What a layout is: ``cluster
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -201,6 +201,25 @@ def planned(before: Layout, first: Layout) -> PlanView:
             for one in first.members
         ],
     )
+
+
+def moved(views: Sequence[LayoutView]) -> int:
+    """Replicas that are where they belong, those of the present step included that are filled."""
+    newest = max(views, key=lambda view: view.own.epoch)
+    done = max(view.moves_total for view in views) - newest.own.moves_left
+    here = [view for view in views if view.own.epoch == newest.own.epoch]
+    if newest.own.phase == "fill":
+        return done + sum(view.done for view in here)
+    return done + sum(view.total for view in here) if newest.own.phase == "level" else done
+
+
+def in_words(view: LayoutView) -> str:
+    """Where a change stands: the phase, and whom it waits for."""
+    waits = "; ".join(
+        f"{why}: {', '.join(name for name, its in view.waits_for.items() if its == why)}"
+        for why in dict.fromkeys(view.waits_for.values())
+    )
+    return view.own.in_words + (f" ({waits})" if waits else "")
 
 
 def _owned(owners: Owners) -> Counter[NodeId]:

@@ -1,6 +1,7 @@
 """Commands by which nodes join and leave a region: layout, leave, forget."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -21,10 +22,11 @@ from cluster.commands.options import (
     note,
     print_json,
 )
+from cluster.findings import LAYOUT_STUCK_S
 from cluster.growth import Newcomer
 from cluster.ids import NodeId
 from cluster.launch import named, say
-from cluster.layoutviews import LayoutView, PlanView, Staged
+from cluster.layoutviews import LayoutView, PlanView, Staged, in_words, moved
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.startup import LaunchError
 from cluster.vardir import DEFAULT_ROOT, VarDirectory
@@ -55,19 +57,19 @@ def show(
     settings = VarDirectory(var).settings()
     try:
         while True:
-            views = [changes.look(settings, region) for region in settings.region_names]
+            said = {one: changes.all_views(settings, one) for one in settings.region_names}
+            best = {region: changes.newest(views) for region, views in said.items()}
             if output is Output.JSON:
-                shown = {view.region: msgspec.to_builtins(view) for view in views}
-                print_json(shown, one_line=watch)
+                print_json(msgspec.to_builtins(best), one_line=watch)
             else:
-                for view in views:
-                    _print(view, _staged(settings, view))
+                for region, views in said.items():
+                    _print(best[region], views)
             if not watch:
                 break
             time.sleep(_WATCH_S)
     except KeyboardInterrupt:
         return
-    if any(view.still_s for view in views):
+    if any(view.still_s >= LAYOUT_STUCK_S for view in best.values()):
         raise typer.Exit(EXIT_DEGRADED)
 
 
@@ -194,7 +196,7 @@ def _end(
         return
     took = report.duration(time.monotonic() - began_s)
     say(screen, f"the owners have changed, in {took}")
-    _print(view, Staged())
+    _print(view, [])
 
 
 def _weights(typed: list[str]) -> tuple[dict[NodeId, float], float | None]:
@@ -241,15 +243,8 @@ def _where_staged(settings: ClusterSettings, region: str | None) -> NodeSettings
     return first
 
 
-def _staged(settings: ClusterSettings, view: LayoutView) -> Staged:
-    """What is staged where the region's changes begin."""
-    for one in changes.all_views(settings, view.region):
-        if one.node == view.begins_at:
-            return one.staged
-    return Staged()
-
-
-def _print(view: LayoutView, staged: Staged) -> None:
+def _print(view: LayoutView, views: Sequence[LayoutView]) -> None:
+    """By the word of one node; what is staged, by that of the one that would begin it."""
     own, screen = view.own, console()
     changing = any(member.now != member.at_end for member in own.members)
     right = ("weight", "partitions", "at the end") if changing else ("weight", "partitions")
@@ -260,16 +255,16 @@ def _print(view: LayoutView, staged: Staged) -> None:
         at_end = [str(one.at_end)] if changing else []
         table.add_row(one.id, one.zone, f"{one.weight:g}", str(one.now), *at_end, does)
     screen.print(table)
-    say(screen, f"\nregion {view.region}, epoch {own.epoch}: {own.in_words}")
+    say(screen, f"\nregion {view.region}, epoch {own.epoch}: {in_words(view)}")
     if not own.is_stable:
-        done = view.moves_total - own.moves_left
-        say(screen, f"{done} of {view.moves_total} replicas are moved; {changes.in_words(view)}")
+        say(screen, f"{moved(views)} of {view.moves_total} replicas are where they will stay")
     if view.held_back:
         say(screen, f"{view.node} has yet to hand on {', '.join(view.held_back)}")
-    if view.still_s:
+    if view.still_s >= LAYOUT_STUCK_S:
         note(f"nothing goes on for {report.duration(view.still_s)}; `stele doctor` says why")
-    if staged:
-        say(screen, f"staged: {_staged_words(staged)}")
+    for said in views:
+        if said.node == view.begins_at and said.staged:
+            say(screen, f"staged: {_staged_words(said.staged)}")
 
 
 def _staged_words(staged: Staged) -> str:

@@ -113,8 +113,8 @@ class AsTyped:
 
 
 def overview(settings: ClusterSettings, rings: Rings, seen: Mapping[NodeId, Seen]) -> Overview:
-    """Put together what all nodes say."""
-    shown = {name: _shown(one, seen) for name, one in seen.items()}
+    """Put together what all members say; ``seen`` has each of them."""
+    shown = {name: _shown(one, seen) for name, one in seen.items() if name in rings.nodes}
     checkups = [_checkup(one) for one in shown.values()]
     up = {name for name, one in shown.items() if one.state not in (State.DEAD, State.SUSPECT)}
     regions = {
@@ -128,7 +128,12 @@ def overview(settings: ClusterSettings, rings: Rings, seen: Mapping[NodeId, Seen
             for copies in [len(ring.owners[0])]
         },
         pairs=region_pairs([checkup.view for checkup in checkups]),
-        findings=diagnose(AsTyped(), settings, checkups),
+        findings=diagnose(
+            AsTyped(),
+            settings,
+            checkups,
+            owners={region: ring.owners for region, ring in rings.by_region.items()},
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from html import escape
 from itertools import groupby
 
 from cluster.findings import Finding, Severity
+from cluster.layoutviews import LayoutView
 from cluster.operations import LifecycleView
 from cluster.regionpairs import Pair
 from cluster.seen import moment
@@ -83,6 +84,7 @@ def _tile(shown: NodeShown) -> str:
     state = shown.state.value.replace(" ", "-")
     facts = [("zone", node.zone)]
     if glance is not None:
+        facts += _on_its_way(node.id, glance.status.layout)
         documents = glance.status.documents_estimate or 0
         free = glance.status.storage.disk_free_bytes
         facts += [
@@ -99,6 +101,15 @@ def _tile(shown: NodeShown) -> str:
         f'<span class="state"><span class="dot"></span>{shown.state.value}</span></h4>{why}'
         f"{described(facts)}</li>"
     )
+
+
+def _on_its_way(name: str, layout: LayoutView | None) -> list[tuple[str, str]]:
+    """Of a node that joins or leaves its region: how much it owns, and will."""
+    its = next((one for one in layout.own.members if one.id == name), None) if layout else None
+    if its is None or not (its.joining or its.leaving):
+        return []
+    goes = "joins with" if its.joining else "leaves, has"
+    return [(goes, f"{its.at_end if its.joining else its.now} partitions")]
 
 
 def traffic(points: Sequence[Point], now_s: float, *, shows_lag: bool) -> dict[str, str]:

@@ -21,7 +21,8 @@ ORDER = """
     cluster.preference
     cluster.detector  cluster.membership  cluster.layout  cluster.layoutviews
     cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings  cluster.stage
-    cluster.traces  cluster.operations  cluster.seen  cluster.regiondoctor  cluster.doctor
+    cluster.traces  cluster.operations  cluster.seen  cluster.regiondoctor  cluster.layoutdoctor
+    cluster.doctor
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from cluster.doctor import Checkup, diagnose
 from cluster.examination import put_aside
 from cluster.findings import Finding, Severity
+from cluster.layout import rings_of
 from cluster.operations import (
     Comparison,
     ConflictsView,
@@ -76,7 +77,12 @@ def _sound(settings: ClusterSettings, name: str) -> Checkup:
 
 def findings(checkups: Checkups) -> list[Finding]:
     """As the doctor finds them."""
-    return diagnose(VarDirectory(Path("var")), SETTINGS, list(checkups.values()))
+    return _found_in(SETTINGS, checkups)
+
+
+def _found_in(settings: ClusterSettings, checkups: Checkups) -> list[Finding]:
+    owners = {region: ring.owners for region, ring in rings_of(settings).by_region.items()}
+    return diagnose(VarDirectory(Path("var")), settings, list(checkups.values()), owners=owners)
 
 
 def change_lifecycle(checkups: Checkups, node: str, **changes: object) -> None:
@@ -385,7 +391,7 @@ def _two_regions() -> Checkups:
 
 
 def _found_in_two(checkups: Checkups) -> list[Finding]:
-    return diagnose(VarDirectory(Path("var")), TWO, list(checkups.values()))
+    return _found_in(TWO, checkups)
 
 
 def test_a_fenced_region_is_rebuilt_from_another_and_nobody_is_to_be_trusted() -> None:

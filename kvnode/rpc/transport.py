@@ -34,7 +34,7 @@ CLIENT_PREFIX: Final = "client/"
 OnRequest = Callable[[Connection, str, Message], None]
 OnPeerChange = Callable[[NodeId, bool, str], None]
 #: Requests that pass whatever ``may_talk`` says.
-_ALWAYS: Final = (Op.STANDING, Op.LAYOUT)
+_ALWAYS: Final = (Op.STANDING,)
 
 
 class Transport:

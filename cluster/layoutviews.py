@@ -85,7 +85,7 @@ class Staged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             removed.pop(node.node_id, None)
         for name in more.remove:
             if added.pop(name, None) is not None:
-                del removed[name]
+                removed.pop(name, None)
         weights = {
             name: weight
             for name, weight in {**self.weights, **more.weights}.items()

@@ -176,7 +176,8 @@ class Changing:
     def _check(self, newcomer: NodeSettings) -> None:
         """What ``cluster.topology`` refuses in a file. Raises Malformed, Refused."""
         name = newcomer.id
-        if not is_loopback(newcomer.host):
+        loopback = is_loopback(self._layouts.own.members[0].host)
+        if loopback and not is_loopback(newcomer.host):
             raise Malformed(f'{name} has host = "{newcomer.host}"; nodes listen on loopback only')
         if self._rings.region_of.get(newcomer.node_id, newcomer.region) != newcomer.region:
             raise Refused(f"there is a {name} in another region: give it another id")

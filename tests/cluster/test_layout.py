@@ -5,6 +5,7 @@ import threading
 import urllib.error
 from itertools import count, cycle
 
+import msgspec
 import pytest
 
 from cluster import balancer
@@ -118,6 +119,10 @@ def _change_owners(cluster: LocalCluster) -> None:
     plan = json.loads(cluster.stele("layout", "plan", "-o", "json").stdout)
     moved = {node["id"]: (node["gained"], node["lost"]) for node in plan["nodes"]}
     assert moved == {"a1": (0, 0), "a2": (0, 64), "a3": (0, 0), "a4": (64, 0)}
+    stage, node = f"{cluster.ops_url('a1')}/admin/layout/stage", cluster.var.settings().node[3]
+    far = msgspec.to_builtins(node) | {"id": "a5", "host": "10.0.0.1"}
+    for body, status in (({"add": [far]}, 400), ({"remove": ["a9"]}, 409), ({"x": 1}, 400)):
+        assert call("POST", stage, body).status == status, body
     refused = cluster.stele("forget", "a4", exit_code=1)
     assert "a4 runs" in refused.stderr
     cluster.stele("layout", "commit")

@@ -11,11 +11,12 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from cluster.ids import DocumentId, format_document_id
+from cluster.ids import DocumentId, NodeId, format_document_id
+from cluster.layoutviews import Staged
 from cluster.settings import TraceSettings
 from kvnode import eventstream
 from kvnode.admin import Operations, start_admin_listener
-from kvnode.errors import Refused
+from kvnode.errors import Malformed, Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight
@@ -53,6 +54,7 @@ class Offered:
             deeds={"gone": self._gone},
             undertakings={"drain": self._drain},
             returns={"drain": self.drained.remove},
+            layout={"stage": self._stage, "commit": self._commit},
             jobs=Jobs(StoppedWallClock()),
             events=ring,
             traces=TraceViews(self.tracer, cast("Asker", None), list),
@@ -67,6 +69,20 @@ class Offered:
             raise Refused("this is a1")
         self.drained.append(node)
         return self.operations.jobs.begin("drain", 3, lambda: None)
+
+    def _stage(self, body: bytes) -> Staged:
+        if not body:
+            raise Malformed("the body is empty")
+        return Staged(remove=(NodeId("a2"),))
+
+    def _commit(self, body: bytes) -> Job:
+        if body == b"old":
+            raise Refused("changes of region a begin at a1: ask that one")
+
+        def keep() -> None:
+            raise Refused("it goes on to its end")
+
+        return self.operations.jobs.begin("layout", 7, keep)
 
     async def _gone(self, region: str) -> dict[str, Any]:
         if region == "a":
@@ -168,6 +184,25 @@ async def test_what_a_node_is_to_do_is_begun_followed_and_taken_back() -> None:
         for method in ("POST", "DELETE"):
             there_is = await client.request(method, "/admin/nodes/a1/dance")
             assert (there_is.status, await there_is.text()) == (404, "there is nodes/ID/drain\n")
+
+
+async def test_a_change_of_owners_is_staged_with_a_body_and_can_t_be_called_off() -> None:
+    """400 for what is no such body, 409 for what can't be done, with words for an operator."""
+    async with listening() as (_, client):
+        staged = await client.post("/admin/layout/stage", data=b"{}")
+        assert (staged.status, (await staged.json())["remove"]) == (200, ["a2"])
+        malformed = await client.post("/admin/layout/stage")
+        assert (malformed.status, await malformed.text()) == (400, "the body is empty\n")
+        declined = await client.post("/admin/layout/commit", data=b"old")
+        assert (declined.status, "ask that one" in await declined.text()) == (409, True)
+        begun = await client.post("/admin/layout/commit", data=b"{}")
+        assert begun.status == 202
+        path = begun.headers["Location"]
+        kept = await client.delete(path)
+        assert (kept.status, await kept.text()) == (409, "it goes on to its end\n")
+        assert (await (await client.get(path)).json())["state"] == "running"
+        there_is = await client.post("/admin/layout/dance")
+        assert await there_is.text() == "there is layout/stage, layout/commit\n"
 
 
 #: What browsers tell of who sends a request, and whether it may do something here.

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cluster.findings import Finding, Severity
-from cluster.ids import DocumentId, format_document_id
+from cluster.ids import DocumentId, NodeId, format_document_id
 from cluster.layout import rings_of
 from cluster.operations import ConflictsView, MemberSeen
 from cluster.rates import Traffic
+from cluster.ringchange import Layout, advanced, changed
 from cluster.topology import node_named
 from cluster.traces import SpanView, TraceView
 from kvnode.console.glance import Glance
@@ -31,6 +32,7 @@ from kvnode.console.sections import findings, sections
 from kvnode.console.watch import Event, Watch
 from kvnode.system import SystemClock
 from tests.support.http import StoppedWallClock
+from tests.support.rings import member
 from tests.unit.test_doctor import SETTINGS, Checkups, sound
 
 RINGS = rings_of(SETTINGS)
@@ -363,3 +365,21 @@ async def test_an_id_that_is_none_is_not_asked_about() -> None:
 async def test_nothing_is_shown_before_anything_is_known() -> None:
     """Rather than a cluster of dead nodes."""
     assert sections(Watch(SETTINGS, RINGS, StoppedWallClock())) == {}
+
+
+def test_members_that_come_and_go_are_asked_and_shown() -> None:
+    """A console that is open while a node joins knows it from no file."""
+    rings = rings_of(SETTINGS).copy()
+    watch = Watch(SETTINGS, rings, SystemClock())
+    layout: Layout | None = changed(
+        rings.layouts["a"], add=[member("a4", zone="z1", number=9)], remove=[NodeId("a2")]
+    )
+    asked = []
+    while layout is not None:
+        rings.adopt(layout)
+        watch._review()
+        asked.append(list(watch._asked))
+        shown = overview(SETTINGS, rings, {name: one.seen for name, one in watch._asked.items()})
+        assert [node.seen.node.id for node in shown.regions["a"]] == asked[-1]
+        layout = advanced(layout, layout.ids)
+    assert (asked[0], asked[-1]) == (["a1", "a2", "a3", "a4"], ["a1", "a3", "a4"])

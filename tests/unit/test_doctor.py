@@ -11,6 +11,7 @@ from cluster.doctor import Checkup, diagnose
 from cluster.examination import put_aside
 from cluster.findings import Finding, Severity
 from cluster.layout import rings_of
+from cluster.layoutviews import LayoutView, MemberShare, RegionLayout
 from cluster.operations import (
     Comparison,
     ConflictsView,
@@ -465,3 +466,77 @@ def test_a_node_that_is_not_ready_is_rightly_sent_nothing() -> None:
     found = diagnose(VarDirectory(Path("var")), SETTINGS, list(checkups.values()), view)
 
     assert "edge" not in [one.about for one in found]
+
+
+def says_of_layout(checkups: Checkups, **changes: object) -> None:
+    """Have all nodes say this of a change of owners that is under way: a3 leaves, a4 takes over."""
+    members = [MemberShare(name, "z1", 1.0, 256, 256) for name in ("a1", "a2", "a3")]
+    for name, checkup in checkups.items():
+        shown = RegionLayout("a", 2, "fill", "new owners are being filled", 85, members)
+        view = LayoutView(
+            node=name,
+            region="a",
+            begins_at="a1",
+            outside="",
+            regions={"a": shown},
+            moves_total=85,
+            phase_s=400.0,
+            done=0,
+            total=0,
+            waits_for={"a2": "to settle"},
+            held_back=[],
+            unaware=[],
+            still_s=0.0,
+        )
+        assert checkup.view.status
+        status = replace(checkup.view.status, layout=replace(view, **changes))
+        change_view(checkups, name, dataclasses.replace(checkup.view, status=status))
+
+
+def test_a_change_of_owners_is_noted_and_warned_of_when_it_stands_still() -> None:
+    """In one line for the region; who holds it up is named, with what to do."""
+    checkups = sound()
+    says_of_layout(checkups)
+    (note,) = findings(checkups)
+    assert (note.severity, note.about) == (Severity.NOTE, "region a")
+    assert note.what.startswith("moving 85 of 85 replicas; new owners are being filled")
+    assert "to settle: a2" in note.what
+
+    says_of_layout(checkups, still_s=400.0, total=9, done=2, held_back=["3 hints"])
+    (stuck,) = findings(checkups)
+    assert stuck.severity is Severity.WARNING
+    assert "7 partitions, 3 hints of a1 since 400 s" in stuck.what
+
+    down(checkups)
+    (waits,) = [one for one in findings(checkups) if one.about == "region a"]
+    assert "stands still: a2 must take part" in waits.what
+    assert "stele start a2" in waits.do
+
+
+def test_a_node_that_is_filled_is_not_said_to_have_lost_its_copies() -> None:
+    """It is fenced for what it has yet to get; beyond that, a fence is a fence."""
+    checkups = sound()
+    says_of_layout(checkups, total=2, done=0)
+    change_lifecycle(checkups, "a1", fenced=[1, 2])
+    assert [one.severity for one in findings(checkups)] == [Severity.NOTE]
+    change_lifecycle(checkups, "a1", fenced=[1, 2, 3])
+    assert [one.about for one in findings(checkups)] == ["a1", "region a"]
+
+
+def test_a_node_that_is_no_member_is_a_note_and_doubts_nobody() -> None:
+    """Before it is let in, and after it has left."""
+    checkups = sound()
+    view = checkups["a3"].view
+    assert view.status
+    doubts = replace(
+        view.status, ready=False, members=[MemberSeen("a1", "z1", "dead")], reasons=["no member"]
+    )
+    outside = NodeView(view.node, NodeState.OUTSIDE, None, doubts, "is not ready: no member")
+    change_view(checkups, "a3", outside)
+    (note,) = findings(checkups)
+    assert (note.severity, note.about) == (Severity.NOTE, "a3")
+    assert "stele stop a3" in note.do
+    gone = NodeView(view.node, NodeState.OUTSIDE, None, None, "")
+    checkups["a3"] = Checkup(gone, None, None, None, None)
+    (note,) = findings(checkups)
+    assert "stele forget a3" in note.do

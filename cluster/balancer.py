@@ -3,13 +3,14 @@
 Rules
 -----
 1. Its configuration is rendered anew at each start, so the cluster file is the only truth. Nodes
-   that come and go while it runs it reads from a file of their own, replaced as a whole.
+   that come and go while it runs it reads from files of their own, replaced as a whole.
 2. It is stopped and found again like a node (``cluster.processes``).
 """
 
 import http.client
 import json
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -77,32 +78,37 @@ def start_edge(var: VarDirectory, settings: ClusterSettings, envoy: Path) -> Sta
     """Start Envoy with what the cluster file says. It may be started before the nodes."""
     var.edge_file.parent.mkdir(exist_ok=True)
     _write_nodes(var, settings)
-    command = envoy_command(envoy, settings, var.edge_file, nodes_file=var.edge_nodes_file)
+    files = {one: str(var.edge_nodes_file(one).resolve()) for one in regions(settings)}
+    command = envoy_command(envoy, settings, var.edge_file, files)
     return startup.start(var, EDGE, command, partial(_readiness, settings))
 
 
 def update_edge(var: VarDirectory, settings: ClusterSettings) -> None:
     """The cluster file has other nodes than before: let the edge know, if there is one."""
-    if settings.edge.port and var.edge_nodes_file.exists():
+    if settings.edge.port and var.edge_file.exists():
         _write_nodes(var, settings)
 
 
 def _write_nodes(var: VarDirectory, settings: ClusterSettings) -> None:
-    draft = var.edge_nodes_file.with_suffix(".draft")
-    draft.write_text(json.dumps(envoy_nodes(settings), indent=2), encoding="utf-8")
-    draft.rename(var.edge_nodes_file)
+    for region in regions(settings):
+        file = var.edge_nodes_file(region)
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps(envoy_nodes(settings, region), indent=2), encoding="utf-8")
+        draft.rename(file)
 
 
 def envoy_command(
-    envoy: Path, settings: ClusterSettings, file: Path, *, nodes_file: Path | None = None
+    envoy: Path,
+    settings: ClusterSettings,
+    file: Path,
+    nodes_files: Mapping[str, str] | None = None,
 ) -> list[str]:
     """The command that runs Envoy; its configuration is written to ``file``.
 
     Args:
-        nodes_file: See ``envoy_configuration``.
+        nodes_files: See ``envoy_configuration``.
     """
-    found_in = str(nodes_file.resolve()) if nodes_file else None
-    configuration = envoy_configuration(settings, found_in)
+    configuration = envoy_configuration(settings, nodes_files)
     file.write_text(json.dumps(configuration, indent=2), encoding="utf-8")
     return [
         str(envoy),

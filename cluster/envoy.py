@@ -5,7 +5,7 @@ its own, Envoy brings: the second request to another node while the first one is
 (``hedge_policy``), so that a node which hangs costs a client half a second and not its deadline.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from cluster import edge
@@ -45,11 +45,13 @@ _OUTLIER_DETECTION: Final[Value] = {
 }
 
 
-def envoy_configuration(settings: ClusterSettings, nodes_file: str | None = None) -> Value:
+def envoy_configuration(
+    settings: ClusterSettings, nodes_files: Mapping[str, str] | None = None
+) -> Value:
     """Envoy's bootstrap for the edge of a cluster.
 
     Args:
-        nodes_file: Where it is to look for the nodes, whenever another file is put there
+        nodes_files: By region, where it is to look for the nodes whenever another file is put there
             (``envoy_nodes``). None: the nodes are those of the cluster file, for good.
     """
     host = settings.edge.host
@@ -73,21 +75,17 @@ def envoy_configuration(settings: ClusterSettings, nodes_file: str | None = None
         "static_resources": {
             "listeners": [_listener(settings, one) for one in edge.listeners(settings)],
             "clusters": [
-                _cluster(settings, region) | _whom(settings, region, nodes_file)
+                _cluster(settings, region) | _whom(settings, region, nodes_files)
                 for region in edge.regions(settings)
             ],
         },
     }
 
 
-def envoy_nodes(settings: ClusterSettings) -> Value:
-    """The nodes behind the edge, as Envoy reads them from a file (endpoint discovery)."""
+def envoy_nodes(settings: ClusterSettings, region: str) -> Value:
+    """The nodes behind a region's listener, as Envoy reads them from a file of their own."""
     kind = _type("config.endpoint.v3", "ClusterLoadAssignment")
-    return {
-        "resources": [
-            {"@type": kind, **_assignment(settings, region)} for region in edge.regions(settings)
-        ]
-    }
+    return {"resources": [{"@type": kind, **_assignment(settings, region)}]}
 
 
 def _listener(settings: ClusterSettings, listener: Listener) -> Value:
@@ -258,10 +256,10 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
     }
 
 
-def _whom(settings: ClusterSettings, region: str, nodes_file: str | None) -> Value:
-    if nodes_file is None:
+def _whom(settings: ClusterSettings, region: str, nodes_files: Mapping[str, str] | None) -> Value:
+    if nodes_files is None:
         return {"type": "STATIC", "load_assignment": _assignment(settings, region)}
-    source = {"path_config_source": {"path": nodes_file}, "resource_api_version": "V3"}
+    source = {"path_config_source": {"path": nodes_files[region]}, "resource_api_version": "V3"}
     return {"type": "EDS", "eds_cluster_config": {"eds_config": source}}
 
 

@@ -3,7 +3,7 @@
     cluster.toml      the topology and every setting       cluster.secret   mode 0600
     nodes/<id>/       a node's database                     log/<id>.log     what it said
     run/<id>.pid      its process, while it runs           nodes/<id>.replaced-<time>/  put aside
-    run/edge.json     what the edge was started with       run/edge-nodes.json  its nodes, as of now
+    run/edge.json     what the edge was started with       run/edge-nodes-<region>.json  whom it asks
 
 Rules
 -----
@@ -98,10 +98,9 @@ class VarDirectory:
         """A node's process id in decimal, while it runs."""
         return self.root / "run" / f"{node}.pid"
 
-    @property
-    def edge_nodes_file(self) -> Path:
-        """Whom the edge sends requests to; it looks whenever there is another file here."""
-        return self.root / "run" / "edge-nodes.json"
+    def edge_nodes_file(self, region: str) -> Path:
+        """Whom the edge sends a region's requests to; it looks whenever there is another file."""
+        return self.root / "run" / f"edge-nodes-{region}.json"
 
     @property
     def edge_file(self) -> Path:

@@ -159,10 +159,9 @@ def test_a_stopped_node_is_outside_when_no_member_counts_it(tmp_path: Path) -> N
 
 
 def test_who_is_no_member_is_not_waited_for_unless_it_will_hear_that_it_is_one() -> None:
-    """`stele up` would stop a sound cluster again; `stele replace` would not wait for the rebuild."""
-    one = Starting(
-        "a4", cast("NodeProcess", SimpleNamespace(is_alive=lambda: True)), Path(), 0, _out
-    )
+    """`stele up` would stop a sound cluster; `stele replace` would not wait for the rebuild."""
+    process = cast("NodeProcess", SimpleNamespace(is_alive=lambda: True))
+    one = Starting("a4", process, Path(), 0, _out)
     one.observe()
     assert one.unready == "no member"
     assert not one.is_late(members=False)

@@ -149,15 +149,17 @@ def test_nodes_from_a_file_are_those_of_a_configuration_that_names_them(
 ) -> None:
     """The one is for a balancer that somebody else runs, the other for nodes that come and go."""
     named = envoy_configuration(settings)["static_resources"]
-    found = envoy_configuration(settings, "/run/nodes.json")["static_resources"]
-    assignments = {one["cluster_name"]: one for one in envoy_nodes(settings)["resources"]}
+    files = {region: f"/run/{region}.json" for region in edge.regions(settings)}
+    found = envoy_configuration(settings, files)["static_resources"]
+    regions = {edge.cluster_of(region): region for region in files}
 
     assert named["listeners"] == found["listeners"]
     for static, dynamic in zip(named["clusters"], found["clusters"], strict=True):
         source = dynamic.pop("eds_cluster_config")["eds_config"]
-        assert source["path_config_source"] == {"path": "/run/nodes.json"}
+        region = regions[dynamic["name"]]
+        assert source["path_config_source"] == {"path": files[region]}
         assert (dynamic.pop("type"), static.pop("type")) == ("EDS", "STATIC")
-        assignment = assignments[dynamic["name"]]
+        (assignment,) = envoy_nodes(settings, region)["resources"]  # Envoy refuses several
         assert assignment.pop("@type").endswith("ClusterLoadAssignment")
         assert assignment == static.pop("load_assignment")
         assert dynamic == static
@@ -165,16 +167,20 @@ def test_nodes_from_a_file_are_those_of_a_configuration_that_names_them(
 
 def test_an_edge_that_runs_is_told_of_new_nodes_by_a_whole_file(tmp_path: Path) -> None:
     """Envoy looks when another file takes the place of the last; half a file would be refused."""
-    var, settings = VarDirectory(tmp_path), planned({"a": 3})
+    var = VarDirectory(tmp_path)
+    balancer.update_edge(var, planned({"a": 3, "b": 1}))
+    assert not any(tmp_path.iterdir()), "no edge was ever started"
+    var.edge_file.parent.mkdir()
+    var.edge_file.write_text("{}")
+    var.edge_nodes_file("a").write_text("{}")
+    before = var.edge_nodes_file("a").stat().st_ino
+    settings = planned({"a": 4, "b": 1})
     balancer.update_edge(var, settings)
-    assert not var.edge_nodes_file.exists(), "no edge was ever started"
-    var.edge_nodes_file.parent.mkdir()
-    var.edge_nodes_file.write_text("{}")
-    before = var.edge_nodes_file.stat().st_ino
-    balancer.update_edge(var, planned({"a": 4}))
-    assert json.loads(var.edge_nodes_file.read_text()) == envoy_nodes(planned({"a": 4}))
-    assert var.edge_nodes_file.stat().st_ino != before
-    assert [path.name for path in var.edge_nodes_file.parent.iterdir()] == ["edge-nodes.json"]
+    for region in "ab":
+        file = var.edge_nodes_file(region)
+        assert json.loads(file.read_text()) == envoy_nodes(settings, region)
+    assert var.edge_nodes_file("a").stat().st_ino != before
+    assert {path.suffix for path in var.edge_file.parent.iterdir()} == {".json"}
 
 
 @given(clusters)

@@ -211,6 +211,22 @@ def hinted(checkups: Checkups) -> None:
         checkups[holder] = dataclasses.replace(checkups[holder], hints=hints)
 
 
+def hinted_in_vain(checkups: Checkups) -> None:
+    """And the third has no room for them."""
+    hinted(checkups)
+    view = checkups["a3"].view
+    assert view.status
+    status = replace(view.status, storage=StorageState(1, True))
+    change_view(checkups, "a3", dataclasses.replace(view, status=status))
+
+
+def hinted_while_down(checkups: Checkups) -> None:
+    """And the third is not there."""
+    hinted(checkups)
+    view = NodeView(checkups["a3"].view.node, NodeState.DOWN, None, None, "is down; start it")
+    checkups["a3"] = Checkup(view, None, None, None, None)
+
+
 def not_compared(checkups: Checkups) -> None:
     """Anti-entropy does not get to its end."""
     rounds = {"a2": Comparison(None, 3, PARTITIONS), "a3": Comparison(1.0, 0, PARTITIONS)}
@@ -301,28 +317,34 @@ def given_up_unheard(checkups: Checkups) -> None:
         (fenced, Severity.WARNING, "a3", "2 of its partitions", "keep its peers up"),
         (damaged, Severity.CRITICAL, "a1", "2 damaged records, and replaced 1", "other owners"),
         (healed, Severity.WARNING, "a1", "2 damaged records, and replaced 2", "disk's health"),
-        (contradicted, Severity.CRITICAL, "a2", "removed documents are alive", "a bug"),
+        (contradicted, Severity.CRITICAL, "a2", "removed 1 documents that are alive", "a bug"),
         (given_up, Severity.NOTE, "region b", "was said to be gone", "stele region back b"),
         (given_up_unheard, Severity.WARNING, "region b", "a3 may not have heard", "bring a3 up"),
         (
             vetoed,
             Severity.WARNING,
             "a1",
-            "waits for a3 (hints) for 408 s",
+            "waits for a3 (hints) to purge deleted documents, for 408 s",
             "those that a3 keeps writes for",
         ),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
-        (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
+        (hinted, Severity.NOTE, "a3", "lacks 10 writes", "being delivered"),
         (
             cut_region,
             Severity.WARNING,
             "region a",
-            "no node of region b since 2026-01-01 00:00:00; 1,200 of its",
+            "no node of region b since 2026-01-01 00:00:00 UTC; 1,200 of its",
             "by itself",
         ),
         (cut_node, Severity.WARNING, "a2", "though others of region a do", "network between a2"),
         (lagging_region, Severity.WARNING, "region a", "b2 wrote in the last 90 s", "bring b2 up"),
-        (filling, Severity.WARNING, "region a", "for region b is 63% full", "bring region b back"),
+        (
+            filling,
+            Severity.WARNING,
+            "region a",
+            "for region b that is 63% full",
+            "bring region b back",
+        ),
         (overflowed, Severity.NOTE, "region a", "a comparison of 12 partitions", "wait"),
         (conflicting, Severity.NOTE, "a2", "2 keys that were given two", "/admin/conflicts"),
         (not_compared, Severity.WARNING, "a1", "with those of a2", "stele repair a1"),
@@ -352,6 +374,21 @@ def test_a_drained_node_with_another_trouble_is_as_bad_as_without() -> None:
     (finding,) = findings(checkups)
     assert finding.severity is Severity.CRITICAL
     assert "2 partitions wait" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("fault", "do"),
+    [(hinted_in_vain, "free space on a3's disk"), (hinted_while_down, "bring a3 up")],
+)
+def test_writes_that_can_not_be_delivered_are_not_said_to_be(
+    fault: Callable[[Checkups], None], do: str
+) -> None:
+    """To wait helps only those that are on their way."""
+    checkups = sound()
+    fault(checkups)
+    *_, note = findings(checkups)
+    assert "lacks 10 writes" in note.what
+    assert do in note.do
 
 
 def test_clocks_that_may_be_apart_accuse_nobody() -> None:

@@ -30,14 +30,15 @@ from cluster.stage import Stage
 
 #: What helps a purge, by the reason for which a node that answers does not agree to it.
 _PURGE_HELP: Final = {
-    "fenced": "keep its peers up: {node} is being rebuilt from them",
-    "floor": "wait: {node} learns by comparing how far was purged",
-    "differs": "run `stele repair {node}`: its deletions and others' are not the same yet",
+    "fenced": "wait, with all nodes up: {node} is being rebuilt from them",
+    "floor": "wait until {node} has learned by comparing how far was purged",
+    "differs": "run `stele repair {typed}`: deletions there and elsewhere are not the same yet",
     "hints": "bring up those that {node} keeps writes for: `stele hints` names them",
     "outbox": "bring the region back that has yet to get its writes: `stele status` names it",
     "clock": "set its clock right",
     "minority": "bring a majority of the owners of its partitions up",
 }
+_UNREACHABLE: Final = "unreachable"
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
 
@@ -82,11 +83,11 @@ def diagnose(
         *_clocks(settings, checkups),
         *_fences(var, settings, checkups),
         *_corruption(checkups),
+        *region_findings([checkup.view for checkup in checkups]),
         *_purges(checkups),
         *_quarantines(checkups),
         *_hints(checkups),
         *_comparisons(settings, checkups),
-        *region_findings([checkup.view for checkup in checkups]),
         *_conflicts(checkups),
         *_put_aside(checkups),
     ]
@@ -255,19 +256,32 @@ def _purges(checkups: Sequence[Checkup]) -> Iterator[Finding]:
                 "replica",
                 "keep the logs (`purge.contradicted` names them) and report this as a bug",
             )
-        stuck: dict[tuple[str, str], float] = {}
-        for veto in checkup.lifecycle.vetoes:
-            of = (veto.node, veto.reason)
-            stuck[of] = max(veto.for_s, stuck.get(of, 0.0))
-        for (node, reason), for_s in stuck.items():
-            if for_s >= PURGE_STUCK_S:
-                yield Finding(
-                    Severity.WARNING,
-                    checkup.id,
-                    f"waits for {node} ({reason}) to purge deleted documents, for {for_s:.0f} s",
-                    _PURGE_HELP.get(reason, "bring {node} up, or replace it").format(node=node)
-                    + "; deleted documents keep their space till then",
-                )
+    yield from _stuck(checkups)
+
+
+def _stuck(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    """By what holds purges up: all nodes may wait for the same."""
+    answering = [one.id for one in checkups if one.view.status]
+    held_s: dict[str, dict[str, float]] = {}
+    for checkup in checkups:
+        for veto in checkup.lifecycle.vetoes if checkup.lifecycle else ():
+            if veto.for_s >= PURGE_STUCK_S:
+                of = held_s.setdefault(veto.reason, {})
+                of[veto.node] = max(veto.for_s, of.get(veto.node, 0.0))
+    for reason, by_node in held_s.items():
+        names = sorted(by_node)
+        has = "has" if len(names) == 1 else "have"
+        do = _PURGE_HELP.get(reason, "bring {node} up, or replace it")
+        if reason == _UNREACHABLE and all(name in answering for name in names):
+            do = "look at the network to {node}: it is there"
+        yield Finding(
+            Severity.WARNING,
+            ", ".join(names),
+            f"{has} held up the purge of deleted documents for {max(by_node.values()):.0f} s "
+            f"({reason})",
+            do.format(node=", ".join(names), typed=" ".join(names))
+            + "; deleted documents keep their space till then",
+        )
 
 
 def _quarantines(checkups: Sequence[Checkup]) -> Iterator[Finding]:

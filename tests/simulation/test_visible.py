@@ -118,8 +118,8 @@ FAULTS: Final = {
         # Until the deletion is due on every clock, and the connections are given up.
         PURGE_STUCK_S + 18.0,
         ["waits for a", "(outbox) to purge, for 3"],
-        ["to purge deleted documents, for 3", "bring the region back"],
-        ["to purge deleted documents, for 3", "held up by", "Bring the region back"],
+        ["held up the purge of deleted documents for 3", "bring the region back"],
+        ["held up the purge of deleted documents for 3", "held up by", "Bring the region back"],
         ("stele_trouble", {"check": "purge"}, 1.0),
         "StelePurgeStuck",
         "`stele doctor` names the node",

@@ -199,6 +199,13 @@ def vetoed(checkups: Checkups) -> None:
     change_lifecycle(checkups, "a1", vetoes=vetoes, vetoed_partitions=9)
 
 
+def cut_off_for_long(checkups: Checkups) -> None:
+    """Purges of all wait for a3, which is there, and for what each has not shipped."""
+    for node in ("a1", "a2"):
+        vetoes = [Veto(1, "a3", "unreachable", 310.0), Veto(2, node, "outbox", 305.0)]
+        change_lifecycle(checkups, node, vetoes=[*vetoes, Veto(3, "a1", "clock", 10.0)])
+
+
 def orphaned(checkups: Checkups) -> None:
     """Copies from a backup."""
     checkups["a1"] = dataclasses.replace(checkups["a1"], quarantine=QuarantineView(0, 3))
@@ -323,8 +330,8 @@ def given_up_unheard(checkups: Checkups) -> None:
         (
             vetoed,
             Severity.WARNING,
-            "a1",
-            "waits for a3 (hints) to purge deleted documents, for 408 s",
+            "a3",
+            "has held up the purge of deleted documents for 408 s (hints)",
             "those that a3 keeps writes for",
         ),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
@@ -374,6 +381,20 @@ def test_a_drained_node_with_another_trouble_is_as_bad_as_without() -> None:
     (finding,) = findings(checkups)
     assert finding.severity is Severity.CRITICAL
     assert "2 partitions wait" in finding.what
+
+
+def test_what_all_purges_wait_for_is_one_finding() -> None:
+    """Thirteen of them hid the cut that was the cause, which comes first now."""
+    checkups = sound()
+    cut_off_for_long(checkups)
+    unreachable, outbox = findings(checkups)
+    assert unreachable.about == "a3"
+    assert "network to a3" in unreachable.do
+    assert outbox.about == "a1, a2"
+    assert "have held up the purge" in outbox.what
+    says_of_b(checkups, "a1", replace(SEEN, connected=[], cut_off_since_ms=1))
+    cut, *_ = findings(checkups)
+    assert "no node of region b" in cut.what
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ def _stuck(checkups: Sequence[Checkup]) -> Iterator[Finding]:
         has = "has" if len(names) == 1 else "have"
         do = _PURGE_HELP.get(reason, "bring {node} up, or replace it")
         if reason == _UNREACHABLE and all(name in answering for name in names):
-            do = "look at the network to {node}: it is there"
+            do = "look at the network there: {node} can be asked from here"
         yield Finding(
             Severity.WARNING,
             ", ".join(names),

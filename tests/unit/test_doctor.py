@@ -389,7 +389,7 @@ def test_what_all_purges_wait_for_is_one_finding() -> None:
     cut_off_for_long(checkups)
     unreachable, outbox = findings(checkups)
     assert unreachable.about == "a3"
-    assert "network to a3" in unreachable.do
+    assert "look at the network there: a3" in unreachable.do
     assert outbox.about == "a1, a2"
     assert "have held up the purge" in outbox.what
     says_of_b(checkups, "a1", replace(SEEN, connected=[], cut_off_since_ms=1))

@@ -243,7 +243,10 @@ def test_a_document_is_inspected_by_its_copies_and_its_life() -> None:
             replica("a1", "created", created_at_ms=0),
             replica("a2", "deleted", created_at_ms=0, deleted_at_ms=60_000, delete_at_ms=120_000),
             replica("a3", None),
+            {"node": "b1", "region": "b", "answered": False, "reason": "unreachable"},
+            replica("b2", None),
         ],
+        "owners": ["a1", "a2", "a3", "b1"],
     }
     event = Event("2026-01-01T00:00:00.000000Z", "a1", "info", "document.created", {"document": ID})
     other = Event("2026-01-01T00:00:00.000000Z", "a1", "info", "document.deleted", {"document": ""})
@@ -259,6 +262,8 @@ def test_a_document_is_inspected_by_its_copies_and_its_life() -> None:
     assert "document.created" in text
     assert "· rpc.merge <a1>0.10 ms0.70 mstimeout" in text
     assert "document.deleted" not in text
+    assert "b1owner?—no answer (unreachable)" in text, "one that is away owns it all the same"
+    assert "b2othernothing" in text
 
 
 @asynccontextmanager

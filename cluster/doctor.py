@@ -354,11 +354,13 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
             overdue_s = _ROUNDS * interval_s
             since_s = round_.last_complete_s
             if max(overdue_s, 60.0) < (checkup.lifecycle.up_s if since_s is None else since_s):
-                when = "never" if since_s is None else f"{since_s:.0f} s ago for the last time"
+                what = f"its copies with those of {peer} to the end"
                 yield Finding(
                     Severity.WARNING,
                     checkup.id,
-                    f"has compared its copies with those of {peer} to the end {when}",
+                    f"has never compared {what}"
+                    if since_s is None
+                    else f"compared {what} {since_s:.0f} s ago for the last time",
                     f"bring {peer} up, then run `stele repair {checkup.id}`",
                 )
 

@@ -1,10 +1,14 @@
 """What is to be said of changes of owners, for ``stele doctor``: one finding for each region."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from cluster.findings import LAYOUT_STUCK_S, Finding, Severity
-from cluster.layoutviews import LayoutView, in_words, moved
+from cluster.layoutviews import LayoutView, moved
 from cluster.seen import NodeView
+
+#: How a change that goes on is told; no more than a note.
+MOVING: Final = "is moving"
 
 
 def layout_findings(views: Sequence[NodeView]) -> Iterator[Finding]:
@@ -27,19 +31,19 @@ def _of_region(newest: LayoutView, its: Sequence[LayoutView], views: Sequence[No
         return Finding(
             Severity.WARNING,
             about,
-            f"a change of its owners stands still: {', '.join(missing)} must take part",
+            f"changes its owners no further: {', '.join(missing)} must take part",
             f"`stele start {names}`, or `stele replace {names}` if the disk is lost",
         )
     stuck = [one for one in its if one.still_s >= LAYOUT_STUCK_S]
     if stuck:
         longest = max(stuck, key=lambda one: one.still_s)
         left = [f"{longest.total - longest.done} partitions", *longest.held_back]
-        unaware = [f"for {', '.join(longest.unaware)} to hear of it"] if longest.unaware else []
-        waits = [f"for {', '.join(left)} of {longest.node}", *unaware]
+        unaware = [f"{', '.join(longest.unaware)} must hear of it"] if longest.unaware else []
+        waits = ", and ".join([f"{longest.node} has {', '.join(left)} left", *unaware])
         return Finding(
             Severity.WARNING,
             about,
-            f"a change of its owners waits {' and '.join(waits)} since {longest.still_s:.0f} s",
+            f"has changed its owners no further for {longest.still_s:.0f} s: {waits}",
             f"bring all nodes up that {longest.node} talks with; a region that is lost is given up "
             "by `stele region gone`",
         )
@@ -47,9 +51,13 @@ def _of_region(newest: LayoutView, its: Sequence[LayoutView], views: Sequence[No
     return Finding(
         Severity.NOTE,
         about,
-        f"moving {total - done} of {total} replicas; {in_words(newest)}",
+        f"{MOVING} {total - done} of {total} replicas{_waits(newest)}; {newest.own.in_words}",
         "wait: it goes on by itself; `stele layout --watch` shows how far it is",
     )
+
+
+def _waits(view: LayoutView) -> str:
+    return f", waits for {', '.join(view.waits_for)}" if view.waits_for else ""
 
 
 def outside_finding(view: NodeView) -> Finding:

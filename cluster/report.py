@@ -104,7 +104,8 @@ def print_status(
     console.print(table)
     ready = sum(view.state is NodeState.READY for view in views)
     members = sum(view.state is not NodeState.OUTSIDE for view in views)
-    say(console, f"\n{state.name.lower()}: {ready} of {members} nodes are ready")
+    doctor = "" if state is ClusterState.OK else f"; {var.command('stele doctor')} says what to do"
+    say(console, f"\n{state.name.lower()}: {ready} of {members} nodes are ready{doctor}")
     if all(view.state is NodeState.DOWN for view in views):
         say(console, f"{var.command('make up')} starts them")
         return
@@ -199,7 +200,7 @@ def _progress(pair: Pair) -> str:
     else:
         words = [f"all is there but the last {pair.lag_s:.1f} s"]
     if pair.cut_off_since_ms is not None:
-        words.insert(0, f"cut off since {moment(pair.cut_off_since_ms)}")
+        words.insert(0, f"cut off since {moment(pair.cut_off_since_ms)} UTC")
     if pair.waiting:
         words.append(f"{pair.waiting:,} writes wait in a log that is {pair.fullness:.0%} full")
     else:

@@ -3,7 +3,7 @@
     cluster.toml      the topology and every setting       cluster.secret   mode 0600
     nodes/<id>/       a node's database                     log/<id>.log     what it said
     run/<id>.pid      its process, while it runs           nodes/<id>.replaced-<time>/  put aside
-    run/edge.json     what the edge was started with       run/edge-nodes-<region>.json  whom it asks
+    run/edge.json     what the edge was started with       run/edge-nodes-*.json  whom it asks
 
 Rules
 -----

@@ -24,9 +24,9 @@ def end_drain(node: "Node", name: str) -> None:
 def _check(node: "Node", name: str) -> None:
     if name == node.own.id:
         return
-    for one in node.settings.node:
-        if one.id == name:
-            url = f"http://{one.host}:{one.ops_port}/admin/nodes/{name}/drain"
-            raise Refused(f"this is {node.own.id}; {name} is told at {url}")
-    names = ", ".join(one.id for one in node.settings.node)
-    raise Refused(f"there is no node {name!r}; there are {names}")
+    members = (one for layout in node.rings.layouts.values() for one in layout.members)
+    known = {one.id: one for one in (*members, *node.settings.node)}
+    if name not in known:
+        raise Refused(f"there is no node {name!r}; there are {', '.join(known)}")
+    url = f"http://{known[name].host}:{known[name].ops_port}/admin/nodes/{name}/drain"
+    raise Refused(f"this is {node.own.id}; {name} is told at {url}")

@@ -275,7 +275,7 @@ def _regions(node: "Node") -> Iterable[Metric]:
     gone = GaugeMetricFamily(
         "stele_region_gone", "1: an operator has said that a region is gone.", labels=("region",)
     )
-    for region in (node.region, *outbox.regions):
+    for region in node.rings.by_region:
         gone.add_metric((region,), node.replica.standing.is_gone(region))
     yield gone
     for region in outbox.regions:

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from cluster.doctor import Checkup, diagnose
-from cluster.findings import Finding
+from cluster.findings import Finding, Severity
 from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.rates import Rates
@@ -94,6 +94,11 @@ class Overview(msgspec.Struct, frozen=True):
     findings: list[Finding]
 
     @property
+    def wrong(self) -> list[Finding]:
+        """What was found that somebody should do something about, worst first."""
+        return [one for one in self.findings if one.severity is not Severity.NOTE]
+
+    @property
     def answers(self) -> list[tuple[str, Glance]]:
         """What each node has said that answers, in the cluster file's order."""
         return [
@@ -152,8 +157,8 @@ def _shown(one: Seen, seen: Mapping[NodeId, Seen]) -> NodeShown:
     if glance.joining:
         waits = f"{glance.joining} partitions wait for a peer to confirm"
         return NodeShown(one, State.JOINING, waits)
-    if why := unready(glance.status):
-        return NodeShown(one, State.NOT_READY, why)
+    if unready(glance.status):
+        return NodeShown(one, State.NOT_READY, ", ".join(glance.status.reasons))
     return NodeShown(one, State.ALIVE, ", ".join(glance.status.warnings))
 
 

@@ -206,6 +206,13 @@ def vetoed(checkups: Checkups) -> None:
     change_lifecycle(checkups, "a1", vetoes=vetoes, vetoed_partitions=9)
 
 
+def cut_off_for_long(checkups: Checkups) -> None:
+    """Purges of all wait for a3, which is there, and for what each has not shipped."""
+    for node in ("a1", "a2"):
+        vetoes = [Veto(1, "a3", "unreachable", 310.0), Veto(2, node, "outbox", 305.0)]
+        change_lifecycle(checkups, node, vetoes=[*vetoes, Veto(3, "a1", "clock", 10.0)])
+
+
 def orphaned(checkups: Checkups) -> None:
     """Copies from a backup."""
     checkups["a1"] = dataclasses.replace(checkups["a1"], quarantine=QuarantineView(0, 3))
@@ -216,6 +223,22 @@ def hinted(checkups: Checkups) -> None:
     for holder in ("a1", "a2"):
         hints = HintsView({"a3": HintsKept(5, 100, 1.0)}, {})
         checkups[holder] = dataclasses.replace(checkups[holder], hints=hints)
+
+
+def hinted_in_vain(checkups: Checkups) -> None:
+    """And the third has no room for them."""
+    hinted(checkups)
+    view = checkups["a3"].view
+    assert view.status
+    status = replace(view.status, storage=StorageState(1, True))
+    change_view(checkups, "a3", dataclasses.replace(view, status=status))
+
+
+def hinted_while_down(checkups: Checkups) -> None:
+    """And the third is not there."""
+    hinted(checkups)
+    view = NodeView(checkups["a3"].view.node, NodeState.DOWN, None, None, "is down; start it")
+    checkups["a3"] = Checkup(view, None, None, None, None)
 
 
 def not_compared(checkups: Checkups) -> None:
@@ -308,28 +331,34 @@ def given_up_unheard(checkups: Checkups) -> None:
         (fenced, Severity.WARNING, "a3", "2 of its partitions", "keep its peers up"),
         (damaged, Severity.CRITICAL, "a1", "2 damaged records, and replaced 1", "other owners"),
         (healed, Severity.WARNING, "a1", "2 damaged records, and replaced 2", "disk's health"),
-        (contradicted, Severity.CRITICAL, "a2", "removed documents are alive", "a bug"),
+        (contradicted, Severity.CRITICAL, "a2", "removed 1 documents that are alive", "a bug"),
         (given_up, Severity.NOTE, "region b", "was said to be gone", "stele region back b"),
         (given_up_unheard, Severity.WARNING, "region b", "a3 may not have heard", "bring a3 up"),
         (
             vetoed,
             Severity.WARNING,
-            "a1",
-            "waits for a3 (hints) for 408 s",
+            "a3",
+            "has held up the purge of deleted documents for 408 s (hints)",
             "those that a3 keeps writes for",
         ),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
-        (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
+        (hinted, Severity.NOTE, "a3", "lacks 10 writes", "being delivered"),
         (
             cut_region,
             Severity.WARNING,
             "region a",
-            "no node of region b since 2026-01-01 00:00:00; 1,200 of its",
+            "no node of region b since 2026-01-01 00:00:00 UTC; 1,200 of its",
             "by itself",
         ),
         (cut_node, Severity.WARNING, "a2", "though others of region a do", "network between a2"),
         (lagging_region, Severity.WARNING, "region a", "b2 wrote in the last 90 s", "bring b2 up"),
-        (filling, Severity.WARNING, "region a", "for region b is 63% full", "bring region b back"),
+        (
+            filling,
+            Severity.WARNING,
+            "region a",
+            "for region b that is 63% full",
+            "bring region b back",
+        ),
         (overflowed, Severity.NOTE, "region a", "a comparison of 12 partitions", "wait"),
         (conflicting, Severity.NOTE, "a2", "2 keys that were given two", "/admin/conflicts"),
         (not_compared, Severity.WARNING, "a1", "with those of a2", "stele repair a1"),
@@ -359,6 +388,35 @@ def test_a_drained_node_with_another_trouble_is_as_bad_as_without() -> None:
     (finding,) = findings(checkups)
     assert finding.severity is Severity.CRITICAL
     assert "2 partitions wait" in finding.what
+
+
+def test_what_all_purges_wait_for_is_one_finding() -> None:
+    """Thirteen of them hid the cut that was the cause, which comes first now."""
+    checkups = sound()
+    cut_off_for_long(checkups)
+    unreachable, outbox = findings(checkups)
+    assert unreachable.about == "a3"
+    assert "look at the network there: a3" in unreachable.do
+    assert outbox.about == "a1, a2"
+    assert "have held up the purge" in outbox.what
+    says_of_b(checkups, "a1", replace(SEEN, connected=[], cut_off_since_ms=1))
+    cut, *_ = findings(checkups)
+    assert "no node of region b" in cut.what
+
+
+@pytest.mark.parametrize(
+    ("fault", "do"),
+    [(hinted_in_vain, "free space on a3's disk"), (hinted_while_down, "bring a3 up")],
+)
+def test_writes_that_can_not_be_delivered_are_not_said_to_be(
+    fault: Callable[[Checkups], None], do: str
+) -> None:
+    """To wait helps only those that are on their way."""
+    checkups = sound()
+    fault(checkups)
+    *_, note = findings(checkups)
+    assert "lacks 10 writes" in note.what
+    assert do in note.do
 
 
 def test_clocks_that_may_be_apart_accuse_nobody() -> None:
@@ -499,17 +557,16 @@ def test_a_change_of_owners_is_noted_and_warned_of_when_it_stands_still() -> Non
     says_of_layout(checkups)
     (note,) = findings(checkups)
     assert (note.severity, note.about) == (Severity.NOTE, "region a")
-    assert note.what.startswith("moving 85 of 85 replicas; new owners are being filled")
-    assert "to settle: a2" in note.what
+    assert note.what == ("is moving 85 of 85 replicas, waits for a2; new owners are being filled")
 
     says_of_layout(checkups, still_s=400.0, total=9, done=2, held_back=["3 hints"])
     (stuck,) = findings(checkups)
     assert stuck.severity is Severity.WARNING
-    assert "7 partitions, 3 hints of a1 since 400 s" in stuck.what
+    assert "for 400 s: a1 has 7 partitions, 3 hints left" in stuck.what
 
     down(checkups)
     (waits,) = [one for one in findings(checkups) if one.about == "region a"]
-    assert "stands still: a2 must take part" in waits.what
+    assert "no further: a2 must take part" in waits.what
     assert "stele start a2" in waits.do
 
 

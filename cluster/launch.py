@@ -31,7 +31,7 @@ from cluster.ports import Listening, busy_port
 from cluster.secret import read_secret
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.startup import LaunchError, Starting
-from cluster.topology import overridden, plan_cluster
+from cluster.topology import number_of, overridden, plan_cluster
 from cluster.vardir import VarDirectory, VarError
 
 NODES_DEFAULT: Final = 3
@@ -222,8 +222,7 @@ def _refuse_another_plan(var: VarDirectory, settings: ClusterSettings, wanted: W
             f"{here} has {nodes} nodes in a region, not NODES={wanted.nodes}; {otherwise}"
         )
     first = settings.node[0]  # a1, or the next one that was not forgotten
-    number = int(first.id.lstrip("abcdefghijklmnopqrstuvwxyz-") or 1)
-    if wanted.port_base not in (None, first.http_port - 100 - number):
+    if wanted.port_base not in (None, first.http_port - 100 - number_of(first.id)):
         raise LaunchError(
             f"{here} has ports from {first.http_port} on, not PORT_BASE={wanted.port_base}; "
             f"{otherwise}"

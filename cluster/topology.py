@@ -106,7 +106,9 @@ def plan_cluster(
 def newcomer(
     settings: ClusterSettings, name: str, *, region: str | None, zone: str | None, weight: float
 ) -> NodeSettings:
-    """A node for a local cluster, on the ports after those of its region.
+    """A node for a local cluster, on the ports that its number says, or else the next free ones.
+
+    So one that comes back under its name is where it was, and where others look for it.
 
     Raises:
         TopologyError: the name is taken, or does not say which region is meant.
@@ -123,8 +125,11 @@ def newcomer(
     highest = max(its, key=lambda node: node.http_port)
     taken = {port for node in settings.node for port in node.ports}
     taken |= {one.port for one in listeners(settings)} | {settings.edge.admin_port}
+    planned = number_of(name) - number_of(highest.id)
     step = next(
-        step for step in range(1, NODES_MAX) if taken.isdisjoint(_ports_after(highest, step))
+        step
+        for step in (planned, *range(1, NODES_MAX))
+        if taken.isdisjoint(_ports_after(highest, step))
     )
     http_port, rpc_port, ops_port = _ports_after(highest, step)
     node = NodeSettings(
@@ -140,6 +145,11 @@ def newcomer(
     )
     with_it = msgspec.structs.replace(settings, node=(*settings.node, node))
     return _checked(msgspec.to_builtins(with_it), f"node {name}").node[-1]
+
+
+def number_of(name: str) -> int:
+    """Of a node; 0 if its name has none."""
+    return int(name[len(name.rstrip("0123456789")) :] or 0)
 
 
 def _ports_after(node: NodeSettings, step: int) -> tuple[int, ...]:

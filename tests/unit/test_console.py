@@ -34,7 +34,7 @@ from kvnode.console.watch import Event, Watch
 from kvnode.system import SystemClock
 from tests.support.http import StoppedWallClock
 from tests.support.rings import member
-from tests.unit.test_doctor import SETTINGS, Checkups, change_lifecycle, sound
+from tests.unit.test_doctor import SETTINGS, Checkups, change_lifecycle, says_of_layout, sound
 
 RINGS = rings_of(SETTINGS)
 ID = format_document_id(bytes(range(16)))
@@ -422,3 +422,11 @@ def test_members_that_come_and_go_are_asked_and_shown() -> None:
         assert [node.seen.node.id for node in shown.regions["a"]] == asked[-1]
         layout = advanced(layout, layout.ids)
     assert (asked[0], asked[-1]) == (["a1", "a2", "a3", "a4"], ["a1", "a3", "a4"])
+
+
+def test_a_change_of_owners_is_told_in_the_first_line() -> None:
+    """It is nothing wrong, and the first thing that an operator looks for meanwhile."""
+    checkups = sound()
+    says_of_layout(checkups)
+    told = verdict(look(seen_as(checkups)))
+    assert "All 3 nodes are well; region a is moving 85 of 85 replicas, waits for a2" in told

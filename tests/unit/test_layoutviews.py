@@ -182,3 +182,15 @@ def test_a_node_that_joins_owns_nothing_in_the_file_s_own_layout() -> None:
 
     assert rings_of(settings).nodes_of("a") == ["a1", "a2", "a3"]
     assert rings_of(settings).region_of[NodeId("a4")] == "a"
+
+
+def test_a_node_that_comes_back_under_its_name_is_where_others_look_for_it() -> None:
+    """They remember where it was, and those that dial it would not find it elsewhere."""
+    gone = SETTINGS.node[1]
+    left = msgspec.structs.replace(
+        SETTINGS, node=tuple(node for node in SETTINGS.node if node != gone)
+    )
+    with_fourth = newcomer(left, "a4", region=None, zone=None, weight=1.0)
+    settings = msgspec.structs.replace(left, node=(*left.node, with_fourth))
+    assert newcomer(settings, gone.id, region=None, zone=None, weight=1.0).ports == gone.ports
+    assert with_fourth.ports == tuple(port + 3 for port in SETTINGS.node[0].ports)

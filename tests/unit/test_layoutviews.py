@@ -186,11 +186,10 @@ def test_a_node_that_joins_owns_nothing_in_the_file_s_own_layout() -> None:
 
 def test_a_node_that_comes_back_under_its_name_is_where_others_look_for_it() -> None:
     """They remember where it was, and those that dial it would not find it elsewhere."""
-    gone = SETTINGS.node[1]
-    left = msgspec.structs.replace(
-        SETTINGS, node=tuple(node for node in SETTINGS.node if node != gone)
-    )
-    with_fourth = newcomer(left, "a4", region=None, zone=None, weight=1.0)
-    settings = msgspec.structs.replace(left, node=(*left.node, with_fourth))
+    four = plan_cluster(cluster_id="ab" * 16, nodes=4, regions=1, port_base=8000, config=None)
+    gone = four.node[1]
+    left = msgspec.structs.replace(four, node=tuple(node for node in four.node if node != gone))
+    fifth = newcomer(left, "a5", region=None, zone=None, weight=1.0)
+    assert fifth.ports == tuple(port + 4 for port in four.node[0].ports)
+    settings = msgspec.structs.replace(left, node=(*left.node, fifth))
     assert newcomer(settings, gone.id, region=None, zone=None, weight=1.0).ports == gone.ports
-    assert with_fourth.ports == tuple(port + 3 for port in SETTINGS.node[0].ports)

@@ -147,7 +147,6 @@ class Watch:
         async with aiohttp.ClientSession(timeout=timeout) as client:
             while self._readers or self._clock.monotonic_s() < self._unwatched_s + LINGER_S:
                 begun_s = self._clock.monotonic_s()
-                self._review()
                 await asyncio.gather(*(self._ask(client, one) for one in self._asked.values()))
                 self._take()
                 self._tick()
@@ -195,7 +194,8 @@ class Watch:
             self._events.append(Event(str(timestamp), str(node), str(level), str(name), fields))
 
     def _take(self) -> None:
-        """All were asked."""
+        """All were asked; from now on, those are that are members now."""
+        self._review()
         seen = {name: one.seen for name, one in self._asked.items()}
         self.overview = overview(self._settings, self._rings, seen)
         together, elapsed_s = Traffic(), []

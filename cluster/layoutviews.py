@@ -147,7 +147,8 @@ class CommitRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 def shown(layout: Layout) -> RegionLayout:
     """A layout for operators."""
-    now, at_end = _owned(layout.ring().owners), _owned(layout.target)
+    held = layout.new if layout.is_stable else layout.ring().owners
+    now, at_end = _owned(held), _owned(layout.target)
     return RegionLayout(
         region=layout.region,
         epoch=layout.epoch,

@@ -215,12 +215,12 @@ class Changing:
         """See how far things have come."""
         own = self._layouts.own
         if own.is_stable:
-            self.moves_total = 0
+            self.moves_total, self._seen = 0, None
         else:
             self.moves_total = max(self.moves_total, own.moves_left())
-        seen = own.epoch, self._moving.progress(), self._moving.held_back()
-        if seen != self._seen:
-            self._seen, self._seen_s = seen, self._clock.monotonic_s()
+            seen = own.epoch, self._moving.progress(), self._moving.held_back()
+            if seen != self._seen:
+                self._seen, self._seen_s = seen, self._clock.monotonic_s()
         if self._change is not None and self._change.state is JobState.RUNNING:
             self._follow(self._change)
         if self._rebuilding is not None and self._rebuilding.state is JobState.RUNNING:

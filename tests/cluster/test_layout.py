@@ -8,8 +8,8 @@ from itertools import count, cycle
 import msgspec
 import pytest
 
-from cluster import balancer
-from scripts.local_cluster import LocalCluster, call
+from cluster.balancer import find_envoy, nodes_in_rotation
+from scripts.local_cluster import LocalCluster, call, wait_until
 from tests.cluster.conftest import MakeCluster
 
 pytestmark = pytest.mark.cluster
@@ -92,7 +92,7 @@ def test_a_node_joins_and_another_leaves_and_no_client_loses_anything(
     Every acknowledged document is there, none that was deleted is back, and the edge, the status
     and the doctor know the nodes that there are now.
     """
-    has_edge = balancer.find_envoy() is not None
+    has_edge = find_envoy() is not None
     cluster = make_cluster(config=CONFIG, edge=has_edge)
     cluster.up()
     cluster.nodes.append("a4")  # so that it is ended with the others
@@ -126,6 +126,8 @@ def _change_owners(cluster: LocalCluster) -> None:
     refused = cluster.stele("forget", "a4", exit_code=1)
     assert "a4 runs" in refused.stderr
     cluster.stele("layout", "commit")
+    if cluster.edge_port:
+        wait_until(lambda: sorted(nodes_in_rotation(cluster.var.settings())) == ["a1", "a3", "a4"])
     view = cluster.view("a3", "layout")["regions"]["a"]
     assert view["phase"] == "stable"
     assert {member["id"]: member["now"] for member in view["members"]} == {

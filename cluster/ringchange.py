@@ -234,6 +234,8 @@ def changed(
         if newcomer.region != layout.region:
             raise ValueError(f"{newcomer.id} is of region {newcomer.region}, not {layout.region}")
         members.append(newcomer)
+    if len(members) > MEMBERS_MAX:
+        raise ValueError(f"a region has at most {MEMBERS_MAX} nodes, those that leave included")
     staying = [_candidate(one) for one in members if one.node_id not in remove]
     if len(staying) < layout.copies:
         raise ValueError(

@@ -157,6 +157,7 @@ THREE = first_layout("a", [A1, A2, A3], PARTITIONS, 3)
         ([A1], [], "a1 is a member of region a already"),
         ([member("b1", "b")], [], "b1 is of region b, not a"),
         ([], ["a2"], "2 nodes would be left in region a, which keeps 3 copies"),
+        ([member(f"a{n}", number=n) for n in range(100, 197)], [], "at most 99 nodes"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_words(

@@ -129,7 +129,9 @@ _NODES = """\
 
 # The nodes. Each region has all documents; weight is a node's share of its region's, relative to
 # the others (default 1). The copies in a region go to different zones. host must be a loopback
-# address: there is no TLS yet.
+# address: there is no TLS yet. One with joins = true was added to a cluster that was there already:
+# it takes no part before `stele layout commit` lets it in. Nodes keep on their disks who takes part
+# since then, so weights and zones here count for a new cluster only.
 """
 
 

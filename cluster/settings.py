@@ -13,6 +13,7 @@ from msgspec import Meta
 from cluster.ids import NodeId
 
 PARTITIONS_MAX: Final = 4096
+WEIGHT_MAX: Final = 1000
 
 _PositiveSeconds = Annotated[float, Meta(gt=0)]
 _Bytes = Annotated[int, Meta(ge=0)]
@@ -170,7 +171,7 @@ class NodeSettings(_Table, frozen=True, kw_only=True):
     region: _Name
     zone: _Name
     #: Share of the partitions relative to other nodes.
-    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    weight: Annotated[float, Meta(gt=0, le=WEIGHT_MAX)] = 1.0
     host: str = "127.0.0.1"
     http_port: _Port
     rpc_port: _Port

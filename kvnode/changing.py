@@ -20,7 +20,7 @@ from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.layoutviews import IN_WORDS, CommitRequest, PlanView, Staged, planned
 from cluster.ringchange import Layout
-from cluster.settings import NodeSettings, is_loopback
+from cluster.settings import WEIGHT_MAX, NodeSettings, is_loopback
 from kvnode.errors import Malformed, Refused
 from kvnode.jobs import Job, Jobs, JobState
 from kvnode.log import Log
@@ -99,8 +99,8 @@ class Changing:
         """Add to what is staged. Raises Malformed, and Refused for what could not begin."""
         more = _decoded(body, Staged)
         for name, weight in more.weights.items():
-            if not 0 < weight <= 1000:
-                raise Malformed(f"weights.{name} must be above 0 and at most 1000, not {weight:g}")
+            if not 0 < weight <= WEIGHT_MAX:
+                raise Malformed(f"weights.{name} must be above 0, at most {WEIGHT_MAX}: {weight:g}")
         for newcomer in more.add:
             self._check(newcomer)
         staged = self.staged.joined(more)

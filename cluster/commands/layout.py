@@ -27,7 +27,7 @@ from cluster.growth import Newcomer
 from cluster.ids import NodeId
 from cluster.launch import named, say
 from cluster.layoutviews import LayoutView, PlanView, Staged, in_words, moved
-from cluster.settings import ClusterSettings, NodeSettings
+from cluster.settings import WEIGHT_MAX, ClusterSettings, NodeSettings
 from cluster.startup import LaunchError
 from cluster.vardir import DEFAULT_ROOT, VarDirectory
 
@@ -53,6 +53,10 @@ def show(
     Exit code 1: a change does not go on.
     """
     if context.invoked_subcommand is not None:
+        source = context.get_parameter_source("var")
+        if source is not None and source.name == "COMMANDLINE":
+            again = f"stele layout {context.invoked_subcommand} --var {var}"
+            raise UsageError(f"--var stands behind the command here: `{again}`.")
         return
     settings = VarDirectory(var).settings()
     try:
@@ -93,10 +97,10 @@ def stage(
     """Say what is to change. Nothing is changed yet; what was staged before stays staged."""
     directory = VarDirectory(var)
     weights, of_new = _weights(weight or [])
-    if not add and not remove and not weights:
-        raise UsageError("say what is to change: --add NODE, --remove NODE or --weight NODE=W.")
     if of_new is not None and not add:
         raise UsageError(f"--weight {of_new:g}: say whose, as in --weight a1={of_new:g}.")
+    if not add and not remove and not weights:
+        raise UsageError("say what is to change: --add NODE, --remove NODE or --weight NODE=W.")
     members = named(directory, [*(remove or []), *weights])
     new = [Newcomer(name, region, zone, of_new) for name in add or []]
     added = growth.add(directory, new, console()) if new else []
@@ -140,7 +144,7 @@ def commit(
     first = _where_staged(settings, region)
     view = changes.plan(first)
     changes.commit(first, view.epoch)
-    say(screen, f"region {view.region}: {view.moves} replicas move, in {view.steps} steps")
+    say(screen, f"region {view.region}: {_extent(view)} move")
     _end(directory, view.region, view.epoch, output, screen, wait=wait)
 
 
@@ -209,6 +213,8 @@ def _weights(typed: list[str]) -> tuple[dict[NodeId, float], float | None]:
             weight = float(number)
         except ValueError:
             raise UsageError(f"--weight {one}: {number!r} is no number.") from None
+        if not 0 < weight <= WEIGHT_MAX:
+            raise UsageError(f"--weight {one}: it must be above 0 and at most {WEIGHT_MAX}.")
         if separator:
             weights[NodeId(name)] = weight
         else:
@@ -226,7 +232,9 @@ def _one_region(nodes: list[NodeSettings]) -> str:
 def _where_staged(settings: ClusterSettings, region: str | None) -> NodeSettings:
     """The node at which a change is staged."""
     if region is not None and region not in settings.region_names:
-        raise UsageError(f"there is no region {region}; there are {settings.region_names}.")
+        raise UsageError(
+            f"there is no region {region}; there are {', '.join(settings.region_names)}."
+        )
     regions = [region] if region else list(settings.region_names)
     firsts = {one: changes.first_member(settings, one) for one in regions}
     if len(firsts) > 1:
@@ -274,6 +282,11 @@ def _staged_words(staged: Staged) -> str:
     return ", ".join(words)
 
 
+def _extent(view: PlanView) -> str:
+    steps = "one step" if view.steps == 1 else f"{view.steps} steps"
+    return f"in {steps}, {view.moves} replicas of {view.partitions} partitions"
+
+
 def _print_plan(view: PlanView) -> None:
     right = ("weight", "partitions", "at the end", "takes", "gives", "share")
     table = report.new_table("node", "zone", right=right)
@@ -294,6 +307,6 @@ def _print_plan(view: PlanView) -> None:
     screen.print(table)
     say(
         screen,
-        f"\nregion {view.region}, epoch {view.epoch}: {view.moves} replicas of {view.partitions} "
-        f"partitions would move, in {view.steps} steps; share: of the region's documents",
+        f"\nregion {view.region}, epoch {view.epoch}: {_extent(view)} would move; share: of the "
+        "region's documents",
     )

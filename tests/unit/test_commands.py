@@ -108,6 +108,24 @@ def test_a_shell_completes_the_nodes_of_the_cluster_that_was_named(tmp_path: Pat
     assert complete_node(context, "a3") == ["a3"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        (["--var", "elsewhere", "plan"], "`stele layout plan --var elsewhere`"),
+        (["stage"], "say what is to change"),
+        (["stage", "--weight", "a1=nan"], "above 0 and at most 1000"),
+        (["stage", "--weight", "a1=much"], "'much' is no number"),
+        (["stage", "--weight", "2"], "say whose"),
+    ],
+)
+def test_a_change_that_is_typed_wrong_is_refused_before_anything_is_asked(
+    capsys: pytest.CaptureFixture[str], typed: list[str], reason: str
+) -> None:
+    """Another cluster's owners above all: an option before the command would not reach it."""
+    _, said = stele(capsys, "layout", *typed, exit_code=2)
+    assert reason in said
+
+
 def test_a_node_that_warns_is_a_degraded_cluster() -> None:
     """Regression: a disk that was low was told in words, and the exit code said "all is well"."""
     sound = [

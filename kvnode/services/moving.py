@@ -12,7 +12,9 @@ Rules (the phases are ``cluster.ringchange``'s)
 4. Copies that may be of purged documents go with it, for its owners to ask about. One that leaves
    has also handed on its hints, and what waits for other regions. It coordinates no writes then, so
    nothing is added.
-5. All of it can be begun again at any time: the layout is on the disk, and what is done is found
+5. A disk that is an old copy may have partitions that were taken from it since. They are fenced
+   (``kvnode.adoption``), and dropped.
+6. All of it can be begun again at any time: the layout is on the disk, and what is done is found
    to be done.
 """
 
@@ -70,6 +72,8 @@ class Moving:
         self._left: dict[PartitionId, dict[NodeId, None]] = {}
         #: Partitions of which nothing is here any more.
         self._dropped: dict[PartitionId, None] = {}
+        #: See rule 5; None before they were looked for.
+        self._leftovers: list[PartitionId] | None = None
         self.review()
 
     @property
@@ -95,8 +99,8 @@ class Moving:
                 self._left[partition] = dict.fromkeys(layout.old[partition])
         elif layout.phase is Phase.RETIRE:
             for partition in layout.lost_by(self._node):
-                fenced = self._replica.fenced[partition]
-                self._left[partition] = {} if fenced else dict.fromkeys(layout.new[partition])
+                self._left[partition] = dict.fromkeys(layout.new[partition])
+        self._leftovers = None
 
     @property
     def taken_over(self) -> tuple[PartitionId, ...]:
@@ -178,22 +182,43 @@ class Moving:
 
     async def run_once(self) -> Work:
         """Take some of what others have by now off the disk; see rules 3 and 4."""
-        layout = self._layout
-        if layout.phase is not Phase.RETIRE or not self._all_settled():
+        if self._leftovers is None:
+            self._leftovers = self._find_leftovers()
+        if self._leftovers:
+            if not await self._drop_some(self._leftovers[-1]):
+                self._leftovers = None
+            return Work.BUSY
+        if self._layout.phase is not Phase.RETIRE or not self._all_settled():
             return Work.IDLE
         for partition, peers in self._left.items():
-            if not peers and partition not in self._dropped:
-                await self._drop_some(partition)
+            given = not peers or self._replica.fenced[partition]
+            if given and partition not in self._dropped:
+                await self._retire_some(partition)
                 return Work.BUSY
         await self._hand_on(self._suspects_of_others())
         return Work.IDLE
 
-    async def _drop_some(self, partition: PartitionId) -> None:
-        epoch, records = self.epoch, self._replica.records
-        found = records.forget_some(partition, _UNIT)
+    def _find_leftovers(self) -> list[PartitionId]:
+        replica, records = self._replica, self._replica.records
+        return [
+            partition
+            for partition in map(PartitionId, range(self._layout.partitions))
+            if replica.fenced[partition]
+            and not replica.owns(partition)
+            and partition not in self._left
+            and records.in_span(records.forest.span_of(partition), b"", 1)
+        ]
+
+    async def _drop_some(self, partition: PartitionId) -> bool:
+        """Whether there was anything."""
+        found = self._replica.records.forget_some(partition, _UNIT)
         await self._replica.durable()
-        if not found and epoch == self.epoch:
-            await records.compact(partition)
+        return bool(found)
+
+    async def _retire_some(self, partition: PartitionId) -> None:
+        epoch = self.epoch
+        if not await self._drop_some(partition) and epoch == self.epoch:
+            await self._replica.records.compact(partition)
             self._dropped[partition] = None
             self._log.info("partition.handed_over", partition=partition)
 

@@ -124,7 +124,7 @@ def only_the_region_of_the_token_asked(patch: pytest.MonkeyPatch) -> None:
 
 @ablation(
     "not found, though it can be reached",
-    partial(test_roaming.test_the_other_region_looks_on_all_its_owners_for_what_was_seen, 0),
+    partial(test_roaming.test_the_other_region_looks_on_all_its_owners_for_what_was_seen, 5),
 )
 def other_region_not_told_what_was_seen(patch: pytest.MonkeyPatch) -> None:
     """It answers with what one of its replicas has."""

@@ -95,7 +95,7 @@ def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     def promise(
         self: Handlers, connection: Connection, request_id: int, _: float, fields: Fields
     ) -> None:
-        veto = self._agreement.promise(Proposal(*fields))
+        veto = self._agreement.promise(Proposal(*fields[:-1]))
         connection.reply(request_id, [veto, self._absent()], 0)
 
     patch.setattr(Handlers, "_promise", promise)

@@ -22,7 +22,7 @@ from kvnode.codec import verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinating import OPERATIONS, Operation
 from kvnode.coordinator import Coordinator
-from kvnode.errors import StoreError, Unavailable
+from kvnode.errors import NotMember, StoreError, Unavailable
 from kvnode.inspection import inspect, to_wire
 from kvnode.notedanswers import NotedAnswers
 from kvnode.notedcalls import noting
@@ -364,7 +364,8 @@ async def _answer(
 
 def _fail(connection: Answers, request_id: int, error: StoreError) -> None:
     counts = (error.acked, error.required) if isinstance(error, Unavailable) else (0, 0)
-    connection.fail(request_id, error.code, str(error), *counts)
+    code = error.passed_on_as if isinstance(error, NotMember) else error.code
+    connection.fail(request_id, code, str(error), *counts)
 
 
 def _merged(connection: Answers, request_id: int, exceptions: list[Fields]) -> None:

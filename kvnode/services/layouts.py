@@ -267,7 +267,8 @@ class Layouts:
         told = msgspec.convert(fields, _Told)
         for encoded in told.layouts:
             self._hear_of(decode_layout(encoded))
-        self._known[peer] = {region: epoch for region, epoch, _ in told.versions}
+        if peer in self._rings.region_of:  # and no client
+            self._known[peer] = {region: epoch for region, epoch, _ in told.versions}
         own = self.own
         if (told.region, told.epoch) == (self._region, own.epoch):
             for node, stage in told.stages:

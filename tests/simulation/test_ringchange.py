@@ -111,6 +111,8 @@ def test_a_node_leaves_and_gives_everything_away(seed: int) -> None:
         left = cluster.nodes["a2"].serving
         assert left.replica.records.count == 0
         assert left.unready_reasons()
+        for number in range(20):  # one that knew the leaver as an owner
+            created.append(await cluster.create("docs", f"from outside {number}", write=2))
         for one in created:
             assert cluster.nodes["a2"].stored(one.document_id) is None
             assert (await cluster.read("a3", one.document_id, read=2)).create is not None

@@ -7,6 +7,8 @@ Rules
 """
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -43,10 +45,8 @@ class Changes:
             await asyncio.sleep(self._chance.uniform(*_QUIET_S))
             region = self._chance.choice(list(self._cluster.rings.by_region))
             wanted = self._wanted(region)
-            while not self._stopped and not self._begin(region, *wanted):
-                await asyncio.sleep(_ASK_EVERY_S)
-            while not self._stopped and not self._is_over():
-                await asyncio.sleep(_ASK_EVERY_S)
+            await self._wait_for(partial(self._begin, region, *wanted))
+            await self._wait_for(self._is_over)
 
     def stop(self) -> None:
         """Begin none any more."""
@@ -57,6 +57,10 @@ class Changes:
         steps = sum(layout.moves_left() > 0 for layout in self._cluster.rings.layouts.values())
         within_s = _STEP_S * (steps * self._cluster.settings.replication.copies + 1)
         await self._cluster.until(self._is_over, within_s, lambda: progress(self._cluster))
+
+    async def _wait_for(self, met: Callable[[], bool]) -> None:
+        while not (self._stopped or met()):  # noqa: ASYNC110 it is not this loop's to tell
+            await asyncio.sleep(_ASK_EVERY_S)
 
     def _wanted(self, region: str) -> tuple[list[str], list[NodeId], dict[NodeId, float]]:
         """Who is to join and to leave, and weights."""

@@ -236,7 +236,9 @@ def _with_spares(settings: ClusterSettings, chance: Random) -> ClusterSettings:
         spares=chance.randint(1, 2),
         regions=chance.choice(["a", "a", "ab"]),
         between=RegionSettings(
-            outbox_bytes_max=chance.choice([1 << 30, 300]), ship_interval_s=0.2, compare_interval_s=2.0
+            outbox_bytes_max=chance.choice([1 << 30, 300]),
+            ship_interval_s=0.2,
+            compare_interval_s=2.0,
         ),
     )
     return msgspec.structs.replace(

@@ -268,10 +268,11 @@ class DiskWatch:
                 self._violated("I22", what, document_id)
         if self._excused(disk.name, document_id):
             return  # it takes over what the others have agreed to
+        purged = held
         for owner in self._owners(document_id):
             if owner in self.purged[document_id] or self._excused(owner, document_id):
                 continue
-            if self._came_later(owner, document_id):
+            if self._came_later(owner, document_id, purged):
                 continue
             encoded = self._disks[owner].values.get(record_key(document_id))
             held = readable(document_id, encoded)
@@ -281,18 +282,22 @@ class DiskWatch:
                 what = f"{disk.name} purges what is deleted, but {owner} has {describe(held)}"
                 self._violated("I6", what, document_id)
 
-    def _came_later(self, owner: NodeId, document_id: DocumentId) -> bool:
-        """Whether an owner is none for long, and has yet to get all, or has it without the purged.
+    def _came_later(self, owner: NodeId, document_id: DocumentId, held: Record | None) -> bool:
+        """Whether an owner that was none before has yet to get all, or got it without the purged.
 
-        What was agreed before a change is carried out during it.
+        What was agreed before a change is carried out during it, and after it.
         """
         partition = partition_of(document_id, self._rings.partitions)
-        region = self._rings.region_of[owner]
-        first = next(one for one in self.layouts_of(region) if owner in one.new[partition])
-        encoded = self._disks[owner].values.get(floor_key(partition))
-        floor = decode_floor(encoded) if encoded is not None else None
-        return first.phase is not Phase.STABLE and floor is not None
-, region: str, document_id: DocumentId, record: Record) -> bool:
+        disk = self._disks[owner]
+        encoded = disk.values.get(floor_key(partition))
+        if not any(partition in layout.gained_by(owner) for _, layout in self.layouts):
+            return False
+        if owner in self._rings.by_region[self._rings.region_of[owner]].filling(partition):
+            return True
+        fenced = encoded is not None and decode_floor(encoded).fenced
+        return fenced or (held is not None and self.below_floor(disk, document_id, held))
+
+    def _promised_in(self, region: str, document_id: DocumentId, record: Record) -> bool:
         """Whether a region's owners have promised that a deletion may be purged."""
         assert record.tombstone is not None
         partition = partition_of(document_id, self._rings.partitions)
@@ -448,11 +453,13 @@ class DiskWatch:
         return [name for name in found if name in readers]
 
     def _readers_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
-        """Whom any node may have taken for a reader; none is more than a phase behind the newest."""
+        """Whom all nodes took for readers: none is more than a phase behind the newest."""
         partition = partition_of(document_id, self._rings.partitions)
         found: list[str] = []
         for region, first in self._first_layouts.items():
-            known = [first] + [one for at_s, one in self.layouts if one.region == region and at_s < end_s]
+            known = [first] + [
+                one for at_s, one in self.layouts if one.region == region and at_s < end_s
+            ]
             before = sum(one.region == region and at_s <= start_s for at_s, one in self.layouts)
             readers = [one.ring().readers(partition) for one in known[max(0, before - 1) :]]
             found += [name for name in readers[0] if all(name in one for one in readers)]

@@ -151,8 +151,12 @@ def met_in_layouts(cluster: SimCluster) -> Counter[str]:
         )
     changes = [layout for _, layout in cluster.watch.layouts]
     met["change ended"] = sum(layout.is_stable for layout in changes)
-    met["node left"] = sum(layout.phase is Phase.RETIRE and bool(layout.leaving) for layout in changes)
-    met["node joined"] = sum(layout.phase is Phase.RETIRE and bool(layout.joining) for layout in changes)
+    met["node left"] = sum(
+        layout.phase is Phase.RETIRE and bool(layout.leaving) for layout in changes
+    )
+    met["node joined"] = sum(
+        layout.phase is Phase.RETIRE and bool(layout.joining) for layout in changes
+    )
     return met
 
 

@@ -1,8 +1,8 @@
 """Asking several nodes for the same, one after the other, until one answers.
 
 An answer that says how the request went, also that it failed, ends the search; only a node that
-can't be reached, stays silent, has too much to do or is no member is passed over. So only what may be carried out
-more than once is asked like this.
+can't be reached, stays silent, has too much to do or is no member is passed over. So only what may
+be carried out more than once is asked like this.
 """
 
 import asyncio

@@ -13,9 +13,10 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
+from cluster.layout import Version
 from kvnode.ports import Clock
 from kvnode.rpc.frames import (
     FRAME_BYTES_MAX,
@@ -303,6 +304,11 @@ class Connection(asyncio.Protocol):
             on_outcome(Lost(str(code), str(detail), sent=False, extra=extra))
         else:
             on_outcome(message[2:])
+
+    @property
+    def peer_layouts(self) -> Sequence[Version]:
+        """What the other side knew when it connected."""
+        return self._handshake.peer_layouts
 
     def _receive_handshake(self, message: Message) -> None:
         op = message[0]

@@ -3,7 +3,9 @@
 Rules
 -----
 1. What a node hears of a newer layout it takes over, on its disk, before it says that it knows it.
-   It is told to every peer at once, and again whenever one shows that it knows less.
+   It is told to every peer at once, and again whenever one shows that it knows less. A node does
+   not talk with a peer that knew more when it connected, before it knows that too: its disk may be
+   an old copy, and a quorum of the owners of then is none now.
 2. In each phase a member first *settles*: no request that it began in an earlier phase is under way
    any more. Requests have deadlines, so this is a matter of waiting. Then it does its part, and is
    *done*. What members have said is joined; it only grows within an epoch.
@@ -108,6 +110,8 @@ class Layouts:
         self._since_s = clock.monotonic_s()
         self._told_s = -_REST_S
         self._stages: dict[NodeId, Stage] = {}
+        #: Of each peer, what it knew when it connected.
+        self._linked: dict[NodeId, Sequence[Version]] = {}
         #: Of each peer, by region, the epoch that it was heard to know.
         self._known: dict[NodeId, dict[str, int]] = {}
 
@@ -232,6 +236,23 @@ class Layouts:
 
     # Telling and hearing ------------------------------------------------------------------------
 
+    def linked(self, peer: NodeId, versions: Sequence[Version]) -> None:
+        """There is a new connection to a peer; it is told what it lacks before all else."""
+        self._linked[peer] = versions
+        lacking = self._lacking({region: epoch for region, epoch, _ in versions})
+        if lacking:
+            deadline_s = self._clock.monotonic_s() + _TELL_WITHIN_S
+            self._transport.tell(Op.LAYOUT, self._fields(lacking), deadline_s, only=peer)
+
+    def may_talk(self, peer: NodeId) -> bool:
+        """Whether this node knows what a peer knew when it connected; see rule 1."""
+        layouts = self._rings.layouts
+        return all(
+            epoch <= layouts[region].epoch
+            for region, epoch, _ in self._linked.get(peer, ())
+            if region in layouts
+        )
+
     def peer_connected(self, peer: NodeId) -> None:
         """Show a peer what is known here, and see what it knows."""
         self._send(peer, [])
@@ -314,6 +335,7 @@ class Layouts:
         )
         self._adopted(before, layout)
         self._allow(self.takes_part)
+        self._transport.review()
         self._replica.when_durable(self._now_durable, patient=False)
 
     def _now_durable(self) -> None:

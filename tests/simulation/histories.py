@@ -33,7 +33,7 @@ from tests.simulation.nemesis import Nemesis, RegionNemesis
 from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
 from tests.simulation.sessions import Sessions
-from tests.simulation.strikes import Strikes
+from tests.simulation.strikes import OldDisks, Strikes
 
 Trouble = Workload | Sessions | Nemesis | Strikes | Changes
 
@@ -202,7 +202,7 @@ def random_layouts(seed: int, plan: Plan | None = None) -> SimCluster:
     plan = plan or Plan()
     chance = Random(f"{seed}/layouts")
     settings, order = _with_spares(short_lived(chance), chance), random_order(chance)
-    nemeses, struck = chance.randint(0, 2), chance.random() < 0.6
+    nemeses, struck, of_old = chance.randint(0, 2), chance.random() < 0.8, chance.random() < 0.6
     several = len(settings.region_names) > 1
 
     async def scenario(cluster: SimCluster) -> None:
@@ -211,7 +211,8 @@ def random_layouts(seed: int, plan: Plan | None = None) -> SimCluster:
         changes = Changes(cluster, loop.stream("changes"))
         troubles: list[Trouble] = [changes, *_nemeses(cluster, plan, nemeses)]
         if struck:
-            troubles.append(Strikes(cluster, loop.stream("strikes"), plan.line("s")))
+            kind = OldDisks if of_old else Strikes
+            troubles.append(kind(cluster, loop.stream("strikes"), plan.line("s")))
         if several:
             troubles.append(RegionNemesis(cluster, loop.stream("regions"), plan.line("r")))
         clients = loop.create_task(workload.run())

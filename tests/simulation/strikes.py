@@ -192,3 +192,12 @@ class Strikes:
         if self._cluster.nodes[name].process.dead:
             self._cluster.note(f"{name} starts")
             self._cluster.nodes[name].start()
+
+
+class OldDisks(Strikes):
+    """Strikes after which a node knows less than it did: of what all were at first, too."""
+
+    def __init__(self, cluster: SimCluster, chance: Random, line: Line) -> None:
+        super().__init__(cluster, chance, line)
+        self._copies = {name: dict(one.disk.values) for name, one in cluster.nodes.items()}
+        self._strikes = [self._wipe, self._put_back, self._put_back, self._back_up, self._stay_away]

@@ -29,6 +29,8 @@ _FULL_S: Final = (1.0, 5.0)
 _SWAPPED_S: Final = 1.0
 #: Strikes end before that, healed or not.
 _HEALED_S: Final = 1000.0
+#: Disks that are copied before all else.
+_COPIED: Final = 2
 #: Beyond what makes a machine absent.
 _AWAY_S: Final = (1.0, 8.0)
 
@@ -195,9 +197,15 @@ class Strikes:
 
 
 class OldDisks(Strikes):
-    """Strikes after which a node knows less than it did: of what all were at first, too."""
+    """Strikes after which a node knows less than it did."""
 
     def __init__(self, cluster: SimCluster, chance: Random, line: Line) -> None:
         super().__init__(cluster, chance, line)
-        self._copies = {name: dict(one.disk.values) for name, one in cluster.nodes.items()}
         self._strikes = [self._wipe, self._put_back, self._put_back, self._back_up, self._stay_away]
+
+    async def run(self) -> None:
+        """As always, once there are copies of some disks from before all that is to come."""
+        for name in self._chance.sample(list(self._cluster.nodes), _COPIED):
+            self._happens = self._line.admits(f"_back_up {name}", self._cluster.loop.time())
+            await self._back_up(name)
+        await super().run()

@@ -16,7 +16,7 @@ from cluster.ringchange import Layout, Phase
 from cluster.settings import HintSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.errors import StoreError
-from scripts.checker.history import Kind, NoAnswer
+from scripts.checker.history import NoAnswer
 from tests.simulation.cluster import REGION, SimCluster, settings_of
 from tests.simulation.run import seeds, simulate
 from tests.simulation.test_ringchange import begin, changed, phases
@@ -101,30 +101,6 @@ def test_what_only_the_old_owner_has_is_not_left_with_it(seed: int) -> None:
         for one in ids:
             await _read(cluster, "a4", one, read=3)
         await changed(cluster)
-
-    simulate(scenario, seed, _SETTINGS)
-
-
-@seeds(2)
-def test_who_gives_a_partition_up_gives_each_new_owner_what_it_lacks(seed: int) -> None:
-    """A copy less would be left of a write than had acknowledged it."""
-
-    async def scenario(cluster: SimCluster) -> None:
-        documents = await _documents(cluster)
-        layout = begin(cluster, add=("a4",))
-        moved = _of(documents, layout.gained_by(NodeId("a4")))
-        await _begun(cluster, Phase.SWITCH)
-        await asyncio.sleep(1.0)
-        for name in _ALL:
-            cluster.loop.network.cut(name, "a3")
-        ids = moved[:_AT_ONCE]
-        await asyncio.gather(*(_deleted(cluster, "a2", one) for one in ids))
-        assert sum(op.acknowledged and op.kind is Kind.DELETE for op in cluster.history) == len(ids)
-        cluster.power_off("a3")
-        cluster.loop.network.heal_all()
-        await cluster.restart("a3")
-        await changed(cluster)
-        assert all((held := cluster.nodes["a3"].stored(one)) and held.tombstone for one in ids)
 
     simulate(scenario, seed, _SETTINGS)
 

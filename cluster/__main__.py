@@ -18,7 +18,17 @@ from rich.console import Console
 from cluster import balancer, launch, report
 from cluster import repair as repairs
 from cluster.answers import Unreachable
-from cluster.commands import config, documents, edge, live, prometheus, region, traces, views
+from cluster.commands import (
+    config,
+    documents,
+    edge,
+    layout,
+    live,
+    prometheus,
+    region,
+    traces,
+    views,
+)
 from cluster.commands.options import (
     EXIT_DEGRADED,
     EXIT_UNREACHABLE,
@@ -106,12 +116,20 @@ def restart(nodes: NodesArgument, var: VarOption = DEFAULT_ROOT) -> None:
 def replace(
     nodes: NodesArgument,
     var: VarOption = DEFAULT_ROOT,
+    in_place: Annotated[
+        bool,
+        typer.Option("--in-place", help="They run, and believe nothing they hold till then."),
+    ] = False,
 ) -> None:
     """Start stopped nodes on empty directories and rebuild them from their peers.
 
     All nodes of a region are rebuilt from another region. What they had is kept beside them.
     """
     directory = VarDirectory(var)
+    if in_place:
+        for node in launch.named(directory, nodes):
+            repairs.rebuild(node, console())
+        return
     late = launch.replace(directory, nodes, console())
     follow = directory.command("stele status")
     for one in late:
@@ -141,6 +159,35 @@ def repair(
         print_json({"nodes": msgspec.to_builtins(repaired.jobs), "silent": repaired.silent})
     if repaired.silent:
         raise typer.Exit(EXIT_DEGRADED)
+
+
+@app.command()
+def drain(
+    nodes: NodesArgument,
+    var: VarOption = DEFAULT_ROOT,
+    back: Annotated[bool, typer.Option("--back", help="Serve again.")] = False,
+    wait: Annotated[bool, typer.Option(help="Watch until they can be stopped.")] = True,
+) -> None:
+    """Take nodes out of service without stopping them: clients leave, writes are handed on.
+
+    A node that is drained serves again with --back, or after a restart.
+    """
+    directory = VarDirectory(var)
+    chosen, names = launch.named(directory, nodes), " ".join(nodes)
+    if back:
+        if repairs.end_drain(chosen, console()):
+            raise typer.Exit(EXIT_DEGRADED)
+        launch.say(console(), f"{', '.join(nodes)} ready again")
+        return
+    stop = directory.command(f"stele stop {names}")
+    again = directory.command(f"stele drain --back {names}")
+    if not repairs.drain(chosen, console(), wait=wait):
+        said = f"{', '.join(nodes)} drained: no client asks, nothing is left to hand on"
+        launch.say(console(), f"{said}; {stop}, or {again}")
+    elif wait:
+        raise typer.Exit(EXIT_DEGRADED)
+    else:
+        launch.say(console(), f"{', '.join(nodes)} draining; `stele doctor` tells when it is done")
 
 
 @app.command()
@@ -185,6 +232,9 @@ app.command()(documents.put)
 app.command()(documents.get)
 app.command()(documents.rm)
 app.command()(documents.load)
+app.command()(layout.leave)
+app.command()(layout.forget)
+app.add_typer(layout.app, name="layout")
 app.add_typer(config.app, name="config")
 app.add_typer(edge.app, name="edge")
 app.add_typer(region.app, name="region")

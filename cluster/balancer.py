@@ -2,13 +2,15 @@
 
 Rules
 -----
-1. Its configuration is rendered anew at each start, so the cluster file is the only truth.
+1. Its configuration is rendered anew at each start, so the cluster file is the only truth. Nodes
+   that come and go while it runs it reads from files of their own, replaced as a whole.
 2. It is stopped and found again like a node (``cluster.processes``).
 """
 
 import http.client
 import json
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,7 +19,7 @@ import msgspec
 
 from cluster import processes, startup
 from cluster.edge import EDGE, READY_PATH, cluster_of, listeners, regions
-from cluster.envoy import envoy_configuration
+from cluster.envoy import envoy_configuration, envoy_nodes
 from cluster.operations import NoAnswer, Readiness
 from cluster.seen import EdgeState, EdgeView
 from cluster.settings import ClusterSettings
@@ -75,13 +77,39 @@ def region_urls(settings: ClusterSettings) -> dict[str, str]:
 def start_edge(var: VarDirectory, settings: ClusterSettings, envoy: Path) -> Starting:
     """Start Envoy with what the cluster file says. It may be started before the nodes."""
     var.edge_file.parent.mkdir(exist_ok=True)
-    command = envoy_command(envoy, settings, var.edge_file)
+    _write_nodes(var, settings)
+    files = {one: str(var.edge_nodes_file(one).resolve()) for one in regions(settings)}
+    command = envoy_command(envoy, settings, var.edge_file, files)
     return startup.start(var, EDGE, command, partial(_readiness, settings))
 
 
-def envoy_command(envoy: Path, settings: ClusterSettings, file: Path) -> list[str]:
-    """The command that runs Envoy; its configuration is written to ``file``."""
-    file.write_text(json.dumps(envoy_configuration(settings), indent=2), encoding="utf-8")
+def update_edge(var: VarDirectory, settings: ClusterSettings) -> None:
+    """The cluster file has other nodes than before: let the edge know, if there is one."""
+    if settings.edge.port and var.edge_file.exists():
+        _write_nodes(var, settings)
+
+
+def _write_nodes(var: VarDirectory, settings: ClusterSettings) -> None:
+    for region in regions(settings):
+        file = var.edge_nodes_file(region)
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps(envoy_nodes(settings, region), indent=2), encoding="utf-8")
+        draft.rename(file)
+
+
+def envoy_command(
+    envoy: Path,
+    settings: ClusterSettings,
+    file: Path,
+    nodes_files: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The command that runs Envoy; its configuration is written to ``file``.
+
+    Args:
+        nodes_files: See ``envoy_configuration``.
+    """
+    configuration = envoy_configuration(settings, nodes_files)
+    file.write_text(json.dumps(configuration, indent=2), encoding="utf-8")
     return [
         str(envoy),
         *("--config-path", str(file.resolve())),

@@ -5,7 +5,9 @@ holds that no setting lacks its line.
 """
 
 import json
+import re
 import textwrap
+from collections.abc import Container
 from typing import Final
 
 import msgspec
@@ -105,8 +107,8 @@ WHY: Final = {
     ),
     "trace.otlp_queue_max": "Spans that wait to be sent there; more are dropped, and counted.",
     "log.documents_per_s": (
-        "Lines a second in a node's log for documents that are created, and for those that are "
-        "deleted. The others are counted."
+        "Lines a second in a node's log for documents that are created, for those that are "
+        "deleted, and for keys that were given two bodies. The others are counted."
     ),
     "edge.host": "Where the edge listens. A loopback address: there is no TLS yet.",
     "edge.port": (
@@ -119,6 +121,9 @@ WHY: Final = {
         "balancer sends it anything when it is gone."
     ),
 }
+
+_NODE_ID: Final = re.compile(r"""\s*id\s*=\s*["']([a-z0-9-]+)["']""")
+_JOINS: Final = re.compile(r"\s*joins\s*=\s*true\b")
 
 _NODES = """\
 
@@ -144,6 +149,35 @@ def render_cluster_file(settings: ClusterSettings) -> str:
     parts.append(_NODES)
     parts += (_node(node) for node in settings.node)
     return "".join(parts)
+
+
+def with_node(text: str, node: NodeSettings) -> str:
+    """A cluster file's text with one node more; what else is in it stays as it is."""
+    return text.rstrip("\n") + "\n" + _node(node)
+
+
+def without_node(text: str, name: str, members: Container[str]) -> str:
+    """The text without a node. Those of ``members`` that have joined are nodes like all others.
+
+    A table that can't be told apart line by line stays: whoever writes the result must read it.
+    """
+    kept: list[str] = []
+    table: list[str] = []
+    for line in [*text.splitlines(keepends=True), "[\n"]:
+        if line.lstrip().startswith("["):
+            kept += _kept(table, name, members)
+            table = []
+        table.append(line)
+    return "".join(kept)
+
+
+def _kept(table: list[str], name: str, members: Container[str]) -> list[str]:
+    if not table or table[0].strip() != "[[node]]":
+        return table
+    found = next((match[1] for line in table if (match := _NODE_ID.match(line))), "")
+    if found == name:
+        return []
+    return [line for line in table if found not in members or not _JOINS.match(line)]
 
 
 def _node(node: NodeSettings) -> str:

@@ -7,35 +7,40 @@ Rules
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluster.edge import EDGE
 from cluster.findings import PURGE_STUCK_S, Finding, Severity
-from cluster.ids import NodeId
-from cluster.layout import rings_of
+from cluster.layoutdoctor import layout_findings, outside_finding
 from cluster.operations import (
     ConflictsView,
     HintsView,
     LifecycleView,
     MembersView,
+    NodeStatus,
     QuarantineView,
 )
 from cluster.regiondoctor import region_findings
 from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
 from cluster.settings import ClusterSettings
+from cluster.stage import Stage
 
 #: What helps a purge, by the reason for which a node that answers does not agree to it.
 _PURGE_HELP: Final = {
-    "fenced": "keep its peers up: {node} is being rebuilt from them",
-    "floor": "wait: {node} learns by comparing how far was purged",
-    "differs": "run `stele repair {node}`: its deletions and others' are not the same yet",
+    "fenced": "wait, with all nodes up: {node} is being rebuilt from them",
+    "floor": "wait until {node} has learned by comparing how far was purged",
+    "differs": "run `stele repair {typed}`: deletions there and elsewhere are not the same yet",
     "hints": "bring up those that {node} keeps writes for: `stele hints` names them",
     "outbox": "bring the region back that has yet to get its writes: `stele status` names it",
     "clock": "set its clock right",
+    "layout": "wait until the change of owners has ended: `stele layout` shows how far it is",
     "minority": "bring a majority of the owners of its partitions up",
 }
+#: Of each partition of a region.
+Owners = Sequence[Sequence[str]]
+_UNREACHABLE: Final = "unreachable"
 #: Rounds of anti-entropy that may be missed.
 _ROUNDS: Final = 3
 
@@ -71,20 +76,26 @@ def diagnose(
     settings: ClusterSettings,
     checkups: Sequence[Checkup],
     edge: EdgeView | None = None,
+    owners: Mapping[str, Owners] | None = None,
 ) -> list[Finding]:
-    """What is wrong, worst first."""
+    """What is wrong, worst first.
+
+    Args:
+        owners: By region, of each partition, as the nodes know them.
+    """
     findings = [
         *_nodes(var, checkups),
         *_edge(edge, checkups),
         *_connections(checkups),
         *_clocks(settings, checkups),
-        *_fences(var, settings, checkups),
+        *_fences(var, owners or {}, checkups),
         *_corruption(checkups),
+        *region_findings([checkup.view for checkup in checkups]),
+        *layout_findings([checkup.view for checkup in checkups]),
         *_purges(checkups),
         *_quarantines(checkups),
         *_hints(checkups),
         *_comparisons(settings, checkups),
-        *region_findings([checkup.view for checkup in checkups]),
         *_conflicts(checkups),
         *_put_aside(checkups),
     ]
@@ -95,7 +106,11 @@ def diagnose(
 def _nodes(var: Typing, checkups: Sequence[Checkup]) -> Iterator[Finding]:
     for checkup in checkups:
         view = checkup.view
-        if view.state is not NodeState.READY:
+        if view.status and _is_drained(view.status):
+            yield _drain(var, checkup.id, view)
+        elif view.state is NodeState.OUTSIDE:
+            yield outside_finding(view)
+        elif view.state is not NodeState.READY:
             what, _, do = view.advice.partition("; ")
             if region := _given_up(checkup):
                 do = f"{var.command(f'stele region back {region}')} has it rebuilt from another one"
@@ -107,6 +122,22 @@ def _nodes(var: Typing, checkups: Sequence[Checkup]) -> Iterator[Finding]:
         if view.status and view.status.late:
             relieve = "`stele top` shows what it is asked for; look what else its machine does"
             yield Finding(Severity.WARNING, checkup.id, view.status.late, relieve)
+
+
+def _is_drained(status: NodeStatus) -> bool:
+    """Whether that alone is why a node is not ready."""
+    return status.stage is not Stage.SERVING and len(status.reasons) == 1
+
+
+def _drain(var: Typing, name: str, view: NodeView) -> Finding:
+    assert view.status is not None
+    if view.status.stage is Stage.STOPPING:
+        start = f"{var.command(f'stele start {name}')} starts it again"
+        return Finding(Severity.NOTE, name, "is about to stop, and serves until then", start)
+    do = f"{var.command(f'stele drain --back {name}')} has it serve again"
+    if view.status.stage is Stage.DRAINED:
+        do = f"{var.command(f'stele stop {name}')} stops it, {do}"
+    return Finding(Severity.WARNING, name, view.advice, do)
 
 
 def _edge(edge: EdgeView | None, checkups: Sequence[Checkup]) -> Iterator[Finding]:
@@ -128,7 +159,8 @@ def _edge(edge: EdgeView | None, checkups: Sequence[Checkup]) -> Iterator[Findin
 def _connections(checkups: Sequence[Checkup]) -> Iterator[Finding]:
     answering = [checkup.id for checkup in checkups if checkup.view.status]
     for checkup in checkups:
-        members = checkup.view.status.members if checkup.view.status else []
+        outside = checkup.view.state is NodeState.OUTSIDE
+        members = checkup.view.status.members if checkup.view.status and not outside else []
         for member in members:
             if member.state != "alive" and member.id in answering:
                 yield Finding(
@@ -158,9 +190,9 @@ def _clocks(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iterator[
         others = [second if first == suspect else first for first, second in pairs]
         most_s = max(apart_s.pop(pair) for pair in pairs)
         about = suspect
-        what = f"its clock is {most_s:.1f} s from those of {', '.join(others)}"
+        what = f"has a clock that is {most_s:.1f} s from those of {', '.join(others)}"
         if pairs_count == 1:  # either may be the one that is wrong
-            about, what = f"{suspect}, {others[0]}", f"their clocks are {most_s:.1f} s apart"
+            about, what = f"{suspect}, {others[0]}", f"have clocks that are {most_s:.1f} s apart"
         yield Finding(
             Severity.CRITICAL if most_s > lifecycle.clock_skew_max_s else Severity.WARNING,
             about,
@@ -177,7 +209,7 @@ def _given_up(checkup: Checkup) -> str | None:
 
 
 def _fences(
-    var: Typing, settings: ClusterSettings, checkups: Sequence[Checkup]
+    var: Typing, owners_of: Mapping[str, Owners], checkups: Sequence[Checkup]
 ) -> Iterator[Finding]:
     fenced = {
         one.id: set(one.lifecycle.fenced)
@@ -185,9 +217,8 @@ def _fences(
         if one.lifecycle and not _given_up(one)
     }
     gone = {region for one in checkups if (region := _given_up(one))}
-    layouts = rings_of(settings).by_region
-    rings = [ring.owners for region, ring in layouts.items() if region not in gone]
-    lost: dict[tuple[NodeId, ...], int] = {}
+    rings = [owners for region, owners in owners_of.items() if region not in gone]
+    lost: dict[tuple[str, ...], int] = {}
     for partition, each_region in enumerate(zip(*rings, strict=True)):
         owners = tuple(owner for owners in each_region for owner in owners)
         if all(partition in fenced.get(owner, ()) for owner in owners):
@@ -196,17 +227,25 @@ def _fences(
         yield Finding(
             Severity.CRITICAL,
             ", ".join(owners),
-            f"all owners of {count} partitions are fenced: none knows what was deleted meanwhile",
+            f"are all owners of {count} partitions and all fenced: none knows what was deleted "
+            "meanwhile",
             f"choose the one with the best disk: {var.command(f'stele trust {owners[0]}')}",
         )
+    filled = {one.id: _being_filled(one.view) for one in checkups}
     for node, partitions in fenced.items():
-        if partitions:
+        if len(partitions) > filled[node]:
             yield Finding(
                 Severity.WARNING,
                 node,
-                f"{len(partitions)} of its partitions are being rebuilt from its peers",
+                f"rebuilds {len(partitions)} of its partitions from its peers",
                 "wait, and keep its peers up; they answer in its place",
             )
+
+
+def _being_filled(view: NodeView) -> int:
+    """Partitions that a change of owners has yet to bring a node."""
+    layout = view.status.layout if view.status else None
+    return layout.total - layout.done if layout and layout.own.phase == "fill" else 0
 
 
 def _corruption(checkups: Sequence[Checkup]) -> Iterator[Finding]:
@@ -231,22 +270,36 @@ def _purges(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             yield Finding(
                 Severity.CRITICAL,
                 checkup.id,
-                f"{checkup.lifecycle.contradicted} removed documents are alive on some replica",
+                f"has removed {checkup.lifecycle.contradicted} documents that are alive on some "
+                "replica",
                 "keep the logs (`purge.contradicted` names them) and report this as a bug",
             )
-        stuck: dict[tuple[str, str], float] = {}
-        for veto in checkup.lifecycle.vetoes:
-            of = (veto.node, veto.reason)
-            stuck[of] = max(veto.for_s, stuck.get(of, 0.0))
-        for (node, reason), for_s in stuck.items():
-            if for_s >= PURGE_STUCK_S:
-                yield Finding(
-                    Severity.WARNING,
-                    checkup.id,
-                    f"purging of deleted documents waits for {node} ({reason}) for {for_s:.0f} s",
-                    _PURGE_HELP.get(reason, "bring {node} up, or replace it").format(node=node)
-                    + "; deleted documents keep their space till then",
-                )
+    yield from _stuck(checkups)
+
+
+def _stuck(checkups: Sequence[Checkup]) -> Iterator[Finding]:
+    """By what holds purges up: all nodes may wait for the same."""
+    answering = [one.id for one in checkups if one.view.status]
+    held_s: dict[str, dict[str, float]] = {}
+    for checkup in checkups:
+        for veto in checkup.lifecycle.vetoes if checkup.lifecycle else ():
+            if veto.for_s >= PURGE_STUCK_S:
+                of = held_s.setdefault(veto.reason, {})
+                of[veto.node] = max(veto.for_s, of.get(veto.node, 0.0))
+    for reason, by_node in held_s.items():
+        names = sorted(by_node)
+        has = "has" if len(names) == 1 else "have"
+        do = _PURGE_HELP.get(reason, "bring {node} up, or replace it")
+        if reason == _UNREACHABLE and all(name in answering for name in names):
+            do = "look at the network there: {node} can be asked from here"
+        yield Finding(
+            Severity.WARNING,
+            ", ".join(names),
+            f"{has} held up the purge of deleted documents for {max(by_node.values()):.0f} s "
+            f"({reason})",
+            do.format(node=", ".join(names), typed=" ".join(names))
+            + "; deleted documents keep their space till then",
+        )
 
 
 def _quarantines(checkups: Sequence[Checkup]) -> Iterator[Finding]:
@@ -256,11 +309,11 @@ def _quarantines(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             yield Finding(
                 Severity.WARNING,
                 checkup.id,
-                f"{held.orphans} copies of documents that no owner knows are set aside",
+                f"has set aside {held.orphans} copies of documents that no owner knows",
                 "nothing serves them; /admin/quarantine on its operations listener lists them",
             )
         if held is not None and held.asked:
-            what = f"{held.asked} late copies wait for their owners to say whether they count"
+            what = f"asks the owners of {held.asked} late copies whether these count"
             yield Finding(Severity.NOTE, checkup.id, what, "wait, with all owners up")
 
 
@@ -277,7 +330,7 @@ def _conflicts(checkups: Sequence[Checkup]) -> Iterator[Finding]:
 
 
 def _hints(checkups: Sequence[Checkup]) -> Iterator[Finding]:
-    ready = [one.id for one in checkups if one.view.state is NodeState.READY]
+    views = {one.id: one.view for one in checkups}
     targets: dict[str, int] = {}
     owed: dict[str, int] = {}
     for checkup in checkups:
@@ -288,11 +341,22 @@ def _hints(checkups: Sequence[Checkup]) -> Iterator[Finding]:
         for target, count in checkup.hints.comparisons_owed.items():
             owed[target] = owed.get(target, 0) + count
     for target, count in targets.items():
-        do = "wait: they are being delivered" if target in ready else f"bring {target} up"
-        yield Finding(Severity.NOTE, target, f"{count:,} writes are kept for it by others", do)
+        do = _until(views.get(target), target, "they are being delivered")
+        yield Finding(
+            Severity.NOTE, target, f"lacks {count:,} writes, which others keep for it", do
+        )
     for target, count in owed.items():
-        do = "wait: it is being compared" if target in ready else f"bring {target} up"
-        yield Finding(Severity.NOTE, target, f"{count} partitions owe it a comparison", do)
+        do = _until(views.get(target), target, "it is being compared")
+        yield Finding(Severity.NOTE, target, f"is owed a comparison of {count} partitions", do)
+
+
+def _until(view: NodeView | None, target: str, being_done: str) -> str:
+    """What a node needs that others keep something for."""
+    if view is None or view.status is None:
+        return f"bring {target} up"
+    if view.status.storage.disk_low:
+        return f"free space on {target}'s disk: it can't take them"
+    return f"wait: {being_done}"
 
 
 def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iterator[Finding]:
@@ -301,18 +365,20 @@ def _comparisons(settings: ClusterSettings, checkups: Sequence[Checkup]) -> Iter
         if checkup.lifecycle is None:
             continue
         for peer, round_ in checkup.lifecycle.comparisons.items():
-            near = region_of[peer] == region_of[checkup.id]
+            near = region_of.get(peer) == region_of[checkup.id]
             interval_s = (
                 settings.antientropy.interval_s if near else settings.regions.compare_interval_s
             )
             overdue_s = _ROUNDS * interval_s
             since_s = round_.last_complete_s
             if max(overdue_s, 60.0) < (checkup.lifecycle.up_s if since_s is None else since_s):
-                when = "never" if since_s is None else f"{since_s:.0f} s ago"
+                what = f"its copies with those of {peer} to the end"
                 yield Finding(
                     Severity.WARNING,
                     checkup.id,
-                    f"its copies were last compared with those of {peer} to the end {when}",
+                    f"has never compared {what}"
+                    if since_s is None
+                    else f"compared {what} {since_s:.0f} s ago for the last time",
                     f"bring {peer} up, then run `stele repair {checkup.id}`",
                 )
 
@@ -323,6 +389,6 @@ def _put_aside(checkups: Sequence[Checkup]) -> Iterator[Finding]:
             yield Finding(
                 Severity.NOTE,
                 checkup.id,
-                f"an old database is put aside in {aside}",
+                f"has an old database in {aside}",
                 "remove it when all nodes are well",
             )

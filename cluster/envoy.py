@@ -5,7 +5,7 @@ its own, Envoy brings: the second request to another node while the first one is
 (``hedge_policy``), so that a node which hangs costs a client half a second and not its deadline.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from cluster import edge
@@ -45,8 +45,15 @@ _OUTLIER_DETECTION: Final[Value] = {
 }
 
 
-def envoy_configuration(settings: ClusterSettings) -> Value:
-    """Envoy's bootstrap for the edge of a cluster."""
+def envoy_configuration(
+    settings: ClusterSettings, nodes_files: Mapping[str, str] | None = None
+) -> Value:
+    """Envoy's bootstrap for the edge of a cluster.
+
+    Args:
+        nodes_files: By region, where it is to look for the nodes whenever another file is put there
+            (``envoy_nodes``). None: the nodes are those of the cluster file, for good.
+    """
     host = settings.edge.host
     return {
         "node": {"id": edge.EDGE, "cluster": "stele"},
@@ -67,9 +74,18 @@ def envoy_configuration(settings: ClusterSettings) -> Value:
         },
         "static_resources": {
             "listeners": [_listener(settings, one) for one in edge.listeners(settings)],
-            "clusters": [_cluster(settings, region) for region in edge.regions(settings)],
+            "clusters": [
+                _cluster(settings, region) | _whom(settings, region, nodes_files)
+                for region in edge.regions(settings)
+            ],
         },
     }
+
+
+def envoy_nodes(settings: ClusterSettings, region: str) -> Value:
+    """The nodes behind a region's listener, as Envoy reads them from a file of their own."""
+    kind = _type("config.endpoint.v3", "ClusterLoadAssignment")
+    return {"resources": [{"@type": kind, **_assignment(settings, region)}]}
 
 
 def _listener(settings: ClusterSettings, listener: Listener) -> Value:
@@ -206,7 +222,6 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
     }
     return {
         "name": edge.cluster_of(region),
-        "type": "STATIC",
         "connect_timeout": _seconds(edge.CONNECT_TIMEOUT_S),
         "lb_policy": "LEAST_REQUEST",
         "common_lb_config": {
@@ -215,6 +230,8 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
             # What a node says counts at once; Envoy would gather such news for a second.
             "update_merge_window": _seconds(0),
         },
+        # One that was taken out of the file has left its region before.
+        "ignore_health_on_host_removal": True,
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": _type("extensions.upstreams.http.v3", "HttpProtocolOptions"),
@@ -236,12 +253,22 @@ def _cluster(settings: ClusterSettings, region: str) -> Value:
         "circuit_breakers": {"thresholds": [thresholds]},
         "health_checks": [_HEALTH_CHECK],
         "outlier_detection": _OUTLIER_DETECTION,
-        "load_assignment": {
-            "cluster_name": edge.cluster_of(region),
-            # One node of the own region that can take requests is enough to stay there.
-            "policy": {"overprovisioning_factor": 100 * nodes},
-            "endpoints": list(_priorities(settings, region)),
-        },
+    }
+
+
+def _whom(settings: ClusterSettings, region: str, nodes_files: Mapping[str, str] | None) -> Value:
+    if nodes_files is None:
+        return {"type": "STATIC", "load_assignment": _assignment(settings, region)}
+    source = {"path_config_source": {"path": nodes_files[region]}, "resource_api_version": "V3"}
+    return {"type": "EDS", "eds_cluster_config": {"eds_config": source}}
+
+
+def _assignment(settings: ClusterSettings, region: str) -> Value:
+    return {
+        "cluster_name": edge.cluster_of(region),
+        # One node of the own region that can take requests is enough to stay there.
+        "policy": {"overprovisioning_factor": 100 * len(settings.node)},
+        "endpoints": list(_priorities(settings, region)),
     }
 
 

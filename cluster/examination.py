@@ -1,12 +1,13 @@
 """Asking every node of a local cluster everything that the doctor wants to know."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from cluster import operations, status
-from cluster.doctor import Checkup
-from cluster.operations import NoAnswer
+from cluster.answers import Answers, Unreachable
+from cluster.doctor import Checkup, Owners
+from cluster.operations import NoAnswer, RingView
 from cluster.seen import NodeView
 from cluster.settings import ClusterSettings, NodeSettings
 from cluster.vardir import VarDirectory
@@ -40,6 +41,21 @@ def examine(var: VarDirectory, settings: ClusterSettings) -> list[Checkup]:
 
     with ThreadPoolExecutor(max_workers=len(views)) as pool:
         return list(pool.map(check_up, views))
+
+
+def owners_of(settings: ClusterSettings) -> dict[str, Owners]:
+    """By region, who owns each partition: its own nodes' word counts before that of others."""
+    try:
+        rings = list(Answers(settings.node, operations.ring).given.values())
+    except Unreachable:
+        return {}
+    return {region: ring_of(region, rings).owners for region in settings.region_names}
+
+
+def ring_of(region: str, rings: Sequence[RingView]) -> RingView:
+    """The newest that is known of a region, and by its own nodes before others."""
+    seen = [(one.all_regions[region], one.region == region) for one in rings]
+    return max(seen, key=lambda its: (its[1], its[0].epoch))[0]
 
 
 def put_aside(var: VarDirectory, name: str) -> tuple[str, ...]:

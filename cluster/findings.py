@@ -10,6 +10,8 @@ from typing import Final
 
 #: A purge waits for a node for this long before anyone need care.
 PURGE_STUCK_S: Final = 300.0
+#: Nothing goes on in a change of owners for this long before anyone need care.
+LAYOUT_STUCK_S: Final = 300.0
 
 
 class Severity(Enum):

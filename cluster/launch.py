@@ -67,8 +67,8 @@ def up(var: VarDirectory, wanted: Wanted, console: Console) -> ClusterSettings:
         else:
             settings = _create(var, wanted, console, interrupts)
         names = [*edge_names(settings, console), *(node.id for node in settings.node)]
-        with _starting(var, names, console, interrupts) as starting:
-            late = startup.wait_until_ready(starting, READY_WITHIN_S, console, interrupts)
+        with starting(var, names, console, interrupts) as begun:
+            late = startup.wait_until_ready(begun, READY_WITHIN_S, console, interrupts)
             if late:
                 reasons = "; ".join(f"{one.id} {one.unready}" for one in late)
                 raise LaunchError(
@@ -82,8 +82,9 @@ def start(var: VarDirectory, names: Sequence[str], console: Console) -> list[Sta
     """Start nodes, and the edge, by name. Returns those that run but are not ready."""
     with Interrupts() as interrupts, var.locked():
         named(var, [name for name in names if name != EDGE])
-        with _starting(var, names, console, interrupts) as starting:
-            return startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
+        with starting(var, names, console, interrupts) as begun:
+            startup.wait_until_ready(begun, START_WITHIN_S, console, interrupts)
+            return [one for one in begun if one.unready is not None]
 
 
 def replace(var: VarDirectory, names: Sequence[str], console: Console) -> list[Starting]:
@@ -108,10 +109,12 @@ def replace(var: VarDirectory, names: Sequence[str], console: Console) -> list[S
             if (aside := var.put_aside(node.id, when)) is not None:
                 say(console, f"what {node.id} had is in {aside} now; remove it when all is well")
         startup.initialise_nodes(var, nodes, var.cluster_file, interrupts, "--replace")
-        with _starting(var, [node.id for node in nodes], console, interrupts) as starting:
-            late = startup.wait_until_ready(starting, START_WITHIN_S, console, interrupts)
+        with starting(var, [node.id for node in nodes], console, interrupts) as begun:
+            late = startup.wait_until_ready(
+                begun, START_WITHIN_S, console, interrupts, members=True
+            )
         try:
-            return startup.wait_until_ready(late, inf, console, interrupts)
+            return startup.wait_until_ready(late, inf, console, interrupts, members=True)
         except Interrupted:
             return late  # it goes on without us
 
@@ -218,10 +221,12 @@ def _refuse_another_plan(var: VarDirectory, settings: ClusterSettings, wanted: W
         raise LaunchError(
             f"{here} has {nodes} nodes in a region, not NODES={wanted.nodes}; {otherwise}"
         )
-    first = settings.node[0].http_port
-    if wanted.port_base not in (None, first - 101):
+    first = settings.node[0]  # a1, or the next one that was not forgotten
+    number = int(first.id.lstrip("abcdefghijklmnopqrstuvwxyz-") or 1)
+    if wanted.port_base not in (None, first.http_port - 100 - number):
         raise LaunchError(
-            f"{here} has ports from {first} on, not PORT_BASE={wanted.port_base}; {otherwise}"
+            f"{here} has ports from {first.http_port} on, not PORT_BASE={wanted.port_base}; "
+            f"{otherwise}"
         )
     if wanted.config and overridden(settings, wanted.config) != settings:
         raise LaunchError(
@@ -231,7 +236,7 @@ def _refuse_another_plan(var: VarDirectory, settings: ClusterSettings, wanted: W
 
 
 @contextmanager
-def _starting(
+def starting(
     var: VarDirectory, names: Sequence[str], console: Console, interrupts: Interrupts
 ) -> Iterator[list[Starting]]:
     """Start those of ``names`` that are stopped; stop them again when the body raises."""
@@ -250,15 +255,15 @@ def _starting(
         if var.pid_file(name).exists():
             say(console, f"{var.pid_file(name)} was stale (no such process runs): removed")
             var.pid_file(name).unlink()
-    starting: list[Starting] = []
+    begun: list[Starting] = []
     try:
         for start_it in starters:
             interrupts.check()
-            starting.append(start_it())
-        yield starting
+            begun.append(start_it())
+        yield begun
     except BaseException:
-        processes.stop([one.process for one in starting], STOP_WITHIN_S)
-        for one in starting:
+        processes.stop([one.process for one in begun], STOP_WITHIN_S)
+        for one in begun:
             var.pid_file(one.id).unlink(missing_ok=True)
         raise
 

@@ -83,11 +83,6 @@ class Rings:
         return [region for region in self.by_region if region != self.region_of[node]]
 
     @property
-    def are_stable(self) -> bool:
-        """Whether no region is being changed, as far as is known here."""
-        return all(layout.is_stable for layout in self.layouts.values())
-
-    @property
     def versions(self) -> list[Version]:
         """By which two nodes know whether they know the same."""
         return list(self._versions.values())

@@ -5,11 +5,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from cluster.layoutviews import LayoutView
 from cluster.regionpairs import RegionSeen
 from cluster.settings import NodeSettings
+from cluster.stage import Stage
 from cluster.traces import TracesView
 
 _ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
+_DECLINES: Final = (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.CONFLICT)
 _Answer = TypeVar("_Answer")
 
 
@@ -18,6 +21,7 @@ class Readiness(msgspec.Struct):
 
     ready: bool
     reasons: list[str] = []
+    takes_part: bool = True  #: in its region, as a member that is let in
 
 
 class RingShare(msgspec.Struct):
@@ -66,6 +70,8 @@ class NodeStatus(msgspec.Struct):
     #: By the id of the node that they are kept for.
     hints: dict[str, HintsHeld]
     storage: StorageState
+    stage: Stage = Stage.SERVING
+    layout: LayoutView | None = None
     documents_estimate: int | None = None
     #: What is wrong and does not make it unready.
     warnings: list[str] = []
@@ -95,7 +101,7 @@ class HintsView(msgspec.Struct):
 
     #: By the id of the node that they are kept for.
     targets: dict[str, HintsKept]
-    #: By node: partitions that are compared with it because hints for it were lost.
+    #: By node, partitions that are compared with it: hints for it were lost.
     comparisons_owed: dict[str, int]
 
 
@@ -263,6 +269,9 @@ class JobView(msgspec.Struct):
     peers: list[str] = []
     pushed: int = 0
     pulled: int = 0
+    #: Of a drain: writes that are left to hand on, for how long no client has asked anything.
+    writes: int = 0
+    quiet_s: float = 0.0
 
 
 class Declined(Exception):
@@ -275,62 +284,62 @@ class NoAnswer(Exception):
 
 def readiness(node: NodeSettings, timeout_s: float) -> Readiness:
     """Whether the node serves requests. Raises NoAnswer."""
-    return _ask(node, "/readyz", timeout_s, Readiness)
+    return ask(node, "/readyz", timeout_s, Readiness)
 
 
 def node_status(node: NodeSettings, timeout_s: float) -> NodeStatus:
     """The node's view of itself and of the others. Raises NoAnswer."""
-    return _ask(node, "/admin/status", timeout_s, NodeStatus)
+    return ask(node, "/admin/status", timeout_s, NodeStatus)
 
 
 def hints(node: NodeSettings, timeout_s: float) -> HintsView:
     """What the node keeps for others. Raises NoAnswer."""
-    return _ask(node, "/admin/hints", timeout_s, HintsView)
+    return ask(node, "/admin/hints", timeout_s, HintsView)
 
 
 def lifecycle(node: NodeSettings, timeout_s: float) -> LifecycleView:
     """What ends on the node, and what is being repaired. Raises NoAnswer."""
-    return _ask(node, "/admin/lifecycle", timeout_s, LifecycleView)
+    return ask(node, "/admin/lifecycle", timeout_s, LifecycleView)
 
 
 def quarantine(node: NodeSettings, timeout_s: float) -> QuarantineView:
     """Copies that the node does not merge. Raises NoAnswer."""
-    return _ask(node, "/admin/quarantine", timeout_s, QuarantineView)
+    return ask(node, "/admin/quarantine", timeout_s, QuarantineView)
 
 
 def conflicts(node: NodeSettings, timeout_s: float) -> ConflictsView:
     """Keys that were given two bodies. Raises NoAnswer."""
-    return _ask(node, "/admin/conflicts", timeout_s, ConflictsView)
+    return ask(node, "/admin/conflicts", timeout_s, ConflictsView)
 
 
 def ring(node: NodeSettings, timeout_s: float) -> RingView:
     """Who owns what. Raises NoAnswer."""
-    return _ask(node, "/admin/ring", timeout_s, RingView)
+    return ask(node, "/admin/ring", timeout_s, RingView)
 
 
 def members(node: NodeSettings, timeout_s: float) -> MembersView:
     """What the node thinks of the others. Raises NoAnswer."""
-    return _ask(node, "/admin/members", timeout_s, MembersView)
+    return ask(node, "/admin/members", timeout_s, MembersView)
 
 
 def owners(node: NodeSettings, timeout_s: float, document_id: str) -> OwnersView:
     """What every node holds of a document. Raises NoAnswer."""
-    return _ask(node, f"/admin/owners/{document_id}", timeout_s, OwnersView)
+    return ask(node, f"/admin/owners/{document_id}", timeout_s, OwnersView)
 
 
 def traces(node: NodeSettings, timeout_s: float, which: str) -> TracesView:
     """Traces: ``which`` is what follows the path (``kvnode.traceviews``). Raises NoAnswer."""
-    return _ask(node, f"/admin/traces{which}", timeout_s, TracesView)
+    return ask(node, f"/admin/traces{which}", timeout_s, TracesView)
 
 
 def begin(node: NodeSettings, action: str, timeout_s: float) -> JobView:
-    """Have the node begin something: ``repair`` or ``trust``. Raises NoAnswer, Declined."""
-    return _ask(node, f"/admin/{action}", timeout_s, JobView, method="POST")
+    """Have the node begin ``repair``, ``trust``, ``nodes/ID/drain``. Raises NoAnswer, Declined."""
+    return ask(node, f"/admin/{action}", timeout_s, JobView, method="POST")
 
 
 def regions(node: NodeSettings, timeout_s: float) -> RegionsView:
     """What the node has heard of regions. Raises NoAnswer."""
-    return _ask(node, "/admin/regions", timeout_s, RegionsView)
+    return ask(node, "/admin/regions", timeout_s, RegionsView)
 
 
 def speak_of_region(
@@ -338,12 +347,17 @@ def speak_of_region(
 ) -> RegionsView:
     """Tell the node that a region is gone, or back. Raises NoAnswer, Declined."""
     path = f"/admin/{'gone' if gone else 'back'}/{region}"
-    return _ask(node, path, timeout_s, RegionsView, method="POST")
+    return ask(node, path, timeout_s, RegionsView, method="POST")
+
+
+def end_drain(node: NodeSettings, timeout_s: float) -> Readiness:
+    """Have the node take part in service again. Raises NoAnswer."""
+    return ask(node, f"/admin/nodes/{node.id}/drain", timeout_s, Readiness, method="DELETE")
 
 
 def job(node: NodeSettings, job_id: str, timeout_s: float) -> JobView:
     """How far something has come. Raises NoAnswer."""
-    return _ask(node, f"/admin/jobs/{job_id}", timeout_s, JobView)
+    return ask(node, f"/admin/jobs/{job_id}", timeout_s, JobView)
 
 
 def metrics(node: NodeSettings, timeout_s: float) -> str:
@@ -354,27 +368,32 @@ def metrics(node: NodeSettings, timeout_s: float) -> str:
         raise NoAnswer(f"/metrics on port {node.ops_port}: {error}") from error
 
 
-def _ask(
+def ask(
     node: NodeSettings,
     path: str,
     timeout_s: float,
     answer: type[_Answer],
     *,
     method: str = "GET",
+    body: object = None,
 ) -> _Answer:
+    """Any of its answers. Raises NoAnswer, Declined."""
+    sent = None if body is None else msgspec.json.encode(body)
     try:
-        return msgspec.json.decode(_fetch(node, method, path, timeout_s), type=answer)
+        return msgspec.json.decode(_fetch(node, method, path, timeout_s, sent), type=answer)
     except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NoAnswer(f"{path} on port {node.ops_port}: {error}") from error
 
 
-def _fetch(node: NodeSettings, method: str, path: str, timeout_s: float) -> bytes:
+def _fetch(
+    node: NodeSettings, method: str, path: str, timeout_s: float, body: bytes | None = None
+) -> bytes:
     connection = http.client.HTTPConnection(node.host, node.ops_port, timeout=timeout_s)
     try:
-        connection.request(method, path)
+        connection.request(method, path, body)
         response = connection.getresponse()
         answer = response.read(_ANSWER_BYTES_MAX)
-        if response.status == http.HTTPStatus.CONFLICT:
+        if response.status in _DECLINES:
             raise Declined(answer.decode(errors="replace").strip())
         return answer
     finally:

@@ -18,6 +18,7 @@ def region_findings(views: Sequence[NodeView]) -> Iterator[Finding]:
     yield from _given_up(views)
     found = region_pairs(views)
     cut = {(pair.source, pair.target) for pair in found if pair.cut_off_since_ms is not None}
+    answering = [view.node.id for view in views if view.status]
     for pair in found:
         apart = (pair.source, pair.target) in cut or (pair.target, pair.source) in cut
         yield from _contact(pair)
@@ -27,13 +28,15 @@ def region_findings(views: Sequence[NodeView]) -> Iterator[Finding]:
                 f"region {pair.target}",
                 f"lacks what {pair.slowest} wrote in the last {pair.lag_s:.0f} s: the watermark of "
                 f"region {pair.source} stands still",
-                f"bring {pair.slowest} up, or replace it; `stele doctor` tells what ails it",
+                f"if it stays so, look at {pair.slowest}'s log, and at the network to it"
+                if pair.slowest in answering
+                else f"bring {pair.slowest} up, or replace it",
             )
         if pair.fullness >= _FULLNESS:
             yield Finding(
                 Severity.WARNING,
                 f"region {pair.source}",
-                f"its log of writes for region {pair.target} is {pair.fullness:.0%} full",
+                f"has a log of writes for region {pair.target} that is {pair.fullness:.0%} full",
                 f"bring region {pair.target} back; beyond 100% the oldest are dropped, and whole "
                 "partitions compared in their place, which takes longer and loses nothing",
             )
@@ -73,7 +76,7 @@ def _contact(pair: Pair) -> Iterator[Finding]:
         yield Finding(
             Severity.WARNING,
             f"region {pair.source}",
-            f"reaches no node of region {pair.target} since {moment(pair.cut_off_since_ms)}"
+            f"reaches no node of region {pair.target} since {moment(pair.cut_off_since_ms)} UTC"
             f"; {waits}, and deletions stay on all disks",
             "bring the region or the network to it back; all is brought there by itself",
         )

@@ -1,7 +1,7 @@
-"""Commands that begin long work on nodes and watch it: repair, trust."""
+"""Commands that begin long work on nodes and watch it: repair, drain, trust."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,7 +52,7 @@ def repair(nodes: Sequence[NodeSettings], console: Console, *, wait: bool) -> Re
             say(console, f"{node.id} begins: {jobs[node.id].total} comparisons of partitions")
         return Repaired(jobs, silent)
     with Interrupts() as interrupts:
-        silent += _watch(asked, jobs, console, interrupts)
+        silent += _watch(asked, jobs, console, interrupts, _repairing)
     for node in asked:
         done = jobs[node.id]
         if node.id not in silent:
@@ -69,6 +69,7 @@ def _watch(
     jobs: dict[str, JobView],
     console: Console,
     interrupts: Interrupts,
+    waits: Callable[[JobView], str],
 ) -> list[str]:
     """Follow jobs to their end; the nodes that were lost on the way."""
     columns = [
@@ -95,12 +96,88 @@ def _watch(
                     lost.append(node.id)
                     left.remove(node)
                     continue
-                waits = f" (with {', '.join(found.peers)})" if found.peers else ""
-                progress.update(bars[node.id], completed=found.done, description=node.id + waits)
+                progress.update(
+                    bars[node.id],
+                    total=found.total,
+                    completed=found.done,
+                    description=node.id + waits(found),
+                )
                 if found.state != "running":
                     left.remove(node)
             time.sleep(_POLL_S if left else 0)
     return lost
+
+
+def rebuild(node: NodeSettings, console: Console) -> None:
+    """Have a node that runs believe nothing that it holds before it was rebuilt; watch that.
+
+    Raises:
+        Unreachable: it does not answer, or is lost on the way.
+        LaunchError: it won't, for others could not give it all back.
+    """
+    try:
+        job = operations.begin(node, f"nodes/{node.id}/replace", _TIMEOUT_S)
+    except NoAnswer as error:
+        raise unreachable([node]) from error
+    except Declined as error:
+        raise LaunchError(f"{error}.") from error
+    with Interrupts() as interrupts:
+        lost = _watch([node], {node.id: job}, console, interrupts, lambda _: " (partitions)")
+    if lost:
+        raise unreachable([node])
+    say(console, f"{node.id} was rebuilt from its peers: {job.total} partitions")
+
+
+def _repairing(job: JobView) -> str:
+    return f" (with {', '.join(job.peers)})" if job.peers else ""
+
+
+def _draining(job: JobView) -> str:
+    if job.writes:
+        return f" ({job.writes:,} writes to hand on)"
+    return f" (last asked by a client {job.quiet_s:.0f} s ago)"
+
+
+def drain(nodes: Sequence[NodeSettings], console: Console, *, wait: bool) -> list[str]:
+    """Have nodes leave service, and tell how it goes. Returns those that can't be stopped yet.
+
+    Raises:
+        Unreachable: one does not answer.
+        LaunchError: one won't.
+    """
+    jobs: dict[str, JobView] = {}
+    for node in nodes:
+        try:
+            jobs[node.id] = operations.begin(node, f"nodes/{node.id}/drain", _TIMEOUT_S)
+        except NoAnswer as error:
+            raise unreachable([node]) from error
+        except Declined as error:
+            raise LaunchError(f"{node.id} is not drained: {error}.") from error
+    if wait:
+        with Interrupts() as interrupts:
+            _watch(nodes, jobs, console, interrupts, _draining)
+    for name, job in jobs.items():
+        if job.state == "cancelled":
+            say(console, f"{name} serves again: somebody has taken that back")
+    return [name for name, job in jobs.items() if job.state != "done"]
+
+
+def end_drain(nodes: Sequence[NodeSettings], console: Console) -> list[str]:
+    """Have nodes serve again. Returns those that are not ready all the same.
+
+    Raises:
+        Unreachable: one does not answer.
+    """
+    late: list[str] = []
+    for node in nodes:
+        try:
+            found = operations.end_drain(node, _TIMEOUT_S)
+        except NoAnswer as error:
+            raise unreachable([node]) from error
+        if not found.ready:
+            late.append(node.id)
+            say(console, f"{node.id} is not ready all the same: {', '.join(found.reasons)}")
+    return late
 
 
 def trust(node: NodeSettings, console: Console) -> None:

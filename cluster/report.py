@@ -21,6 +21,7 @@ from cluster.vardir import VarDirectory
 
 _COLOURS: Final = {
     NodeState.READY: "green",
+    NodeState.OUTSIDE: "dim",
     NodeState.NOT_READY: "yellow",
     NodeState.SILENT: "red",
     NodeState.DOWN: "red",
@@ -102,7 +103,9 @@ def print_status(
         )
     console.print(table)
     ready = sum(view.state is NodeState.READY for view in views)
-    say(console, f"\n{state.name.lower()}: {ready} of {len(views)} nodes are ready")
+    members = sum(view.state is not NodeState.OUTSIDE for view in views)
+    doctor = "" if state is ClusterState.OK else f"; {var.command('stele doctor')} says what to do"
+    say(console, f"\n{state.name.lower()}: {ready} of {members} nodes are ready{doctor}")
     if all(view.state is NodeState.DOWN for view in views):
         say(console, f"{var.command('make up')} starts them")
         return
@@ -181,8 +184,13 @@ def _own_words(view: NodeView) -> tuple[str, ...]:
         f"{ring.owned / ring.partitions:.0%}",
         f"{hints_held(status):,}",
         size(status.storage.disk_free_bytes),
-        ", ".join(doubted(view)) or f"{len(status.members)} alive",
+        ", ".join(doubted(view)) or _alive(view),
     )
+
+
+def _alive(view: NodeView) -> str:
+    outside = view.state is NodeState.OUTSIDE
+    return "" if outside or view.status is None else f"{len(view.status.members)} alive"
 
 
 def _progress(pair: Pair) -> str:
@@ -192,7 +200,7 @@ def _progress(pair: Pair) -> str:
     else:
         words = [f"all is there but the last {pair.lag_s:.1f} s"]
     if pair.cut_off_since_ms is not None:
-        words.insert(0, f"cut off since {moment(pair.cut_off_since_ms)}")
+        words.insert(0, f"cut off since {moment(pair.cut_off_since_ms)} UTC")
     if pair.waiting:
         words.append(f"{pair.waiting:,} writes wait in a log that is {pair.fullness:.0%} full")
     else:

@@ -20,6 +20,8 @@ class NodeState(Enum):
     """From best to worst."""
 
     READY = "ready"
+    #: It is no member of its region: it was not let in yet, or has left.
+    OUTSIDE = "outside"
     NOT_READY = "not ready"
     #: The process runs and its operations listener says nothing.
     SILENT = "silent"

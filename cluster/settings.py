@@ -4,6 +4,7 @@ The tables of the cluster file, one class a table. ``cluster.topology`` reads an
 file; unknown keys and values out of bounds are refused there with the key's name.
 """
 
+import ipaddress
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -144,7 +145,8 @@ class TraceSettings(_Table, frozen=True, kw_only=True):
 class LogSettings(_Table, frozen=True, kw_only=True):
     """``[log]``: how much is told of what happens often."""
 
-    #: Lines a second for documents that are created, and as many for those that are deleted.
+    #: Lines a second for documents that are created, as many for those that are deleted, and for
+    #: keys with two bodies.
     documents_per_s: Annotated[int, Meta(ge=0)] = 10
 
 
@@ -181,6 +183,11 @@ class NodeSettings(_Table, frozen=True, kw_only=True):
         """``id`` under its own type."""
         return NodeId(self.id)
 
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        """All that it listens on."""
+        return self.http_port, self.rpc_port, self.ops_port
+
 
 class ClusterSettings(_Table, frozen=True, kw_only=True):
     """The whole cluster file."""
@@ -215,3 +222,11 @@ def resolve_quorum(quorum: Quorum, copies: int) -> int:
     if isinstance(quorum, int):
         return quorum
     return {"one": 1, "quorum": copies // 2 + 1, "all": copies}[quorum]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, for itself only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -23,6 +23,8 @@ from cluster.processes import NodeProcess
 from cluster.settings import NodeSettings
 from cluster.vardir import VarDirectory
 
+#: What is said of a process that has said nothing.
+NO_ANSWER: Final = "no answer yet"
 _POLL_S: Final = 0.05
 _PROBE_TIMEOUT_S: Final = 1.0
 
@@ -43,7 +45,13 @@ class Starting:
     #: Asks it, with a timeout in seconds. Raises NoAnswer.
     ask: Callable[[float], Readiness]
     #: Why it does not serve yet; None once it does.
-    unready: str | None = "no answer yet"
+    unready: str | None = NO_ANSWER
+    #: It answers, and is no part of its region: there is nothing to wait for.
+    outside: bool = False
+
+    def is_late(self, *, members: bool) -> bool:
+        """Whether it is to be waited for; see ``wait_until_ready``."""
+        return self.unready is not None and (members or not self.outside)
 
     def observe(self) -> None:
         """Ask it. Raises LaunchError when its process has ended."""
@@ -54,6 +62,7 @@ class Starting:
             answer = self.ask(_PROBE_TIMEOUT_S)
         except NoAnswer:
             return
+        self.outside = not answer.takes_part
         self.unready = None if answer.ready else ", ".join(answer.reasons) or "not ready"
 
 
@@ -107,9 +116,17 @@ def start(
 
 
 def wait_until_ready(
-    starting: Sequence[Starting], within_s: float, console: Console, interrupts: Interrupts
+    starting: Sequence[Starting],
+    within_s: float,
+    console: Console,
+    interrupts: Interrupts,
+    *,
+    members: bool = False,
 ) -> list[Starting]:
-    """Watch until all serve or time is up. Returns those that do not.
+    """Watch until all serve or time is up. Returns those that are still to.
+
+    Args:
+        members: They are known to be members of their regions, and will hear so themselves.
 
     Raises:
         LaunchError: a process has ended.
@@ -117,7 +134,7 @@ def wait_until_ready(
     """
     deadline_s = time.monotonic() + within_s
     with console.status("starting") as line:
-        while late := [one for one in starting if one.unready is not None]:
+        while late := [one for one in starting if one.is_late(members=members)]:
             if time.monotonic() >= deadline_s:
                 return late
             for one in late:

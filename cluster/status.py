@@ -7,6 +7,7 @@ Rules
 2. A node's word counts before its pid file: what answers is running.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
@@ -33,7 +34,33 @@ class ClusterState(Enum):
 def look(var: VarDirectory, nodes: Sequence[NodeSettings]) -> list[NodeView]:
     """Ask every node, in the order given."""
     with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
-        return list(pool.map(lambda node: _look(var, node), nodes))
+        views = list(pool.map(lambda node: _look(var, node), nodes))
+    members = _members(views)
+    return [
+        view
+        if view.status or view.node.id in members.get(view.node.region, [view.node.id])
+        else _outside(var, view)
+        for view in views
+    ]
+
+
+def _members(views: Sequence[NodeView]) -> dict[str, list[str]]:
+    """By region, who takes part in it: the newest that any node knows."""
+    layouts = [view.status.layout for view in views if view.status and view.status.layout]
+    newest = {
+        region: max((one.regions[region] for one in layouts), key=lambda known: known.epoch)
+        for region in dict.fromkeys(region for one in layouts for region in one.regions)
+    }
+    return {region: layout.ids for region, layout in newest.items()}
+
+
+def _outside(var: VarDirectory, view: NodeView) -> NodeView:
+    """A node that is no member and says nothing."""
+    forget = var.command(f"stele forget {view.node.id}")
+    advice = f"takes no part in region {view.node.region}; {forget} takes it out of the file"
+    if view.process:
+        return dataclasses.replace(view, state=NodeState.OUTSIDE)
+    return dataclasses.replace(view, state=NodeState.OUTSIDE, advice=advice)
 
 
 def judge(views: Sequence[NodeView], edge: EdgeView | None) -> ClusterState:
@@ -44,7 +71,9 @@ def judge(views: Sequence[NodeView], edge: EdgeView | None) -> ClusterState:
     if not any(view.status for view in views):
         return ClusterState.UNREACHABLE
     sound = all(
-        view.state is NodeState.READY and not view.advice and not doubted(view) for view in views
+        view.state is NodeState.READY and not view.advice and not doubted(view)
+        for view in views
+        if view.state is not NodeState.OUTSIDE
     )
     sound = sound and (edge is None or edge.state is EdgeState.READY)
     return ClusterState.OK if sound else ClusterState.DEGRADED
@@ -52,7 +81,7 @@ def judge(views: Sequence[NodeView], edge: EdgeView | None) -> ClusterState:
 
 def doubted(view: NodeView) -> list[str]:
     """``a2 dead``, for every member that this node does not think alive."""
-    members = view.status.members if view.status else []
+    members = view.status.members if view.status and view.state is not NodeState.OUTSIDE else []
     return [f"{member.id} {member.state}" for member in members if member.state != "alive"]
 
 
@@ -82,4 +111,7 @@ def answered(node: NodeSettings, process: NodeProcess | None, status: NodeStatus
     """A node that has answered with its status."""
     if status.ready:
         return NodeView(node, NodeState.READY, process, status, ", ".join(status.warnings))
-    return NodeView(node, NodeState.NOT_READY, process, status, unready(status))
+    layout = status.layout
+    outside = layout is not None and node.id not in layout.own.ids
+    state = NodeState.OUTSIDE if outside else NodeState.NOT_READY
+    return NodeView(node, state, process, status, unready(status))

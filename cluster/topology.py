@@ -11,7 +11,6 @@ Rules
    checked in one place, ``check``, for planned and for edited files alike.
 """
 
-import ipaddress
 import math
 import tomllib
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import msgspec
 
 from cluster.edge import EDGE, listeners
 from cluster.refusal import explain
-from cluster.settings import ClusterSettings, NodeSettings, ReplicationSettings
+from cluster.settings import ClusterSettings, NodeSettings, ReplicationSettings, is_loopback
 
 #: Three zones hold three copies; more would spread nodes without adding safety.
 ZONES: Final = 3
@@ -104,6 +103,49 @@ def plan_cluster(
     )
 
 
+def newcomer(
+    settings: ClusterSettings, name: str, *, region: str | None, zone: str | None, weight: float
+) -> NodeSettings:
+    """A node for a local cluster, on the ports after those of its region.
+
+    Raises:
+        TopologyError: the name is taken, or does not say which region is meant.
+    """
+    if any(node.id == name for node in settings.node):
+        raise TopologyError(f"there is a node {name} already.")
+    of = [one for one in settings.region_names if name.startswith(one)]
+    chosen = region or max(of, key=len, default=None)
+    its = settings.region_nodes(chosen or "")
+    if chosen is None or not its:
+        names = ", ".join(settings.region_names)
+        raise TopologyError(f"say which region {name} is for, with --region; there are {names}.")
+    count_of = {one: sum(node.zone == one for node in its) for one in (n.zone for n in its)}
+    highest = max(its, key=lambda node: node.http_port)
+    taken = {port for node in settings.node for port in node.ports}
+    taken |= {one.port for one in listeners(settings)} | {settings.edge.admin_port}
+    step = next(
+        step for step in range(1, NODES_MAX) if taken.isdisjoint(_ports_after(highest, step))
+    )
+    http_port, rpc_port, ops_port = _ports_after(highest, step)
+    node = NodeSettings(
+        id=name,
+        region=chosen,
+        zone=zone or min(count_of, key=lambda one: count_of[one]),
+        weight=weight,
+        host=highest.host,
+        http_port=http_port,
+        rpc_port=rpc_port,
+        ops_port=ops_port,
+        joins=True,
+    )
+    with_it = msgspec.structs.replace(settings, node=(*settings.node, node))
+    return _checked(msgspec.to_builtins(with_it), f"node {name}").node[-1]
+
+
+def _ports_after(node: NodeSettings, step: int) -> tuple[int, ...]:
+    return tuple(port + step for port in node.ports)
+
+
 def overridden(settings: ClusterSettings, config: Path) -> ClusterSettings:
     """``settings`` with CONFIG's tables laid over them; equal to ``settings`` if they agree."""
     merged = msgspec.to_builtins(settings)
@@ -130,11 +172,13 @@ def _complaints(settings: ClusterSettings) -> Iterator[str]:
     yield from _complaints_about_edge(settings)
     copies = settings.replication.copies
     for region in settings.region_names:
-        count = len(settings.region_nodes(region))
+        nodes = settings.region_nodes(region)
+        count = sum(not node.joins for node in nodes)
+        besides = " that do not join" if count < len(nodes) else ""
         if copies > count:
             yield (
                 f"replication.copies = {copies} needs as many nodes in region {region}, which has "
-                f"{count}; lower copies or add nodes."
+                f"{count}{besides}; lower copies or add nodes."
             )
 
 
@@ -177,7 +221,7 @@ def _complaints_about_nodes(nodes: tuple[NodeSettings, ...]) -> Iterator[str]:
         ids.add(node.id)
         if node.id == EDGE:
             yield f'a node is called "{EDGE}", as the load balancer is; give it another id.'
-        if not _is_loopback(node.host):
+        if not is_loopback(node.host):
             yield (
                 f'node {node.id} has host = "{node.host}", but without TLS, which this version '
                 f'does not have, nodes listen on loopback only; write host = "127.0.0.1".'
@@ -197,29 +241,18 @@ def _complaints_about_edge(settings: ClusterSettings) -> Iterator[str]:
     edge = settings.edge
     if not edge.port:
         return
-    if not _is_loopback(edge.host):
+    if not is_loopback(edge.host):
         yield (
             f'edge.host = "{edge.host}", but without TLS, which this version does not have, the '
             f'edge listens on loopback only; write host = "127.0.0.1".'
         )
-    taken = {
-        (node.host, port): f"node {node.id}"
-        for node in settings.node
-        for port in (node.http_port, node.rpc_port, node.ops_port)
-    }
+    taken = {(node.host, port): f"node {node.id}" for node in settings.node for port in node.ports}
     ports = [(one.name, one.port) for one in listeners(settings)]
     for name, port in [*ports, ("edge.admin_port", edge.admin_port)]:
         if not 1 <= port <= PORT_MAX:
             yield f"{name} = {port} is no port; choose edge.port and edge.admin_port anew."
         elif (other := taken.setdefault((edge.host, port), name)) != name:
             yield f"{other} and {name} both have port {port}; choose edge.port anew."
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _planned_node(

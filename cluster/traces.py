@@ -53,6 +53,24 @@ def together(answers: Mapping[str, TracesView]) -> list[TraceView]:
     return [_joined(parts) for parts in by_id.values()]
 
 
+def united(answers: Iterable[TracesView]) -> list[TraceView]:
+    """Whole traces as several processes have told them: every span that any of them knows."""
+    by_id: dict[str, list[TraceView]] = {}
+    for answer in answers:
+        for trace in answer.traces:
+            by_id.setdefault(trace.trace_id, []).append(trace)
+    return [_united(parts) for parts in by_id.values()]
+
+
+def _united(parts: Sequence[TraceView]) -> TraceView:
+    spans = {span.span_id: span for part in parts for span in part.spans}
+    return msgspec.structs.replace(
+        _joined(parts),
+        span_count=len(spans),
+        spans=sorted(spans.values(), key=lambda span: (span.started_us, span.span_id)),
+    )
+
+
 def _joined(parts: Sequence[TraceView]) -> TraceView:
     """Named after the part that a client waited for; those of other nodes are called ``rpc.``."""
     longest = max(parts, key=lambda part: (not part.name.startswith("rpc."), part.duration_us))

@@ -3,7 +3,7 @@
     cluster.toml      the topology and every setting       cluster.secret   mode 0600
     nodes/<id>/       a node's database                     log/<id>.log     what it said
     run/<id>.pid      its process, while it runs           nodes/<id>.replaced-<time>/  put aside
-    run/edge.json     what the edge was started with
+    run/edge.json     what the edge was started with       run/edge-nodes-*.json  whom it asks
 
 Rules
 -----
@@ -33,9 +33,13 @@ from cluster.topology import read_cluster_file
 
 _CLUSTER_FILE: Final = "cluster.toml"
 _UNFINISHED_FILE: Final = "cluster.toml.unfinished"
+_REWRITTEN_FILE: Final = "cluster.toml.rewritten"
 DEFAULT_ROOT: Final = Path("var")
 _SECRET_FILE: Final = "cluster.secret"  # noqa: S105 (a file's name)
-_CONTENTS: Final = (_CLUSTER_FILE, _UNFINISHED_FILE, _SECRET_FILE, "nodes", "log", "run")
+_CONTENTS: Final = (
+    *(_CLUSTER_FILE, _UNFINISHED_FILE, _REWRITTEN_FILE, _SECRET_FILE),
+    *("nodes", "log", "run"),
+)
 
 
 class VarError(Exception):
@@ -94,6 +98,10 @@ class VarDirectory:
         """A node's process id in decimal, while it runs."""
         return self.root / "run" / f"{node}.pid"
 
+    def edge_nodes_file(self, region: str) -> Path:
+        """Whom the edge sends a region's requests to; it looks whenever there is another file."""
+        return self.root / "run" / f"edge-nodes-{region}.json"
+
     @property
     def edge_file(self) -> Path:
         """The edge's configuration, written anew at each of its starts."""
@@ -112,6 +120,27 @@ class VarDirectory:
         if not self.has_cluster():
             raise VarError(self._no_cluster())
         return read_cluster_file(self.cluster_file)
+
+    def rewrite(self, text: str, wanted: ClusterSettings) -> None:
+        """Put another text in the cluster file's place, if it says what is wanted.
+
+        Raises VarError: it does not, because the file is written in a way that is not understood
+        line by line. Nothing is changed then.
+        """
+        draft = self.root / _REWRITTEN_FILE
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            if read_cluster_file(draft) != wanted:
+                raise VarError(
+                    f"{self.cluster_file} must be edited by hand: its nodes are not "
+                    "written as tables of their own."
+                )
+            draft.rename(self.cluster_file)
+        finally:
+            draft.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self, *, make: bool = False) -> Iterator[None]:

@@ -24,9 +24,12 @@ from kvnode.callmetrics import CallsCollector, PeersCollector
 from kvnode.calls import Calls
 from kvnode.console.glance import glance
 from kvnode.console.pages import Console
+from kvnode.drains import drain, end_drain
 from kvnode.errors import CannotStart, DamagedBlock
 from kvnode.eventring import EventRing
 from kvnode.health import check
+from kvnode.layoutmetrics import LayoutCollector
+from kvnode.layoutviews import layout, layout_deeds
 from kvnode.leaving import Leaving
 from kvnode.log import Log, process_log
 from kvnode.metrics import (
@@ -137,6 +140,7 @@ def _operations(
             "lifecycle": partial(lifecycle, node),
             "quarantine": partial(quarantine, node),
             "conflicts": partial(conflicts, node),
+            "layout": partial(layout, node),
         },
         document_views={"owners": partial(owners, node)},
         actions={
@@ -144,6 +148,13 @@ def _operations(
             "trust": partial(node.background.rebuild.trust, node.jobs),
         },
         deeds=deeds(node),
+        undertakings={
+            "drain": partial(drain, node),
+            "leave": node.changing.leave,
+            "replace": node.changing.replace,
+        },
+        layout=layout_deeds(node),
+        returns={"drain": partial(end_drain, node)},
         jobs=node.jobs,
         events=events,
         traces=traces,
@@ -187,6 +198,7 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
         async with exporting(node.tracer, settings.trace, log) as exporter:
             await _start(node, directory, log)
             registry.register(NodeCollector(node))
+            registry.register(LayoutCollector(node))
             registry.register(EventsCollector(events))
             calls = Calls(node.coordinator.copies)
             registry.register(CallsCollector(calls))
@@ -210,9 +222,9 @@ async def _run(arguments: argparse.Namespace, log: Log, events: EventRing) -> No
             admin = await start_admin_listener(
                 own.host, own.ops_port, _operations(node, registry, metrics, events)
             )
-            leaving = Leaving(
-                settings.edge.drain_s, drain=node.start_draining, stop=node.request_stop
-            )
+            draining = node.background.draining
+            draining.requests = lambda: (int(metrics.traffic().requests), data.in_flight)
+            leaving = Leaving(settings.edge.drain_s, drain=draining.leave, stop=node.request_stop)
             leaving.heed_signals(asyncio.get_running_loop())
             tune_garbage_collector()
             await node.run()

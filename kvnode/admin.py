@@ -1,8 +1,9 @@
 """The operations listener: is this process alive, is it of use, what does it see. Loopback only."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -11,14 +12,16 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.ids import DocumentId, parse_document_id
 from kvnode.console.pages import Console
-from kvnode.errors import Refused
+from kvnode.errors import Malformed, Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
-from kvnode.health import Check, Weight, troubles
+from kvnode.health import MEMBERSHIP, Check, Weight, troubles
 from kvnode.jobs import Job, Jobs
+from kvnode.origins import own_pages_only
 from kvnode.regionviews import Deed
 from kvnode.traceviews import BadQuery, TraceViews
 
+_Offered = TypeVar("_Offered")
 #: What is shown of one document.
 DocumentView = Callable[[DocumentId], Awaitable[dict[str, Any]]]
 
@@ -43,6 +46,12 @@ class Operations(msgspec.Struct):
     traces: TraceViews
     #: What ``POST /admin/NAME/WHAT`` does at once, by name; answered when it is on disk.
     deeds: Mapping[str, Deed] = {}
+    #: What ``POST /admin/nodes/ID/NAME`` begins, by name; answered with 202 and the job.
+    undertakings: Mapping[str, Callable[[str], Job]] = {}
+    #: What ``POST /admin/layout/WHAT`` does with its body, by WHAT: it answers, or begins a job.
+    layout: Mapping[str, Callable[[bytes], Job | msgspec.Struct]] = {}
+    #: What ``DELETE /admin/nodes/ID/NAME`` takes back, by name; answered as ``/readyz`` is then.
+    returns: Mapping[str, Callable[[str], None]] = {}
     #: What ``/ui`` shows.
     console: Console | None = None
 
@@ -55,7 +64,7 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     async def end_streams(_: web.Application) -> None:
         streams.stop()
 
-    app = web.Application()
+    app = web.Application(middlewares=[own_pages_only])
     app.on_shutdown.append(end_streams)
     app.router.add_get("/livez", pages.livez)
     app.router.add_get("/readyz", pages.readyz)
@@ -69,8 +78,11 @@ async def start_admin_listener(host: str, port: int, operations: Operations) -> 
     app.router.add_get("/admin/traces/{id}", pages.trace)
     app.router.add_get("/admin/{name}", pages.view)
     app.router.add_get("/admin/{name}/{id}", pages.document_view)
+    app.router.add_post("/admin/layout/{what}", pages.change_layout)
     app.router.add_post("/admin/{name}", pages.action)
     app.router.add_post("/admin/{name}/{what}", pages.deed)
+    app.router.add_post("/admin/nodes/{id}/{name}", pages.undertake)
+    app.router.add_delete("/admin/nodes/{id}/{name}", pages.take_back)
     if operations.console is not None:
         operations.console.add_routes(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -88,13 +100,12 @@ class _Pages:
 
     async def readyz(self, request: web.Request) -> web.Response:
         checks = self._operations.checks()
-        reasons = troubles(checks, Weight.UNREADY)
-        body: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
+        body = _readiness(checks)
         if "verbose" in request.query:
             body["checks"] = [
                 {"ok": not check.trouble, **msgspec.to_builtins(check)} for check in checks
             ]
-        return web.json_response(body, status=503 if reasons else 200)
+        return web.json_response(body, status=200 if body["ready"] else 503)
 
     async def version(self, _: web.Request) -> web.Response:
         return web.json_response({"version": version("stele")})
@@ -126,15 +137,47 @@ class _Pages:
         if begin is None:
             there_is = ", ".join(self._operations.actions) or "nothing"
             raise web.HTTPNotFound(text=f"there is {there_is}\n")
+        return self._begun(begin)
+
+    async def undertake(self, request: web.Request) -> web.Response:
+        begin = _named(self._operations.undertakings, request)
+        return self._begun(partial(begin, request.match_info["id"]))
+
+    async def take_back(self, request: web.Request) -> web.Response:
+        end = _named(self._operations.returns, request)
         try:
-            job = begin()
+            end(request.match_info["id"])
         except Refused as error:
             raise web.HTTPConflict(text=f"{error}\n") from error
+        return web.json_response(_readiness(self._operations.checks()))
+
+    def _begun(self, begin: Callable[[], Job]) -> web.Response:
+        try:
+            return self._job_begun(begin())
+        except Refused as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
+
+    def _job_begun(self, job: Job) -> web.Response:
         return web.json_response(
             self._operations.jobs.view(job),
             status=202,
             headers={"Location": f"/admin/jobs/{job.id}"},
         )
+
+    async def change_layout(self, request: web.Request) -> web.Response:
+        do = self._operations.layout.get(request.match_info["what"])
+        if do is None:
+            there_is = ", ".join(f"layout/{what}" for what in self._operations.layout) or "nothing"
+            raise web.HTTPNotFound(text=f"there is {there_is}\n")
+        try:
+            done = do(await request.read())
+        except Malformed as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        except Refused as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
+        if isinstance(done, Job):
+            return self._job_begun(done)
+        return web.json_response(msgspec.to_builtins(done))
 
     async def deed(self, request: web.Request) -> web.Response:
         do = self._operations.deeds.get(request.match_info["name"])
@@ -155,7 +198,10 @@ class _Pages:
 
     async def cancel(self, request: web.Request) -> web.Response:
         job = self._found(request)
-        self._operations.jobs.cancel(job)
+        try:
+            self._operations.jobs.cancel(job)
+        except Refused as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
         return web.json_response(self._operations.jobs.view(job))
 
     async def traces(self, request: web.Request) -> web.Response:
@@ -178,3 +224,18 @@ class _Pages:
         if job is None:
             raise web.HTTPNotFound(text="no such job, or it ended long ago; see /admin/jobs\n")
         return job
+
+
+def _readiness(checks: list[Check]) -> dict[str, Any]:
+    reasons = troubles(checks, Weight.UNREADY)
+    takes_part = not any(check.trouble for check in checks if check.name == MEMBERSHIP)
+    return {"ready": not reasons, "reasons": reasons, "takes_part": takes_part}
+
+
+def _named(offered: Mapping[str, _Offered], request: web.Request) -> _Offered:
+    """What a path of a node is about."""
+    found = offered.get(request.match_info["name"])
+    if found is None:
+        there_is = ", ".join(f"nodes/ID/{name}" for name in offered) or "nothing"
+        raise web.HTTPNotFound(text=f"there is {there_is}\n")
+    return found

@@ -5,6 +5,7 @@ from operator import xor
 
 import msgspec
 
+from cluster.layout import Rings
 from kvnode.ending import Family
 from kvnode.hashtree import Bucket
 from kvnode.replica import Replica
@@ -33,9 +34,18 @@ class Proposal(msgspec.Struct, frozen=True):
 class Agreement:
     """Proposes and promises for one replica."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, rings: Rings) -> None:
         self._replica = replica
+        self._rings = rings
         self._lifecycle = replica.lifecycle
+
+    def layouts(self) -> list[list[object]] | None:
+        """Which layouts the regions that take part have; None while one of them is changed."""
+        standing, layouts = self._replica.standing, self._rings.layouts
+        taking_part = (standing.own, *standing.others)
+        if not all(layouts[region].is_stable for region in taking_part):
+            return None
+        return [list(one) for one in self._rings.versions if one[0] in taking_part]
 
     def propose(self, partition: int) -> Proposal | None:
         """The floor that is due; None while nothing is."""

@@ -110,6 +110,10 @@ class Refused(Exception):
     """What an operator asked of this node can't be done here; the message says why."""
 
 
+class Malformed(Exception):
+    """What an operator sent is not what was asked for; the message says what is wrong with it."""
+
+
 class CannotStart(StoreError):
     """A node refuses to run; the message is the one sentence an operator reads."""
 

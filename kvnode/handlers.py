@@ -76,7 +76,7 @@ class Handlers:
         self._tracer = tracer
         regional = RegionHandlers(coordinator, known, self._start)
         self._comparing = Comparing(replica)
-        self._agreement = Agreement(replica)
+        self._agreement = Agreement(replica, coordinator.rings)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._handlers: dict[int, Handler] = {
             Op.MERGE: self._merge,
@@ -239,12 +239,11 @@ class Handlers:
         connection.reply(request_id, [rows], 32 * len(rows))
 
     def _promise(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
-        *proposed, versions = fields
+        *proposed, layouts = fields
         proposal = Proposal(*proposed)
         self._comparing.check_partition(proposal.partition)
         veto: str | None
-        rings = self._coordinator.rings
-        if not rings.are_stable or versions != list(map(list, rings.versions)):
+        if layouts is None or layouts != self._agreement.layouts():
             veto = "layout"
         elif self._replica.owns(proposal.partition):
             veto = self._agreement.promise(proposal)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from cluster.findings import PURGE_STUCK_S
+from cluster.findings import LAYOUT_STUCK_S, PURGE_STUCK_S
+from cluster.stage import Stage
 from kvnode.quarantine import State
 
 if TYPE_CHECKING:
@@ -17,10 +18,17 @@ if TYPE_CHECKING:
 #: How long a node that starts waits for its peers before it calls itself ready without them: a
 #: cluster that has just come up must be able to serve a request that asks for all replicas.
 CONNECT_GRACE_S: Final = 2.0
-#: The name of a check that is shown alone, too.
+#: The names of checks that are shown alone, too.
 LAG: Final = "lag"
+MEMBERSHIP: Final = "membership"
 #: An event loop as late as this costs clients as much, with every request. One stall is not told.
 LAG_TOLD_S: Final = 1.0
+_DRAINING: Final = {
+    Stage.SERVING: "",
+    Stage.DRAINING: "draining, as an operator asked",
+    Stage.DRAINED: "drained, as an operator asked",
+    Stage.STOPPING: "draining",
+}
 
 
 class Weight(Enum):
@@ -46,9 +54,9 @@ class Check(msgspec.Struct, frozen=True):
 def check(node: "Node") -> list[Check]:
     """All of them, those first that make a node unready."""
     return [
-        Check("draining", Weight.UNREADY, "draining" if node.draining else ""),
+        Check("draining", Weight.UNREADY, _DRAINING[node.background.draining.stage]),
         Check("region", Weight.UNREADY, _region(node)),
-        Check("membership", Weight.UNREADY, _membership(node)),
+        Check(MEMBERSHIP, Weight.UNREADY, membership(node)),
         Check("quorum", Weight.UNREADY, _quorum(node)),
         Check("peers", Weight.UNREADY, _peers(node)),
         Check("joining", Weight.UNREADY, _joining(node)),
@@ -57,6 +65,7 @@ def check(node: "Node") -> list[Check]:
         Check("clock", Weight.WARNING, _clock(node)),
         Check(LAG, Weight.WARNING, _lag(node)),
         Check("regions", Weight.WARNING, _regions(node)),
+        Check("layout", Weight.WARNING, _layout(node)),
         Check("purge", Weight.WARNING, _purge(node)),
         Check("removals", Weight.WARNING, _removals(node)),
         Check("orphans", Weight.NOTE, _orphans(node)),
@@ -73,7 +82,8 @@ def _region(node: "Node") -> str:
     return f"an operator has said that region {node.region} is gone" if gone else ""
 
 
-def _membership(node: "Node") -> str:
+def membership(node: "Node") -> str:
+    """Why a node takes no part in its region now; empty if it does."""
     if node.layouts.takes_part:
         return ""
     if node.own.node_id in node.layouts.own.leaving:
@@ -84,12 +94,14 @@ def _membership(node: "Node") -> str:
 
 
 def _quorum(node: "Node") -> str:
+    if not node.layouts.is_member:
+        return ""  # it takes no part, and may be connected to nobody
     share = node.placement.quorum_share(node.settings.replication.copies // 2 + 1)
     return f"only {share:.0%} of the partitions have a quorum of nodes up" if share <= 0.5 else ""
 
 
 def _peers(node: "Node") -> str:
-    if node.met_peers or node.up_s >= CONNECT_GRACE_S:
+    if not node.layouts.is_member or node.met_peers or node.up_s >= CONNECT_GRACE_S:
         return ""
     absent = [peer for peer in node.peers if not node.transport.connected(peer)]
     return f"{', '.join(absent)} may yet connect" if absent else ""
@@ -111,9 +123,13 @@ def _disk(node: "Node") -> str:
 
 
 def _clock(node: "Node") -> str:
-    far = node.gossip.skews.beyond(node.settings.lifecycle.clock_skew_told_s)
-    apart = [f"{skew.least_s:.1f} s from {peer}'s" for peer, skew in far]
-    return f"has a clock that is {', '.join(apart)}" if apart else ""
+    """Of a clock that most others are far from: it is the one that is wrong, or one of two are."""
+    skews = node.gossip.skews
+    far = sorted(skews.beyond(node.settings.lifecycle.clock_skew_told_s))
+    if 2 * len(far) <= len(list(skews.all())):
+        return ""
+    most_s = max(skew.least_s for _, skew in far)
+    return f"has a clock that is {most_s:.1f} s from those of {', '.join(peer for peer, _ in far)}"
 
 
 def _lag(node: "Node") -> str:
@@ -127,6 +143,18 @@ def _regions(node: "Node") -> str:
     cut_off = [name for name, ms in since_ms.items() if ms is not None]
     met = node.up_s >= CONNECT_GRACE_S
     return f"reaches no node of region {' or '.join(cut_off)}" if cut_off and met else ""
+
+
+def _layout(node: "Node") -> str:
+    still_s = node.changing.still_s
+    if still_s < LAYOUT_STUCK_S:
+        return ""
+    waits_for = node.layouts.waits_for()
+    if node.own.node_id in waits_for:
+        done, total = node.background.moving.progress()
+        left = ", ".join([f"{total - done} partitions", *node.background.moving.held_back()])
+        return f"holds up a change of owners, for {still_s:.0f} s: it has {left} left"
+    return f"waits for {', '.join(waits_for)} to change owners, for {still_s:.0f} s"
 
 
 def _purge(node: "Node") -> str:

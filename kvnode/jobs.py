@@ -47,7 +47,7 @@ class Jobs:
         self._begun = 0
 
     def begin(self, kind: str, total: int, cancel: Callable[[], None]) -> Job:
-        """A new job. ``cancel`` is called when an operator calls it off."""
+        """A new job. ``cancel`` is called when an operator calls it off, and may refuse that."""
         self._begun += 1
         job = Job(f"{kind}-{self._begun}", kind, total, self._clock.monotonic_s(), cancel)
         self._jobs[job.id] = job
@@ -70,7 +70,7 @@ class Jobs:
         return self._jobs.get(job_id)
 
     def cancel(self, job: Job) -> None:
-        """Call a job off, if it runs."""
+        """Call a job off, if it runs. Raises what its ``cancel`` raises: then it goes on."""
         if job.state is JobState.RUNNING:
             job.cancel()
             self.end(job, JobState.CANCELLED)

@@ -272,6 +272,12 @@ def _regions(node: "Node") -> Iterable[Metric]:
     shipped = CounterMetricFamily(
         "stele_region_shipped", "Writes that a region has acknowledged.", labels=("region",)
     )
+    gone = GaugeMetricFamily(
+        "stele_region_gone", "1: an operator has said that a region is gone.", labels=("region",)
+    )
+    for region in node.rings.by_region:
+        gone.add_metric((region,), node.replica.standing.is_gone(region))
+    yield gone
     for region in outbox.regions:
         watermark_ms = node.watermarks.of(region)
         watermark.add_metric((region,), watermark_ms / 1000)

@@ -16,6 +16,7 @@ from cluster.membership import Membership
 from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.adoption import addresses, layouts_of
 from kvnode.boots import BOOT_ID_BYTES, Boot
+from kvnode.changing import changing_of
 from kvnode.conflicts import Conflict, conflict_words
 from kvnode.contacts import Contacts
 from kvnode.coordinator import Coordinator
@@ -37,10 +38,10 @@ from kvnode.replica import Replica
 from kvnode.rpc.connection import Connection
 from kvnode.rpc.frames import Message
 from kvnode.rpc.transport import Transport
+from kvnode.sampling import Sampler
 from kvnode.services.background import Background, Surroundings
 from kvnode.services.checkin import CheckIn
 from kvnode.services.gossip import Gossip
-from kvnode.services.layouts import Layouts
 from kvnode.services.loop import Periodic, Service, Stop, run_until_stopped
 from kvnode.storage.identity import Identity, boot, raise_boot_count, take_replaced
 from kvnode.tracing import Tracer
@@ -87,8 +88,8 @@ class Node:
         self._engine = engine
         self._disk = disk
         self._stop = Stop()
-        self.layouts: Layouts
-        self.draining = False
+        # One that loses a body is worth a line, whatever is said of those that lose nothing.
+        self._conflicts_told = Sampler(max(1, settings.log.documents_per_s))
         #: Every peer was connected once; from then on one that is not is down, and not late.
         self.met_peers = False
         self._services: asyncio.Task[None] | None = None
@@ -133,6 +134,7 @@ class Node:
             self.gossip,
             self.checkin,
             self.layouts,
+            self.changing,
             *self.background.services(),
             Periodic("disk", DISK_INTERVAL_S, self._check_disk),
             Periodic("placement", PLACEMENT_INTERVAL_S, self.placement.refresh),
@@ -150,11 +152,6 @@ class Node:
         """Return when ``stop`` is called; raise what a service raised."""
         assert self._services is not None, "start first"
         await self._services
-
-    def start_draining(self) -> None:
-        """Say on ``/readyz`` that this node is about to stop; all is served until it does."""
-        self.draining = True
-        self.log.info("node.draining")
 
     def request_stop(self) -> None:
         """Make ``run`` return, once each service has finished its unit of work."""
@@ -241,6 +238,7 @@ class Node:
         )
         self._assemble_background(identity, boot_id)
         self.layouts = layouts_of(self)
+        self.changing = changing_of(self)
         self.gossip.attach(self.transport)
         self._assemble_handlers(boot_id)
 
@@ -390,7 +388,10 @@ class Node:
         self.placement.refresh()
 
     def _on_conflict(self, conflict: Conflict) -> None:
-        self.log.warning("document.key_conflict", **conflict_words(conflict))
+        unlogged = self._conflicts_told.admit(self.clock.monotonic_s())
+        if unlogged is not None:
+            left_out = {"unlogged": unlogged} if unlogged else {}
+            self.log.warning("document.key_conflict", **conflict_words(conflict), **left_out)
 
     def _check_disk(self) -> None:
         self._disk.check()

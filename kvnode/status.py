@@ -6,6 +6,7 @@ from cluster.ids import format_document_id
 from kvnode.conflicts import conflict_words
 from kvnode.ending import Family
 from kvnode.health import LAG, Weight, check, troubles
+from kvnode.layoutviews import layout
 from kvnode.quarantine import State
 from kvnode.regionviews import regions
 
@@ -28,6 +29,7 @@ def status(node: "Node") -> dict[str, Any]:
         "incarnation": membership.own().incarnation,
         "ready": not reasons,
         "reasons": reasons,
+        "stage": node.background.draining.stage.value,
         #: What is wrong and does not make it unready.
         "warnings": troubles(checks, Weight.WARNING),
         "late": next(one.trouble for one in checks if one.name == LAG),
@@ -50,6 +52,7 @@ def status(node: "Node") -> dict[str, Any]:
             target: {"count": held.count, "bytes": held.size_bytes}
             for target, held in node.replica.hints.targets()
         },
+        "layout": layout(node),
         "regions": between["regions"],
         "gone": between["gone"],
         "unaware": between["unaware"],

@@ -156,7 +156,9 @@ def _rebuilt(nodes: Sequence[NodeSettings]) -> bool:
 
 
 def _is_ready(node: NodeSettings) -> bool:
+    """Or it takes no part, and never will by being waited for."""
     try:
-        return operations.readiness(node, _TIMEOUT_S).ready
+        readiness = operations.readiness(node, _TIMEOUT_S)
     except NoAnswer:
         return False
+    return readiness.ready or not readiness.takes_part

@@ -23,10 +23,12 @@ from cluster.commands.options import (
 from cluster.ids import parse_document_id
 from cluster.launch import say
 from cluster.settings import NodeSettings
-from cluster.traces import TracesView, TraceView, by_cause, together
+from cluster.traces import TracesView, TraceView, by_cause, together, united
 from cluster.vardir import DEFAULT_ROOT, VarDirectory
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
+#: How a trace is called that some client of the nodes began.
+_ANOTHERS: Final = "rpc."
 #: Attributes that stand in columns of their own.
 _SHOWN: Final = ("peer", "document", "http.request.method", "http.route")
 
@@ -58,6 +60,14 @@ def show_trace(
     wanted: Annotated[str, typer.Argument(metavar="ID", help="A trace's id, or a document's.")],
     var: VarOption = DEFAULT_ROOT,
     output: OutputOption = Output.TABLE,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            help="Ask this one, too: the operations listener of a document service of its own.",
+            metavar="HOST:PORT",
+        ),
+    ] = None,
 ) -> None:
     """Show what became of a request, or of all requests for a document: on which node, how long.
 
@@ -69,17 +79,34 @@ def show_trace(
         which = f"?document={wanted}"
     else:
         raise UsageError(f"{wanted} is no trace's id (32 hexadecimal digits) and no document's.")
-    found = first_answer(VarDirectory(var).settings().node, partial(_ask, which=which))
+    nodes = VarDirectory(var).settings().node
+    services = [_listener(nodes[0], where) for where in at or ()]
+    found = first_answer(nodes, partial(_ask, which=which))
+    if services:
+        told = [first_answer([service], partial(_ask, which=which)) for service in services]
+        found.traces = united([found, *told])
+    traces = sorted(found.traces, key=lambda one: one.started_us)
     if output is Output.JSON:
+        found.traces = traces[::-1]
         print_json(msgspec.to_builtins(found))
     else:
-        for trace in sorted(found.traces, key=lambda one: one.started_us):
+        for trace in traces:
             _print_trace(trace)
     for name in found.silent:
         note(f"{name} does not answer: what it knows is missing")
-    if not found.traces:
+    if any(trace.name.startswith(_ANOTHERS) for trace in traces):
+        note("began in another process: --at HOST:PORT asks a document service of its own, too")
+    if not traces:
         note("no node remembers such a trace; few requests leave one, see docs/operations.md")
         raise typer.Exit(EXIT_DEGRADED)
+
+
+def _listener(like: NodeSettings, where: str) -> NodeSettings:
+    """Whom to ask for that, in the terms of a node."""
+    host, _, port = where.rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):
+        raise UsageError(f"{where} is no HOST:PORT, such as 127.0.0.1:10109.")
+    return msgspec.structs.replace(like, id=where, host=host.strip("[]"), ops_port=int(port))
 
 
 def _ask(node: NodeSettings, timeout_s: float, *, which: str) -> TracesView:

@@ -1,7 +1,6 @@
 """Commands that show what is: status, doctor, ring, owners, hints. They change nothing."""
 
 import time
-from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -21,7 +20,7 @@ from cluster.commands.options import (
     console,
     print_json,
 )
-from cluster.examination import examine
+from cluster.examination import examine, owners_of, ring_of
 from cluster.findings import Severity
 from cluster.ids import parse_document_id
 from cluster.launch import say
@@ -81,7 +80,9 @@ def show_doctor(var: VarOption = DEFAULT_ROOT, output: OutputOption = Output.TAB
     directory = VarDirectory(var)
     settings = directory.settings()
     edge = balancer.look(directory, settings)
-    findings = doctor.diagnose(directory, settings, examine(directory, settings), edge)
+    findings = doctor.diagnose(
+        directory, settings, examine(directory, settings), edge, owners_of(settings)
+    )
     if output is Output.JSON:
         print_json(report.findings_value(findings))
     else:
@@ -100,11 +101,14 @@ def show_ring(
     """Show who owns what. Exit code 1: an owner is not up, or nodes use different rings."""
     settings = VarDirectory(var).settings()
     rings = Answers(settings.node, operations.ring).given
-    regions = {region: _seen_best(region, list(rings.values())) for region in settings.region_names}
+    regions = {region: ring_of(region, list(rings.values())) for region in settings.region_names}
     others = [
         name
         for name, one in rings.items()
-        if any(its.digest != regions[region].digest for region, its in one.all_regions.items())
+        if any(
+            its.epoch == regions[region].epoch and its.digest != regions[region].digest
+            for region, its in one.all_regions.items()
+        )
     ]
     if output is Output.JSON:
         print_json(
@@ -126,12 +130,6 @@ def show_ring(
             say(console(), use)
     if others or any(one.under_replicated for one in [*rings.values(), *regions.values()]):
         raise typer.Exit(EXIT_DEGRADED)
-
-
-def _seen_best(region: str, rings: Sequence[RingView]) -> RingView:
-    """A region's own word of its ring, or else what others see of it from outside."""
-    ranked = sorted(rings, key=lambda one: one.region != region)
-    return ranked[0].all_regions[region]
 
 
 def _print_ring(ring: RingView, *, partitions: bool) -> None:

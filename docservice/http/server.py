@@ -59,6 +59,11 @@ class DataListener:
         """Connections now, those being refused or closed included."""
         return len(self._shared.connections)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered."""
+        return self._shared.in_flight
+
     async def stop(self, grace_s: float) -> None:
         """Accept no more, finish what is being served within ``grace_s`` seconds, cut off the rest.
 

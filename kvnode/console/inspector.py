@@ -21,7 +21,7 @@ def inspected(
         f"<h4><code>{escape(document_id)}</code></h4>"
         f"<p>Partition {owners['partition']}. {_summary(records)}</p>"
         f"{_timeline(records)}"
-        f"{_replicas(owners['replicas'])}"
+        f"{_replicas(owners)}"
         f"{trace_tables(traces)}"
         f"{_events([one for one in happened if document_id in one.fields.values()])}"
     )
@@ -61,10 +61,10 @@ def _events(happened: Sequence[Event]) -> str:
     return f'<ol class="events">{"".join(map(event_row, happened))}</ol>'
 
 
-def _replicas(replicas: Sequence[dict[str, Any]]) -> str:
+def _replicas(owners: dict[str, Any]) -> str:
     """What each node holds of a document, as ``/admin/owners`` tells it."""
     rows = []
-    for replica in replicas:
+    for replica in owners["replicas"]:
         record = replica.get("record") or {}
         holds = record.get("state") or ("nothing" if replica["answered"] else "?")
         remarks = []
@@ -82,7 +82,7 @@ def _replicas(replicas: Sequence[dict[str, Any]]) -> str:
             (
                 replica["region"],
                 replica["node"],
-                "owner" if replica.get("owner") else "other",
+                "owner" if replica["node"] in owners["owners"] else "other",
                 holds,
                 (record.get("checksum") or NONE)[:12],
                 ", ".join(remarks) or NONE,

@@ -6,6 +6,8 @@ from typing import Final
 
 #: In place of a number that there is not.
 NONE: Final = "—"
+#: A cell that a narrow screen has no room for.
+_QUIET: Final = ' class="none"'
 _MIB: Final = 1024 * 1024
 
 
@@ -27,7 +29,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td data-label="{escape(name)}">{escape(cell)}</td>'
+            f'<td{_QUIET if cell == NONE else ""} data-label="{escape(name)}">{escape(cell)}</td>'
             for name, cell in zip(head, row, strict=True)
         )
         + "</tr>"
@@ -53,4 +55,6 @@ def size(size_bytes: float) -> str:
     """For people, roughly."""
     if size_bytes >= 1024 * _MIB:
         return f"{size_bytes / 1024 / _MIB:,.0f} GiB"
-    return f"{size_bytes / _MIB:,.1f} MiB" if size_bytes >= _MIB else f"{size_bytes:,.0f} B"
+    if size_bytes >= _MIB:
+        return f"{size_bytes / _MIB:,.{0 if size_bytes >= 100 * _MIB else 1}f} MiB"
+    return f"{size_bytes:,.0f} B"

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from cluster.doctor import Checkup, diagnose
-from cluster.findings import Finding
+from cluster.findings import Finding, Severity
 from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.rates import Rates
@@ -94,6 +94,11 @@ class Overview(msgspec.Struct, frozen=True):
     findings: list[Finding]
 
     @property
+    def wrong(self) -> list[Finding]:
+        """What was found that somebody should do something about, worst first."""
+        return [one for one in self.findings if one.severity is not Severity.NOTE]
+
+    @property
     def answers(self) -> list[tuple[str, Glance]]:
         """What each node has said that answers, in the cluster file's order."""
         return [
@@ -113,8 +118,8 @@ class AsTyped:
 
 
 def overview(settings: ClusterSettings, rings: Rings, seen: Mapping[NodeId, Seen]) -> Overview:
-    """Put together what all nodes say."""
-    shown = {name: _shown(one, seen) for name, one in seen.items()}
+    """Put together what all members say; ``seen`` has each of them."""
+    shown = {name: _shown(one, seen) for name, one in seen.items() if name in rings.nodes}
     checkups = [_checkup(one) for one in shown.values()]
     up = {name for name, one in shown.items() if one.state not in (State.DEAD, State.SUSPECT)}
     regions = {
@@ -128,7 +133,12 @@ def overview(settings: ClusterSettings, rings: Rings, seen: Mapping[NodeId, Seen
             for copies in [len(ring.owners[0])]
         },
         pairs=region_pairs([checkup.view for checkup in checkups]),
-        findings=diagnose(AsTyped(), settings, checkups),
+        findings=diagnose(
+            AsTyped(),
+            settings,
+            checkups,
+            owners={region: ring.owners for region, ring in rings.by_region.items()},
+        ),
     )
 
 
@@ -147,8 +157,8 @@ def _shown(one: Seen, seen: Mapping[NodeId, Seen]) -> NodeShown:
     if glance.joining:
         waits = f"{glance.joining} partitions wait for a peer to confirm"
         return NodeShown(one, State.JOINING, waits)
-    if why := unready(glance.status):
-        return NodeShown(one, State.NOT_READY, why)
+    if unready(glance.status):
+        return NodeShown(one, State.NOT_READY, ", ".join(glance.status.reasons))
     return NodeShown(one, State.ALIVE, ", ".join(glance.status.warnings))
 
 

@@ -35,9 +35,15 @@ function say(text, failed = false) {
   element("answer").classList.toggle("failed", failed);
 }
 
+// What was asked for is seen, also where it is below what the screen shows.
+function reveal(id, shown) {
+  element(id).hidden = !shown;
+  if (shown) element(id).scrollIntoView({ block: "nearest" });
+}
+
 function show(body) {
   element("body").textContent = body;
-  element("body").hidden = !body;
+  reveal("body", body);
 }
 
 async function call(method, path, body) {
@@ -47,7 +53,7 @@ async function call(method, path, body) {
   try {
     const answer = await fetch(path, {
       method,
-      headers: { "Stele-Console": "1", "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json" },
       body: body && JSON.stringify(body),
     });
     return { ok: answer.ok, status: answer.status, text: await answer.text() };
@@ -93,7 +99,7 @@ const actions = {
   async inspect(id) {
     const answer = await call("GET", `/ui/inspect/${id}`);
     if (answer.ok) element("inspected").innerHTML = answer.text;
-    element("inspected").hidden = !answer.ok;
+    reveal("inspected", answer.ok);
     tell("Asked all nodes.", answer);
   },
 };

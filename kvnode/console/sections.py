@@ -1,15 +1,17 @@
 """What the page shows, section by section, as HTML. Whatever comes from elsewhere is escaped here.
 
 Each section is a function of values; the page replaces a section when its HTML has changed. So
-nothing in a section can have the focus but links, and nothing that must be announced stands in one
-besides the verdict.
+nothing in a section can have the focus but links. What is read aloud when it changes is a section
+of its own, without numbers that count up.
 """
 
 from collections.abc import Callable, Sequence
 from html import escape
 from itertools import groupby
 
-from cluster.findings import Finding, Severity
+from cluster.findings import Finding
+from cluster.layoutdoctor import MOVING
+from cluster.layoutviews import LayoutView
 from cluster.operations import LifecycleView
 from cluster.regionpairs import Pair
 from cluster.seen import moment
@@ -27,6 +29,7 @@ def sections(watch: Watch) -> dict[str, str]:
         return {}
     return {
         "verdict": verdict(seen),
+        "spoken": spoken(seen),
         "findings": findings(seen.findings),
         "nodes": nodes(seen),
         **traffic(list(watch.points), watch.now_s, shows_lag=bool(seen.pairs)),
@@ -41,16 +44,25 @@ def sections(watch: Watch) -> dict[str, str]:
 
 
 def verdict(seen: Overview) -> str:
-    """One sentence."""
-    all_nodes = [node for its in seen.regions.values() for node in its]
-    worst = seen.findings[0].severity if seen.findings else Severity.NOTE
-    count = sum(finding.severity is not Severity.NOTE for finding in seen.findings)
-    if count:
-        first = f"{escape(seen.findings[0].about)} {escape(seen.findings[0].what)}"
-        mark, text = worst.value, f"{first}; {count - 1} more" if count > 1 else first
-    else:
-        mark, text = "well", f"All {len(all_nodes)} nodes are well"
-    return f'<span class="dot {mark}"></span>{text}'
+    """One sentence: the worst that was found, without what explains it."""
+    wrong = seen.wrong
+    if not wrong:
+        return f'<span class="dot well"></span>{_all_well(seen)}'
+    first = f"{wrong[0].about} {wrong[0].what.partition('; ')[0]}"
+    more = f"; {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return f'<span class="dot {wrong[0].severity.value}"></span>{escape(first)}{more}'
+
+
+def spoken(seen: Overview) -> str:
+    """What it is about, for those who listen."""
+    told = (f"{one.severity.value}: {one.about}" for one in seen.wrong)
+    return escape("; ".join(told)) or _all_well(seen)
+
+
+def _all_well(seen: Overview) -> str:
+    moving = [one for one in seen.findings if one.what.startswith(MOVING)]
+    told = [f"{one.about} {one.what.partition('; ')[0]}" for one in moving]
+    return escape("; ".join([f"All {sum(map(len, seen.regions.values()))} nodes are well", *told]))
 
 
 def findings(found: Sequence[Finding]) -> str:
@@ -81,8 +93,11 @@ def _tally(its: Sequence[NodeShown]) -> str:
 def _tile(shown: NodeShown) -> str:
     node, glance, rates = shown.seen.node, shown.seen.glance, shown.seen.rates
     state = shown.state.value.replace(" ", "-")
+    if shown.state is State.ALIVE and shown.why:
+        state += " warned"
     facts = [("zone", node.zone)]
     if glance is not None:
+        facts += _on_its_way(node.id, glance.status.layout)
         documents = glance.status.documents_estimate or 0
         free = glance.status.storage.disk_free_bytes
         facts += [
@@ -99,6 +114,15 @@ def _tile(shown: NodeShown) -> str:
         f'<span class="state"><span class="dot"></span>{shown.state.value}</span></h4>{why}'
         f"{described(facts)}</li>"
     )
+
+
+def _on_its_way(name: str, layout: LayoutView | None) -> list[tuple[str, str]]:
+    """Of a node that joins or leaves its region: how much it owns, and will."""
+    its = next((one for one in layout.own.members if one.id == name), None) if layout else None
+    if its is None or not (its.joining or its.leaving):
+        return []
+    goes = "joins with" if its.joining else "leaves, has"
+    return [(goes, f"{its.at_end if its.joining else its.now} partitions")]
 
 
 def traffic(points: Sequence[Point], now_s: float, *, shows_lag: bool) -> dict[str, str]:

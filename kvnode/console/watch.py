@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 import msgspec
 
+from cluster.ids import NodeId
 from cluster.layout import Rings
 from cluster.rates import Rates, Traffic
 from cluster.settings import ClusterSettings
@@ -71,11 +72,8 @@ class Watch:
         self._settings = settings
         self._rings = rings
         self._clock = clock
-        started_s = clock.monotonic_s()
-        self._asked = {
-            node.node_id: _Asked(Seen(node, trouble="was not asked yet"), answered_s=started_s)
-            for node in settings.node
-        }
+        self._asked: dict[NodeId, _Asked] = {}
+        self._review()
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._readers = 0
         self._unwatched_s = 0.0
@@ -129,6 +127,19 @@ class Watch:
         ticked, self._ticked = self._ticked, asyncio.Event()
         ticked.set()
 
+    def _review(self) -> None:
+        """Members come and go. Where one is reached, the cluster file knows best."""
+        known = {node.node_id: node for node in self._settings.node}
+        members = [one for layout in self._rings.layouts.values() for one in layout.members]
+        self._asked = {
+            one.node_id: self._asked.get(one.node_id)
+            or _Asked(
+                Seen(known.get(one.node_id, one), trouble="was not asked yet"),
+                answered_s=self._clock.monotonic_s(),
+            )
+            for one in members
+        }
+
     async def _run(self) -> None:
         for asked in self._asked.values():  # what was while nobody looked is not known
             asked.answered_s, asked.traffic = self._clock.monotonic_s(), None
@@ -136,6 +147,7 @@ class Watch:
         async with aiohttp.ClientSession(timeout=timeout) as client:
             while self._readers or self._clock.monotonic_s() < self._unwatched_s + LINGER_S:
                 begun_s = self._clock.monotonic_s()
+                self._review()
                 await asyncio.gather(*(self._ask(client, one) for one in self._asked.values()))
                 self._take()
                 self._tick()

@@ -34,7 +34,7 @@ CLIENT_PREFIX: Final = "client/"
 OnRequest = Callable[[Connection, str, Message], None]
 OnPeerChange = Callable[[NodeId, bool, str], None]
 #: Requests that pass whatever ``may_talk`` says.
-_ALWAYS: Final = (Op.STANDING, Op.LAYOUT)
+_ALWAYS: Final = (Op.STANDING,)
 
 
 class Transport:
@@ -105,9 +105,15 @@ class Transport:
         for node in self._addresses:
             self._dial(node)
 
-    def meet(self, addresses: Mapping[NodeId, tuple[str, int]]) -> None:
-        """There are new nodes. None is ever forgotten: who has left may have to be told so."""
+    def meet(self, addresses: Mapping[NodeId, tuple[str, int]], *, corrected: bool = False) -> None:
+        """There are new nodes. None is ever forgotten: who has left may have to be told so.
+
+        Args:
+            corrected: Where a known one is looked for was wrong.
+        """
         for node, address in addresses.items():
+            if corrected and node in self._addresses:
+                self._addresses[node] = address
             if node != self._name and node not in self._addresses:
                 self._addresses[node] = address
                 self.answered[node] = {}
@@ -243,9 +249,9 @@ class Transport:
         return connection
 
     async def _keep_dialled(self, node: NodeId) -> None:
-        host, port = self._addresses[node]
         backoff_s = DIAL_BACKOFF_MIN_S
         while True:
+            host, port = self._addresses[node]
             connection = self._new_connection(dialer=True)
             gone = self._connections[connection]
             dialled_s = self._clock.monotonic_s()

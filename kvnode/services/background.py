@@ -20,6 +20,7 @@ from kvnode.rpc.transport import Transport
 from kvnode.services.antientropy import AntiEntropy
 from kvnode.services.asking import Asker, CoOwners
 from kvnode.services.budget import Budget
+from kvnode.services.draining import Draining
 from kvnode.services.handoff import Handoff
 from kvnode.services.indexing import Indexing
 from kvnode.services.inquiry import Inquiry
@@ -79,6 +80,15 @@ class Background:
         self._assemble_endings(around, asker, owners)
         self._assemble_regions(around, asker)
         self._indexing = Indexing(around.replica.records)
+        self.draining = Draining(
+            around.replica,
+            around.rings,
+            quiet_s=around.settings.edge.drain_s,
+            is_up=around.is_up,
+            jobs=around.jobs,
+            clock=around.clock,
+            log=around.log,
+        )
 
     def _assemble_copies(self, around: Surroundings, asker: Asker, owners: CoOwners) -> None:
         """What keeps each owner's copy whole and like the others'."""
@@ -225,6 +235,7 @@ class Background:
             self.inquiry,
             self.scrub,
             self._indexing,
+            self.draining,
             *self._between_regions(),
         ]
 

@@ -138,6 +138,11 @@ class Layouts:
             return layout.phase is not Phase.RETIRE or layout.new != layout.target
         return self.is_member and (self._node not in layout.joining or not self.unaware())
 
+    @property
+    def phase_s(self) -> float:
+        """How long the present phase has lasted, or this node has run if that is shorter."""
+        return self._clock.monotonic_s() - self._since_s
+
     def all_settled(self) -> bool:
         """Whether no request of an earlier phase is under way in this region."""
         return all(node in self._stages for node in self.own.ids)

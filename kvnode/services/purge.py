@@ -81,7 +81,7 @@ class Purge:
         self.interval_s = interval_s
         self._replica = replica
         self._standing = replica.standing
-        self._agreement = Agreement(replica)
+        self._agreement = Agreement(replica, rings)
         self._rings = rings
         self._owned: tuple[PartitionId, ...] = ()
         self._node = node
@@ -122,7 +122,8 @@ class Purge:
 
     async def _try(self, proposal: Proposal) -> None:
         await self._replica.durable()
-        veto = self._agreement.own_veto(proposal) if self._rings.are_stable else "layout"
+        layouts = self._agreement.layouts()
+        veto = "layout" if layouts is None else self._agreement.own_veto(proposal)
         if veto is not None:
             self._veto(proposal, self._node, veto)
             return
@@ -133,8 +134,7 @@ class Purge:
         if not self._has_majority(self._region, proposal.partition, absent):
             self._veto(proposal, self._node, "minority")
             return
-        versions = self._rings.versions
-        fields = [*proposal.to_wire(), versions]
+        fields = [*proposal.to_wire(), layouts]
         answers = await self._asker.ask_all(others, Op.PROMISE, fields)
         refused = self._refusal(proposal.partition, answers, aware)
         if refused is not None:
@@ -143,8 +143,8 @@ class Purge:
         if returned := [node for node in absent if not self._is_absent(node)]:
             self._veto(proposal, returned[0], "returned")
             return
-        if self._standing.changes != spoken or self._rings.versions != versions:
-            reason = "unaware" if self._rings.versions == versions else "layout"
+        if self._standing.changes != spoken or self._agreement.layouts() != layouts:
+            reason = "unaware" if self._standing.changes != spoken else "layout"
             self._veto(proposal, self._node, reason)
             return
         self.vetoes.pop(proposal.partition, None)

@@ -1,7 +1,4 @@
-"""The console in a real browser, over two regions of real processes: what is seen and done.
-
-One cluster for all tests, as a start takes seconds; each test leaves it whole.
-"""
+"""The console in a real browser, over two regions of real processes: what is seen and done."""
 
 import re
 import time
@@ -19,24 +16,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = """
-[storage]
-ballast_bytes = 0
-fsync = "os"
-"""
 #: "Visible within 5 s"; a look each second, and drawing it, included.
 SEEN_WITHIN_MS = 5_000
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Regions a and b of three nodes each."""
-    cluster = LocalCluster(tmp_path_factory.mktemp("console"), regions=2, config=CONFIG)
-    try:
-        cluster.up()
-        yield cluster
-    finally:
-        cluster.close()
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +65,7 @@ def test_a_document_is_made_read_looked_for_and_deleted(
     page.get_by_role("button", name="Inspect").click()
     inspected = page.locator("#inspected")
     expect(inspected).to_contain_text("Every copy that was found says: created")
+    expect(inspected.locator("tbody tr").nth(3)).to_be_in_viewport()
     # In both regions, once it has come to the other one.
     two.wait_level()
     page.get_by_role("button", name="Inspect").click()

@@ -12,20 +12,17 @@ import pytest
 from cluster.ids import format_document_id, uuid8_of_key
 from scripts.local_cluster import LocalCluster, call, wait_until
 from scripts.sources import Document, read_documents
-from tests.cluster.conftest import MakeCluster
+from tests.cluster.conftest import QUICK, MakeCluster
 
 pytestmark = pytest.mark.cluster
 
 COUNT = 6_000
-QUICK = '[storage]\nballast_bytes = 0\nfsync = "os"\n[gossip]\ninterval_s = 0.1\n'
 
 
 @pytest.fixture
-def single(make_cluster: MakeCluster) -> LocalCluster:
+def single(shared: MakeCluster) -> LocalCluster:
     """One node, ready."""
-    cluster = make_cluster(nodes=1, config=QUICK)
-    cluster.up()
-    return cluster
+    return shared(nodes=1, config=QUICK)
 
 
 @pytest.fixture

@@ -22,11 +22,9 @@ interval_s = 600
 
 
 @pytest.fixture
-def cluster(make_cluster: MakeCluster) -> LocalCluster:
+def cluster(shared: MakeCluster) -> LocalCluster:
     """Three nodes that keep no hints, and compare when they are told to."""
-    cluster = make_cluster(config=CONFIG)
-    cluster.up()
-    return cluster
+    return shared(config=CONFIG)
 
 
 def doctor(cluster: LocalCluster, exit_code: int) -> list[dict[str, str]]:
@@ -93,8 +91,8 @@ def test_a_repair_of_a_node_that_is_down_says_so(cluster: LocalCluster) -> None:
     assert "a3 does not answer" in done.stdout
     assert "a1 begins" in done.stdout
     jobs = f"{cluster.ops_url('a1')}/admin/jobs"
-    wait_until(lambda: call("GET", jobs).json["jobs"][0]["peers"] == ["a3"])
-    (job,) = call("GET", jobs).json["jobs"]
+    wait_until(lambda: call("GET", jobs).json["jobs"][-1]["peers"] == ["a3"])
+    *_, job = call("GET", jobs).json["jobs"]
     assert job["state"] == "running"
     answer = call("DELETE", f"{jobs}/{job['id']}")
     assert answer.json["state"] == "cancelled"

@@ -99,6 +99,19 @@ def test_any_instance_gives_the_same_answer(cluster: LocalCluster, router: str) 
         gone = call("POST", f"{instance}/documents", {"content": "été"}, key)
         assert (gone.status, gone.json["code"]) == (410, "deleted")
 
+    # The router remembers what the nodes don't know of a request, and is asked on demand.
+    trace_id = "5e" * 16
+    headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+    assert call("POST", f"{router}/documents", {"content": "x"}, headers).status == 201
+    nodes_only = cluster.stele("trace", trace_id)
+    assert "POST /documents" not in nodes_only.stdout
+    assert "--at HOST:PORT" in nodes_only.stderr
+    told = cluster.stele("trace", trace_id, "--at", f"127.0.0.1:{cluster.port_base + 2109}")
+    assert "POST /documents" in told.stdout
+    assert "rpc.merge" in told.stdout
+    assert told.stderr == ""
+    assert "HOST:PORT" in cluster.stele("trace", trace_id, "--at", "there", exit_code=2).stderr
+
 
 def test_a_router_goes_on_when_the_node_it_talks_to_is_killed(
     cluster: LocalCluster, router: str

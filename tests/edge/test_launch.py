@@ -47,14 +47,35 @@ def test_a_node_that_is_stopped_says_so_and_serves_until_all_have_heard(
     single.start("a1")
 
 
+def test_a_node_is_drained_and_serves_again(single: LocalCluster) -> None:
+    """The edge leaves it and comes back; whoever asks the node itself is served all the while."""
+    created = call("POST", f"{single.http_url('a1')}/documents", {"content": "x"})
+    path = f"/documents/{created.json['id']}"
+    assert "a1 drained" in single.stele("drain", "a1").stdout
+
+    assert call("GET", f"{single.edge_url}{path}").status == 503
+    assert call("GET", f"{single.http_url('a1')}{path}").status == 200
+    (warning,) = json.loads(single.stele("doctor", "-o", "json", exit_code=1).stdout)["findings"]
+    assert "drained, as an operator asked" in warning["what"]
+    assert "stele stop a1" in warning["do"]
+
+    assert "a1 ready again" in single.stele("drain", "a1", "--back").stdout
+    wait_until(lambda: call("GET", f"{single.edge_url}{path}").status == 200)
+
+
 @pytest.mark.parametrize("for_", ["envoy", "haproxy"])
 def test_the_configuration_of_either_balancer_is_printed(single: LocalCluster, for_: str) -> None:
-    """For an edge on another machine; what runs here is the same."""
+    """For an edge on another machine; what runs here has its nodes from a file beside it."""
     printed = single.stele("edge", "config", "--for", for_).stdout
 
     assert str(single.edge_port) in printed
     if for_ == "envoy":
-        assert json.loads(printed) == json.loads(single.var.edge_file.read_text())
+        named = json.loads(printed)["static_resources"]
+        found = json.loads(single.var.edge_file.read_text())["static_resources"]
+        assert named["listeners"] == found["listeners"]
+        (resource,) = json.loads(single.var.edge_nodes_file("a").read_text())["resources"]
+        del resource["@type"]
+        assert named["clusters"][0]["load_assignment"] == resource
 
 
 def test_envoy_is_found_where_pip_puts_it_or_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ async def purge(cluster: SimCluster, crash: Crash) -> None:
     await cluster.delete("a1", doomed.document_id, write=3)
     leader = cluster.nodes[cluster.owners(doomed.document_id)[0]].serving
     partition = partition_of(doomed.document_id, cluster.ring.partitions)
-    agreement = Agreement(leader.replica)
+    agreement = Agreement(leader.replica, leader.rings)
     await cluster.until(lambda: agreement.propose(partition) is not None, _WITHIN_S, "not due")
     await crash.during(purged(cluster, doomed.document_id))
 

@@ -88,7 +88,7 @@ def floor_before_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Purge, "_try", concluded)
 
 
-@ABLATIONS.add("I22: ", cut_at("purge", "power", "a3", stride=5))
+@ABLATIONS.add("I22: ", cut_at("purge", "power", "a2", stride=3))
 def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Who promised and lost power does not know of it, when the others have purged."""
 

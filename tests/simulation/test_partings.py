@@ -15,6 +15,7 @@ from cluster.ids import DocumentId, NodeId
 from cluster.settings import HintSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound, SessionUnreachable
 from kvnode.errors import Refused, StoreError, Unavailable
+from kvnode.metrics import NodeCollector
 from kvnode.storage.identity import Identity
 from kvnode.storage.keys import IDENTITY_KEY, standing_key
 from tests.simulation.clients import SimSession
@@ -120,6 +121,14 @@ def test_a_region_that_is_gone_holds_up_nothing(seed: int) -> None:
         assert stored.stored.required == 2
         await cluster.until(lambda: not logged(cluster), 5, "something is logged for nobody")
         assert not vetoes(cluster)
+        for name in A:
+            (gone,) = [
+                family
+                for family in NodeCollector(cluster.nodes[name].serving).collect()
+                if family.name == "stele_region_gone"
+            ]
+            told = {sample.labels["region"]: sample.value for sample in gone.samples}
+            assert told == {"a": 0, "b": 1}
 
     simulate(scenario, seed, COMPARED)
 

@@ -7,10 +7,11 @@
 import asyncio
 from typing import Final
 
+import msgspec
 import pytest
 
 from cluster.ids import NodeId, uuid7
-from cluster.settings import AntiEntropySettings, LifecycleSettings, RegionSettings
+from cluster.settings import AntiEntropySettings, LifecycleSettings, LogSettings, RegionSettings
 from docservice.documents import DocumentDeleted, DocumentNotFound
 from kvnode.errors import Unavailable
 from kvnode.storage.identity import Identity
@@ -402,6 +403,30 @@ def test_two_bodies_under_one_key_in_two_regions_end_as_one(seed: int) -> None:
             assert conflict.kept_fingerprint != conflict.lost_fingerprint
 
     simulate(scenario, seed, TWO)
+
+
+def test_many_keys_with_two_bodies_are_a_few_lines_and_all_listed() -> None:
+    """A client that has it wrong has it wrong with every key; the log's lines are for people."""
+    settings = msgspec.structs.replace(TWO, log=LogSettings(documents_per_s=2))
+
+    async def scenario(cluster: SimCluster) -> None:
+        cut_off(cluster)
+        for via in ("a1", "b1"):
+            for number in range(20):
+                await cluster.create(via, f"body of {via}", key=f"key {number}", write=2)
+            await asyncio.sleep(5)  # more than clocks differ
+        await heal(cluster)
+        await level(cluster)
+        for name in B:
+            met = cluster.nodes[name].serving.replica.conflicts
+            told = cluster.nodes[name].events("document.key_conflict")
+            assert len(met) == 20
+            assert 0 < len(told) < 20
+            assert sum(1 + line.fields.get("unlogged", 0) for line in told) <= 20
+            for line in told:
+                assert sum(0 <= one.at_s - line.at_s < 0.99 for one in told) <= 2
+
+    simulate(scenario, 0, settings)
 
 
 @seeds(3)

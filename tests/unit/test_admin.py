@@ -11,15 +11,16 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from cluster.ids import DocumentId, format_document_id
+from cluster.ids import DocumentId, NodeId, format_document_id
+from cluster.layoutviews import Staged
 from cluster.settings import TraceSettings
 from kvnode import eventstream
 from kvnode.admin import Operations, start_admin_listener
-from kvnode.errors import Refused
+from kvnode.errors import Malformed, Refused
 from kvnode.eventring import EventRing
 from kvnode.eventstream import EventStreams
 from kvnode.health import Check, Weight
-from kvnode.jobs import Jobs
+from kvnode.jobs import Job, Jobs
 from kvnode.services.asking import Asker
 from kvnode.system import SystemEntropy
 from kvnode.traceviews import TraceViews
@@ -27,6 +28,7 @@ from kvnode.tracing import Tracer
 from tests.support.http import StoppedWallClock
 
 ID = format_document_id(bytes(range(16)))
+READY = {"ready": True, "reasons": [], "takes_part": True}
 #: Longest wait for what should come at once.
 PATIENCE_S = 5.0
 
@@ -40,6 +42,8 @@ class Offered:
             Check("quorum", Weight.UNREADY, ""),
             Check("clock", Weight.WARNING, "has a clock that is 9.0 s from a2's"),
         ]
+        #: Nodes that are out of service.
+        self.drained: list[str] = []
         self.tracer = Tracer("a1", TraceSettings(), StoppedWallClock(), SystemEntropy())
         self.operations = Operations(
             registry=CollectorRegistry(),
@@ -48,16 +52,42 @@ class Offered:
             document_views={"owners": self._owners},
             actions={},
             deeds={"gone": self._gone},
+            undertakings={"drain": self._drain},
+            returns={"drain": self.drained.remove},
+            layout={"stage": self._stage, "commit": self._commit},
             jobs=Jobs(StoppedWallClock()),
             events=ring,
             traces=TraceViews(self.tracer, cast("Asker", None), list),
         )
         self.url = ""
+        #: Regions that somebody could say to be gone.
+        self.gone: list[str] = []
         self.address = ("", 0)
+
+    def _drain(self, node: str) -> Job:
+        if node != "a1":
+            raise Refused("this is a1")
+        self.drained.append(node)
+        return self.operations.jobs.begin("drain", 3, lambda: None)
+
+    def _stage(self, body: bytes) -> Staged:
+        if not body:
+            raise Malformed("the body is empty")
+        return Staged(remove=(NodeId("a2"),))
+
+    def _commit(self, body: bytes) -> Job:
+        if body == b"old":
+            raise Refused("changes of region a begin at a1: ask that one")
+
+        def keep() -> None:
+            raise Refused("it goes on to its end")
+
+        return self.operations.jobs.begin("layout", 7, keep)
 
     async def _gone(self, region: str) -> dict[str, Any]:
         if region == "a":
             raise Refused("a node of region a is not the one to be told")
+        self.gone.append(region)
         return {"words": {region: 1}}
 
     async def _owners(self, document_id: DocumentId) -> dict[str, Any]:
@@ -103,7 +133,7 @@ async def test_readiness_is_what_gates_and_verbose_shows_every_check() -> None:
     """A warning is no reason to take a node out of service."""
     async with listening() as (offered, client):
         answer = await client.get("/readyz")
-        assert (answer.status, await answer.json()) == (200, {"ready": True, "reasons": []})
+        assert (answer.status, await answer.json()) == (200, READY)
         answer = await client.get("/readyz?verbose")
         quorum, clock = (await answer.json())["checks"]
         assert quorum == {"name": "quorum", "weight": "unready", "trouble": "", "ok": True}
@@ -136,6 +166,90 @@ async def test_what_this_process_must_not_do_is_declined_with_the_reason() -> No
         assert "not the one to be told" in await declined.text()
         there_is = await client.post("/admin/gome/b")
         assert (there_is.status, await there_is.text()) == (404, "there is gone/WHAT\n")
+
+
+async def test_what_a_node_is_to_do_is_begun_followed_and_taken_back() -> None:
+    """By its path, with words for one that is not meant, or not there."""
+    async with listening() as (offered, client):
+        begun = await client.post("/admin/nodes/a1/drain")
+        assert (begun.status, (await begun.json())["total"]) == (202, 3)
+        job = await client.get(begun.headers["Location"])
+        assert (await job.json())["state"] == "running"
+        assert offered.drained == ["a1"]
+        back = await client.delete("/admin/nodes/a1/drain")
+        assert (back.status, await back.json()) == (200, READY)
+        assert offered.drained == []
+        declined = await client.post("/admin/nodes/a2/drain")
+        assert (declined.status, await declined.text()) == (409, "this is a1\n")
+        for method in ("POST", "DELETE"):
+            there_is = await client.request(method, "/admin/nodes/a1/dance")
+            assert (there_is.status, await there_is.text()) == (404, "there is nodes/ID/drain\n")
+
+
+async def test_a_change_of_owners_is_staged_with_a_body_and_can_t_be_called_off() -> None:
+    """400 for what is no such body, 409 for what can't be done, with words for an operator."""
+    async with listening() as (_, client):
+        staged = await client.post("/admin/layout/stage", data=b"{}")
+        assert (staged.status, (await staged.json())["remove"]) == (200, ["a2"])
+        malformed = await client.post("/admin/layout/stage")
+        assert (malformed.status, await malformed.text()) == (400, "the body is empty\n")
+        declined = await client.post("/admin/layout/commit", data=b"old")
+        assert (declined.status, "ask that one" in await declined.text()) == (409, True)
+        begun = await client.post("/admin/layout/commit", data=b"{}")
+        assert begun.status == 202
+        path = begun.headers["Location"]
+        kept = await client.delete(path)
+        assert (kept.status, await kept.text()) == (409, "it goes on to its end\n")
+        assert (await (await client.get(path)).json())["state"] == "running"
+        there_is = await client.post("/admin/layout/dance")
+        assert await there_is.text() == "there is layout/stage, layout/commit\n"
+
+
+#: What browsers tell of who sends a request, and whether it may do something here.
+SENDERS = {
+    "a program": ({}, True),
+    "our own page": ({"Sec-Fetch-Site": "same-origin", "Origin": "http://{own}"}, True),
+    "a person": ({"Sec-Fetch-Site": "none"}, True),
+    "an old browser's own page": ({"Origin": "http://{own}"}, True),
+    "another site": ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, False),
+    "another port": ({"Sec-Fetch-Site": "same-site", "Origin": "http://{own}0"}, False),
+    "an old browser's other page": ({"Origin": "http://evil.example"}, False),
+    "a sandboxed page": ({"Origin": "null"}, False),
+    "our page over TLS": ({"Origin": "https://{own}"}, False),
+    "one that says nothing of its origin": ({"Sec-Fetch-Site": "cross-site"}, False),
+}
+
+
+@pytest.mark.parametrize("who", SENDERS)
+async def test_pages_of_other_sites_change_nothing(who: str) -> None:
+    """Whatever a browser on this machine shows can send to loopback; reading does no harm."""
+    said, may = SENDERS[who]
+    async with listening() as (offered, client):
+        own = f"127.0.0.1:{offered.address[1]}"
+        headers = {name: text.format(own=own) for name, text in said.items()}
+        for method, path, done in (
+            ("POST", "/admin/gone/b", 200),
+            ("POST", "/admin/repair", 404),
+            ("DELETE", "/admin/jobs/repair-1", 404),
+            ("POST", "/ui/documents", 404),
+        ):
+            answer = await client.request(method, path, headers=headers)
+            assert answer.status == (done if may else 403), (who, method, path)
+        assert (await client.get("/admin/status", headers=headers)).status == 200
+        assert offered.gone == (["b"] if may else [])
+
+
+@pytest.mark.parametrize("path", ["/admin/status", "/admin/events", f"/admin/owners/{ID}", "/ui"])
+@pytest.mark.parametrize("host", ["evil.example:80", "10.0.0.1", "localhost.x", "[", "127.0.0.1:x"])
+async def test_another_name_for_this_machine_gets_nothing(path: str, host: str) -> None:
+    """A site whose name was pointed to 127.0.0.1 is of the same origin, for a browser."""
+    async with listening() as (offered, client):
+        assert (await client.get(path, headers={"Host": host})).status == 403
+        # What watches this process from a proxy learns no more than that.
+        assert (await client.get("/livez", headers={"Host": host})).status == 200
+        forwarded = {"Host": "localhost:9999", "Origin": "http://localhost:9999"}
+        assert (await client.post("/admin/gone/b", headers=forwarded)).status == 200
+        assert offered.gone == ["b"]
 
 
 @pytest.mark.parametrize("text", ["x", ID.upper(), ID[:-1], "%00", f"{ID}%20"])
@@ -215,7 +329,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_counted(
         for _ in range(20):
             offered.events.append(json.dumps({"text": "x" * 1_000_000}))
         reader, writer = await asyncio.open_connection(*offered.address, limit=1)
-        writer.write(b"GET /admin/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /admin/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while not offered.events.dropped_readers:  # noqa: ASYNC110 (it does not tell)
             await asyncio.sleep(0.01)
         with suppress(ConnectionError):

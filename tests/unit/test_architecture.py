@@ -19,9 +19,10 @@ PACKAGES = ("cluster", "kvnode", "docservice")
 ORDER = """
     cluster.ids  cluster.settings  cluster.ring  cluster.claim  cluster.ringchange
     cluster.preference
-    cluster.detector  cluster.membership  cluster.layout
-    cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings  cluster.traces
-    cluster.operations  cluster.seen  cluster.regiondoctor  cluster.doctor
+    cluster.detector  cluster.membership  cluster.layout  cluster.layoutviews
+    cluster.edge  cluster.rates  cluster.regionpairs  cluster.findings  cluster.stage
+    cluster.traces  cluster.operations  cluster.seen  cluster.regiondoctor  cluster.layoutdoctor
+    cluster.doctor
 
     kvnode.errors  kvnode.record  kvnode.results  kvnode.codec  kvnode.idempotency
     kvnode.quorum  kvnode.hints  kvnode.latency  kvnode.placement  kvnode.presence
@@ -47,12 +48,13 @@ ORDER = """
     kvnode.coordinator  kvnode.coordinating  kvnode.notedcalls  kvnode.notedanswers
     kvnode.services  kvnode.traceviews
     kvnode.regionhandlers  kvnode.handlers  kvnode.health
-    kvnode.adoption  kvnode.node  kvnode.regionviews  kvnode.status  kvnode.ringviews
-    kvnode.otlp  kvnode.metrics  kvnode.callmetrics
+    kvnode.adoption  kvnode.changing  kvnode.node  kvnode.drains  kvnode.regionviews
+    kvnode.layoutviews  kvnode.status  kvnode.ringviews
+    kvnode.otlp  kvnode.metrics  kvnode.callmetrics  kvnode.layoutmetrics
     kvnode.eventstream  kvnode.console.glance  kvnode.console.overview  kvnode.console.plots
     kvnode.console.watch  kvnode.console.markup  kvnode.console.happenings
     kvnode.console.sections  kvnode.console.inspector  kvnode.console.pages  kvnode.console
-    kvnode.admin  kvnode.client
+    kvnode.origins  kvnode.admin  kvnode.client
     kvnode.leaving
 
     docservice.client.errors  docservice.client.model  docservice.client.endpoints
@@ -66,6 +68,7 @@ ORDER = """
     cluster.ports  cluster.vardir  cluster.processes  cluster.answers
     cluster.startup
     cluster.balancer  cluster.status  cluster.launch  cluster.examination  cluster.repair
+    cluster.changes  cluster.growth
     cluster.report  cluster.timeline  cluster.following  cluster.requests
     cluster.commands
 """
@@ -74,9 +77,9 @@ LAYERS = ORDER.split()
 #: Decisions: values in, values out. No IO, no clock, no randomness, no event loop, no log.
 PURITY = """
     cluster.ids cluster.settings cluster.ring cluster.claim cluster.preference cluster.detector
-    cluster.membership cluster.ringchange cluster.layout cluster.refusal cluster.clusterfile
-    cluster.edge cluster.envoy cluster.haproxy cluster.prometheus cluster.rates cluster.timeline
-    cluster.regionpairs cluster.traces
+    cluster.membership cluster.ringchange cluster.layout cluster.layoutviews cluster.refusal
+    cluster.clusterfile cluster.edge cluster.envoy cluster.haproxy cluster.prometheus cluster.rates
+    cluster.timeline cluster.regionpairs cluster.stage cluster.traces
     kvnode.errors kvnode.record kvnode.results kvnode.codec kvnode.idempotency kvnode.quorum
     kvnode.hints kvnode.latency kvnode.placement kvnode.presence kvnode.ending kvnode.hashtree
     kvnode.floors kvnode.ports kvnode.lifecycle kvnode.quarantine kvnode.leaflog kvnode.records
@@ -128,6 +131,7 @@ ADAPTERS = {
     "plyvel": ["kvnode.storage.leveldb", "kvnode.storage.database"],
     "uvloop": ["kvnode.__main__", "docservice.__main__"],
     "aiohttp": [
+        "kvnode.origins",
         "kvnode.admin",
         "kvnode.eventstream",
         "kvnode.console.pages",

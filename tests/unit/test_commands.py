@@ -6,16 +6,29 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import msgspec
 import pytest
 import typer
 
 from cluster import __main__ as entry
 from cluster.clusterfile import render_cluster_file
 from cluster.commands.options import complete_node
-from cluster.operations import NodeStatus, RingShare, StorageState
+from cluster.layoutviews import LayoutView, MemberShare, RegionLayout
+from cluster.operations import (
+    MemberSeen,
+    NoAnswer,
+    NodeStatus,
+    Readiness,
+    RingShare,
+    StorageState,
+)
+from cluster.processes import NodeProcess
 from cluster.seen import NodeState, NodeView
-from cluster.status import ClusterState, judge
+from cluster.settings import NodeSettings
+from cluster.startup import Starting
+from cluster.status import ClusterState, judge, look
 from cluster.topology import plan_cluster
+from cluster.vardir import VarDirectory
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = plan_cluster(cluster_id="ab" * 16, nodes=3, regions=1, port_base=8000, config=None)
@@ -103,6 +116,60 @@ def test_a_node_that_warns_is_a_degraded_cluster() -> None:
     assert judge(sound, None) is ClusterState.OK
     low = NodeView(SETTINGS.node[0], NodeState.READY, None, _status("a1"), "is low on disk")
     assert judge([low, *sound[1:]], None) is ClusterState.DEGRADED
+
+
+def test_a_node_that_is_no_member_makes_no_cluster_degraded() -> None:
+    """It was not let in yet, or has left: whoever watches exit codes must not be woken by it."""
+    sound = [
+        NodeView(node, NodeState.READY, None, _status(node.id), advice="") for node in SETTINGS.node
+    ]
+    doubts = msgspec.structs.replace(_status("a1"), members=[MemberSeen("a2", "z2", "dead")])
+    outside = NodeView(SETTINGS.node[0], NodeState.OUTSIDE, None, doubts, "is not ready: no member")
+    assert judge([outside, *sound[1:]], None) is ClusterState.OK
+    in_doubt = NodeView(SETTINGS.node[0], NodeState.READY, None, doubts, "")
+    assert judge([in_doubt, *sound[1:]], None) is ClusterState.DEGRADED
+
+
+def test_a_stopped_node_is_outside_when_no_member_counts_it(tmp_path: Path) -> None:
+    """The newest layout that any node knows says so; where none answers, it is just down."""
+    var = VarDirectory(tmp_path)
+    members = [MemberShare(name, "z1", 1.0, 4, 4) for name in ("a1", "a3")]
+    old = RegionLayout("a", 1, "stable", "stable", 0, [MemberShare("a2", "z1", 1.0, 4, 4)])
+    new = RegionLayout("a", 5, "stable", "stable", 0, members)
+    answers = {"a1": old, "a3": new}
+
+    def status_of(node: NodeSettings, _: float) -> NodeStatus:
+        if node.id not in answers:
+            raise NoAnswer("nothing listens there")
+        view = LayoutView(
+            node.id, "a", "a1", "", {"a": answers[node.id]}, 0, 0.0, 0, 0, {}, [], [], 0.0
+        )
+        return msgspec.structs.replace(_status(node.id), layout=view)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cluster.status.node_status", status_of)
+        seen = {view.node.id: view.state for view in look(var, SETTINGS.node)}
+        assert seen == {
+            "a1": NodeState.READY,
+            "a2": NodeState.OUTSIDE,
+            "a3": NodeState.READY,
+        }
+        answers.clear()
+        assert {view.state for view in look(var, SETTINGS.node)} == {NodeState.DOWN}
+
+
+def test_who_is_no_member_is_not_waited_for_unless_it_will_hear_that_it_is_one() -> None:
+    """`stele up` would stop a sound cluster; `stele replace` would not wait for the rebuild."""
+    process = cast("NodeProcess", SimpleNamespace(is_alive=lambda: True))
+    one = Starting("a4", process, Path(), 0, _out)
+    one.observe()
+    assert one.unready == "no member"
+    assert not one.is_late(members=False)
+    assert one.is_late(members=True)
+
+
+def _out(_: float) -> Readiness:
+    return Readiness(ready=False, reasons=["no member"], takes_part=False)
 
 
 def _status(node: str) -> NodeStatus:

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from cluster.doctor import Checkup, diagnose
 from cluster.examination import put_aside
 from cluster.findings import Finding, Severity
+from cluster.layout import rings_of
+from cluster.layoutviews import LayoutView, MemberShare, RegionLayout
 from cluster.operations import (
     Comparison,
     ConflictsView,
@@ -27,8 +29,9 @@ from cluster.operations import (
     Veto,
 )
 from cluster.regionpairs import RegionSeen
-from cluster.seen import EdgeState, EdgeView, NodeState, NodeView
+from cluster.seen import EdgeState, EdgeView, NodeState, NodeView, unready
 from cluster.settings import ClusterSettings
+from cluster.stage import Stage
 from cluster.topology import plan_cluster
 from cluster.vardir import VarDirectory
 
@@ -75,7 +78,12 @@ def _sound(settings: ClusterSettings, name: str) -> Checkup:
 
 def findings(checkups: Checkups) -> list[Finding]:
     """As the doctor finds them."""
-    return diagnose(VarDirectory(Path("var")), SETTINGS, list(checkups.values()))
+    return _found_in(SETTINGS, checkups)
+
+
+def _found_in(settings: ClusterSettings, checkups: Checkups) -> list[Finding]:
+    owners = {region: ring.owners for region, ring in rings_of(settings).by_region.items()}
+    return diagnose(VarDirectory(Path("var")), settings, list(checkups.values()), owners=owners)
 
 
 def change_lifecycle(checkups: Checkups, node: str, **changes: object) -> None:
@@ -110,6 +118,30 @@ def low_disk(checkups: Checkups) -> None:
     assert view.status
     status = replace(view.status, storage=StorageState(1, True))
     change_view(checkups, "a1", NodeView(view.node, view.state, None, status, ""))
+
+
+def leaves(checkups: Checkups, stage: Stage, reason: str) -> None:
+    """Have a2 leave service."""
+    view = checkups["a2"].view
+    assert view.status
+    status = replace(view.status, ready=False, reasons=[reason], stage=stage)
+    node = NodeView(view.node, NodeState.NOT_READY, None, status, unready(status))
+    change_view(checkups, "a2", node)
+
+
+def draining(checkups: Checkups) -> None:
+    """An operator wants to stop a2."""
+    leaves(checkups, Stage.DRAINING, "draining, as an operator asked")
+
+
+def drained(checkups: Checkups) -> None:
+    """And can do so now, or has forgotten it."""
+    leaves(checkups, Stage.DRAINED, "drained, as an operator asked")
+
+
+def stopping(checkups: Checkups) -> None:
+    """Its process has a signal."""
+    leaves(checkups, Stage.STOPPING, "draining")
 
 
 def cut(checkups: Checkups) -> None:
@@ -174,6 +206,13 @@ def vetoed(checkups: Checkups) -> None:
     change_lifecycle(checkups, "a1", vetoes=vetoes, vetoed_partitions=9)
 
 
+def cut_off_for_long(checkups: Checkups) -> None:
+    """Purges of all wait for a3, which is there, and for what each has not shipped."""
+    for node in ("a1", "a2"):
+        vetoes = [Veto(1, "a3", "unreachable", 310.0), Veto(2, node, "outbox", 305.0)]
+        change_lifecycle(checkups, node, vetoes=[*vetoes, Veto(3, "a1", "clock", 10.0)])
+
+
 def orphaned(checkups: Checkups) -> None:
     """Copies from a backup."""
     checkups["a1"] = dataclasses.replace(checkups["a1"], quarantine=QuarantineView(0, 3))
@@ -184,6 +223,22 @@ def hinted(checkups: Checkups) -> None:
     for holder in ("a1", "a2"):
         hints = HintsView({"a3": HintsKept(5, 100, 1.0)}, {})
         checkups[holder] = dataclasses.replace(checkups[holder], hints=hints)
+
+
+def hinted_in_vain(checkups: Checkups) -> None:
+    """And the third has no room for them."""
+    hinted(checkups)
+    view = checkups["a3"].view
+    assert view.status
+    status = replace(view.status, storage=StorageState(1, True))
+    change_view(checkups, "a3", dataclasses.replace(view, status=status))
+
+
+def hinted_while_down(checkups: Checkups) -> None:
+    """And the third is not there."""
+    hinted(checkups)
+    view = NodeView(checkups["a3"].view.node, NodeState.DOWN, None, None, "is down; start it")
+    checkups["a3"] = Checkup(view, None, None, None, None)
 
 
 def not_compared(checkups: Checkups) -> None:
@@ -265,6 +320,9 @@ def given_up_unheard(checkups: Checkups) -> None:
     ("fault", "severity", "about", "what", "do"),
     [
         (down, Severity.CRITICAL, "a2", "is down", "stele start a2"),
+        (draining, Severity.WARNING, "a2", "draining, as an operator", "stele drain --back a2"),
+        (drained, Severity.WARNING, "a2", "drained, as an operator asked", "stele stop a2"),
+        (stopping, Severity.NOTE, "a2", "about to stop", "stele start a2"),
         (low_disk, Severity.CRITICAL, "a1", "low on disk", "free space"),
         (late, Severity.WARNING, "a2", "its event loop lags 2.0 s", "stele top"),
         (cut, Severity.WARNING, "a1", "takes a3 for dead", "network between a1 and a3"),
@@ -273,28 +331,34 @@ def given_up_unheard(checkups: Checkups) -> None:
         (fenced, Severity.WARNING, "a3", "2 of its partitions", "keep its peers up"),
         (damaged, Severity.CRITICAL, "a1", "2 damaged records, and replaced 1", "other owners"),
         (healed, Severity.WARNING, "a1", "2 damaged records, and replaced 2", "disk's health"),
-        (contradicted, Severity.CRITICAL, "a2", "removed documents are alive", "a bug"),
+        (contradicted, Severity.CRITICAL, "a2", "removed 1 documents that are alive", "a bug"),
         (given_up, Severity.NOTE, "region b", "was said to be gone", "stele region back b"),
         (given_up_unheard, Severity.WARNING, "region b", "a3 may not have heard", "bring a3 up"),
         (
             vetoed,
             Severity.WARNING,
-            "a1",
-            "waits for a3 (hints) for 408 s",
+            "a3",
+            "has held up the purge of deleted documents for 408 s (hints)",
             "those that a3 keeps writes for",
         ),
         (orphaned, Severity.WARNING, "a1", "3 copies", "/admin/quarantine"),
-        (hinted, Severity.NOTE, "a3", "10 writes are kept", "being delivered"),
+        (hinted, Severity.NOTE, "a3", "lacks 10 writes", "being delivered"),
         (
             cut_region,
             Severity.WARNING,
             "region a",
-            "no node of region b since 2026-01-01 00:00:00; 1,200 of its",
+            "no node of region b since 2026-01-01 00:00:00 UTC; 1,200 of its",
             "by itself",
         ),
         (cut_node, Severity.WARNING, "a2", "though others of region a do", "network between a2"),
         (lagging_region, Severity.WARNING, "region a", "b2 wrote in the last 90 s", "bring b2 up"),
-        (filling, Severity.WARNING, "region a", "for region b is 63% full", "bring region b back"),
+        (
+            filling,
+            Severity.WARNING,
+            "region a",
+            "for region b that is 63% full",
+            "bring region b back",
+        ),
         (overflowed, Severity.NOTE, "region a", "a comparison of 12 partitions", "wait"),
         (conflicting, Severity.NOTE, "a2", "2 keys that were given two", "/admin/conflicts"),
         (not_compared, Severity.WARNING, "a1", "with those of a2", "stele repair a1"),
@@ -310,6 +374,49 @@ def test_a_fault_is_one_finding_that_says_what_to_do(
     assert (finding.severity, finding.about) == (severity, about)
     assert what in finding.what
     assert do in finding.do
+
+
+def test_a_drained_node_with_another_trouble_is_as_bad_as_without() -> None:
+    """What an operator asked for excuses nothing else."""
+    checkups = sound()
+    leaves(checkups, Stage.DRAINED, "drained, as an operator asked")
+    view = checkups["a2"].view
+    assert view.status
+    status = replace(view.status, reasons=[*view.status.reasons, "2 partitions wait"])
+    advice = unready(status)
+    change_view(checkups, "a2", dataclasses.replace(view, status=status, advice=advice))
+    (finding,) = findings(checkups)
+    assert finding.severity is Severity.CRITICAL
+    assert "2 partitions wait" in finding.what
+
+
+def test_what_all_purges_wait_for_is_one_finding() -> None:
+    """Thirteen of them hid the cut that was the cause, which comes first now."""
+    checkups = sound()
+    cut_off_for_long(checkups)
+    unreachable, outbox = findings(checkups)
+    assert unreachable.about == "a3"
+    assert "look at the network there: a3" in unreachable.do
+    assert outbox.about == "a1, a2"
+    assert "have held up the purge" in outbox.what
+    says_of_b(checkups, "a1", replace(SEEN, connected=[], cut_off_since_ms=1))
+    cut, *_ = findings(checkups)
+    assert "no node of region b" in cut.what
+
+
+@pytest.mark.parametrize(
+    ("fault", "do"),
+    [(hinted_in_vain, "free space on a3's disk"), (hinted_while_down, "bring a3 up")],
+)
+def test_writes_that_can_not_be_delivered_are_not_said_to_be(
+    fault: Callable[[Checkups], None], do: str
+) -> None:
+    """To wait helps only those that are on their way."""
+    checkups = sound()
+    fault(checkups)
+    *_, note = findings(checkups)
+    assert "lacks 10 writes" in note.what
+    assert do in note.do
 
 
 def test_clocks_that_may_be_apart_accuse_nobody() -> None:
@@ -343,7 +450,7 @@ def _two_regions() -> Checkups:
 
 
 def _found_in_two(checkups: Checkups) -> list[Finding]:
-    return diagnose(VarDirectory(Path("var")), TWO, list(checkups.values()))
+    return _found_in(TWO, checkups)
 
 
 def test_a_fenced_region_is_rebuilt_from_another_and_nobody_is_to_be_trusted() -> None:
@@ -417,3 +524,76 @@ def test_a_node_that_is_not_ready_is_rightly_sent_nothing() -> None:
     found = diagnose(VarDirectory(Path("var")), SETTINGS, list(checkups.values()), view)
 
     assert "edge" not in [one.about for one in found]
+
+
+def says_of_layout(checkups: Checkups, **changes: object) -> None:
+    """Have all nodes say this of a change of owners that is under way: a3 leaves, a4 takes over."""
+    members = [MemberShare(name, "z1", 1.0, 256, 256) for name in ("a1", "a2", "a3")]
+    for name, checkup in checkups.items():
+        shown = RegionLayout("a", 2, "fill", "new owners are being filled", 85, members)
+        view = LayoutView(
+            node=name,
+            region="a",
+            begins_at="a1",
+            outside="",
+            regions={"a": shown},
+            moves_total=85,
+            phase_s=400.0,
+            done=0,
+            total=0,
+            waits_for={"a2": "to settle"},
+            held_back=[],
+            unaware=[],
+            still_s=0.0,
+        )
+        assert checkup.view.status
+        status = replace(checkup.view.status, layout=replace(view, **changes))
+        change_view(checkups, name, dataclasses.replace(checkup.view, status=status))
+
+
+def test_a_change_of_owners_is_noted_and_warned_of_when_it_stands_still() -> None:
+    """In one line for the region; who holds it up is named, with what to do."""
+    checkups = sound()
+    says_of_layout(checkups)
+    (note,) = findings(checkups)
+    assert (note.severity, note.about) == (Severity.NOTE, "region a")
+    assert note.what == ("is moving 85 of 85 replicas, waits for a2; new owners are being filled")
+
+    says_of_layout(checkups, still_s=400.0, total=9, done=2, held_back=["3 hints"])
+    (stuck,) = findings(checkups)
+    assert stuck.severity is Severity.WARNING
+    assert "for 400 s: a1 has 7 partitions, 3 hints left" in stuck.what
+
+    down(checkups)
+    (waits,) = [one for one in findings(checkups) if one.about == "region a"]
+    assert "no further: a2 must take part" in waits.what
+    assert "stele start a2" in waits.do
+
+
+def test_a_node_that_is_filled_is_not_said_to_have_lost_its_copies() -> None:
+    """It is fenced for what it has yet to get; beyond that, a fence is a fence."""
+    checkups = sound()
+    says_of_layout(checkups, total=2, done=0)
+    change_lifecycle(checkups, "a1", fenced=[1, 2])
+    assert [one.severity for one in findings(checkups)] == [Severity.NOTE]
+    change_lifecycle(checkups, "a1", fenced=[1, 2, 3])
+    assert [one.about for one in findings(checkups)] == ["a1", "region a"]
+
+
+def test_a_node_that_is_no_member_is_a_note_and_doubts_nobody() -> None:
+    """Before it is let in, and after it has left."""
+    checkups = sound()
+    view = checkups["a3"].view
+    assert view.status
+    doubts = replace(
+        view.status, ready=False, members=[MemberSeen("a1", "z1", "dead")], reasons=["no member"]
+    )
+    outside = NodeView(view.node, NodeState.OUTSIDE, None, doubts, "is not ready: no member")
+    change_view(checkups, "a3", outside)
+    (note,) = findings(checkups)
+    assert (note.severity, note.about) == (Severity.NOTE, "a3")
+    assert "stele stop a3" in note.do
+    gone = NodeView(view.node, NodeState.OUTSIDE, None, None, "")
+    checkups["a3"] = Checkup(gone, None, None, None, None)
+    (note,) = findings(checkups)
+    assert "stele forget a3" in note.do

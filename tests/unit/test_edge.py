@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from cluster import balancer, edge, launch, report
-from cluster.envoy import envoy_configuration
+from cluster.envoy import envoy_configuration, envoy_nodes
 from cluster.haproxy import haproxy_configuration
 from cluster.seen import EdgeState, EdgeView
 from cluster.settings import ClusterSettings, EdgeSettings, HttpSettings, NodeSettings
+from cluster.vardir import VarDirectory
 from docservice.http.problems import CATALOGUE
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
@@ -140,6 +141,46 @@ def test_envoy_knows_every_node_in_every_region_its_own_first(settings: ClusterS
         spare = cluster["load_assignment"]["policy"]["overprovisioning_factor"] / 100
         assert spare / len(settings.region_nodes(region)) >= 1
     assert json.loads(json.dumps(value)) == value
+
+
+@given(clusters)
+def test_nodes_from_a_file_are_those_of_a_configuration_that_names_them(
+    settings: ClusterSettings,
+) -> None:
+    """The one is for a balancer that somebody else runs, the other for nodes that come and go."""
+    named = envoy_configuration(settings)["static_resources"]
+    files = {region: f"/run/{region}.json" for region in edge.regions(settings)}
+    found = envoy_configuration(settings, files)["static_resources"]
+    regions = {edge.cluster_of(region): region for region in files}
+
+    assert named["listeners"] == found["listeners"]
+    for static, dynamic in zip(named["clusters"], found["clusters"], strict=True):
+        source = dynamic.pop("eds_cluster_config")["eds_config"]
+        region = regions[dynamic["name"]]
+        assert source["path_config_source"] == {"path": files[region]}
+        assert (dynamic.pop("type"), static.pop("type")) == ("EDS", "STATIC")
+        (assignment,) = envoy_nodes(settings, region)["resources"]  # Envoy refuses several
+        assert assignment.pop("@type").endswith("ClusterLoadAssignment")
+        assert assignment == static.pop("load_assignment")
+        assert dynamic == static
+
+
+def test_an_edge_that_runs_is_told_of_new_nodes_by_a_whole_file(tmp_path: Path) -> None:
+    """Envoy looks when another file takes the place of the last; half a file would be refused."""
+    var = VarDirectory(tmp_path)
+    balancer.update_edge(var, planned({"a": 3, "b": 1}))
+    assert not any(tmp_path.iterdir()), "no edge was ever started"
+    var.edge_file.parent.mkdir()
+    var.edge_file.write_text("{}")
+    var.edge_nodes_file("a").write_text("{}")
+    before = var.edge_nodes_file("a").stat().st_ino
+    settings = planned({"a": 4, "b": 1})
+    balancer.update_edge(var, settings)
+    for region in "ab":
+        file = var.edge_nodes_file(region)
+        assert json.loads(file.read_text()) == envoy_nodes(settings, region)
+    assert var.edge_nodes_file("a").stat().st_ino != before
+    assert {path.suffix for path in var.edge_file.parent.iterdir()} == {".json"}
 
 
 @given(clusters)

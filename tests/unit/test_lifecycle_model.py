@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from cluster.ids import NodeId
 from cluster.settings import LifecycleSettings
 from kvnode.agreement import Agreement
 from kvnode.codec import decode, encode
@@ -28,6 +29,7 @@ from kvnode.storage.keys import RECORD_PREFIX, document_id_of
 from kvnode.storage.memory import MemoryDisk, MemoryEngine
 from tests.support.handcranked import HandCrankedLoop
 from tests.support.replicas import new_replica
+from tests.support.rings import rings_with
 
 RETENTION_MS: Final = 3000
 #: Of each of two clocks, half of the skew that is allowed for.
@@ -72,7 +74,7 @@ class Owner:
         """What was not durable is gone."""
         engine = MemoryEngine(self.disk, self._loop.as_loop, failed=_broken)
         self.replica = new_replica(engine, self.clock, lifecycle=LIFE)
-        self.agreement = Agreement(self.replica)
+        self.agreement = Agreement(self.replica, rings_with({"": [(NodeId("a1"),)]}))
         assert self.replica.restore(), "the stored trees add up"
 
     @property

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.ids import NodeId, format_document_id
 from cluster.settings import TraceSettings
-from cluster.traces import SpanView, TracesView, by_cause, together
+from cluster.traces import SpanView, TracesView, by_cause, together, united
 from kvnode.rpc.connection import Lost, Outcome
 from kvnode.rpc.operations import Fields, Op
 from kvnode.services.asking import Asker
@@ -331,3 +331,21 @@ def test_what_several_nodes_list_of_one_trace_is_one_trace() -> None:
     (trace,) = together(listed)
     assert (trace.name, trace.duration_us, trace.span_count) == ("POST /documents", 10, 2)
     assert (trace.nodes, trace.documents) == (["a1", "b1"], ["d"])
+
+
+@given(st.lists(st.lists(st.integers(1, 12), max_size=12), min_size=1, max_size=3))
+def test_whoever_knows_a_part_of_a_trace_it_is_put_together_again(known: list[list[int]]) -> None:
+    """Each span once, in its order, named after what the client waited for."""
+    answers = []
+    for number, ids in enumerate(known):
+        tracer = new_tracer(f"p{number}")[0]
+        for one in dict.fromkeys(ids):
+            name = "POST /documents" if one == 1 else "rpc.merge"
+            tracer.store.add(span(5, one, name=name, started_us=one), keep=False)
+        answers.append(shown(asyncio.run(views(tracer).trace(span(5, 1).trace_id.hex()))))
+    expected = sorted({one for ids in known for one in ids})
+    traces = united(answers)
+    assert [one.span_count for one in traces] == ([len(expected)] if expected else [])
+    for trace in traces:
+        assert [one.started_us for one in trace.spans] == expected
+        assert trace.name == ("POST /documents" if 1 in expected else "rpc.merge")

@@ -1,7 +1,4 @@
-"""Prometheus over two regions of real processes, with what stands in deploy/prometheus.
-
-One cluster for all tests, as a start takes seconds; each test leaves it whole.
-"""
+"""Prometheus over two regions of real processes, with what stands in deploy/prometheus."""
 
 import json
 import re
@@ -18,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.local_cluster import ClusterError, LocalCluster, call, wait_until
+from tests.cluster.conftest import QUICK, MakeCluster
 from tests.prometheus.deployed import (
     DIRECTORY,
     dashboard_expressions,
@@ -31,11 +29,6 @@ if shutil.which("prometheus") is None:
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = """
-[storage]
-ballast_bytes = 0
-fsync = "os"
-"""
 #: A look each second, two seconds of patience, and an evaluation each second.
 SEEN_WITHIN_S: Final = 5.0
 #: What docs and dashboards of others rely on: the names of the API's description.
@@ -99,18 +92,6 @@ class Prometheus:
         return [one["metric"] for one in found]
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Regions a and b of three nodes each, which have served something."""
-    cluster = LocalCluster(tmp_path_factory.mktemp("scraped"), regions=2, config=CONFIG)
-    try:
-        cluster.up()
-        _use(cluster)
-        yield cluster
-    finally:
-        cluster.close()
-
-
 def _use(cluster: LocalCluster) -> None:
     for node in cluster.nodes:
         url = f"{cluster.http_url(node)}/documents"
@@ -120,12 +101,15 @@ def _use(cluster: LocalCluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def prometheus(two: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def prometheus(
+    shared: MakeCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
     """It has seen all nodes twice, so that it knows rates."""
-    started = Prometheus(tmp_path_factory.mktemp("prometheus"), two)
+    cluster = shared(regions=2, config=QUICK)
+    started = Prometheus(tmp_path_factory.mktemp("prometheus"), cluster)
     try:
         wait_until(lambda: len(started.query('sum_over_time(up{job="stele"}[1m]) >= 3')) == 6)
-        _use(two)
+        _use(cluster)
         yield started
     finally:
         started.stop()

@@ -68,6 +68,7 @@ class Handlers:
         tracer: Tracer,
     ) -> None:
         self._layouts = layouts
+        self._partings = known.partings
         self._loop = asyncio.get_running_loop()
         self._replica = replica
         self._coordinator = coordinator
@@ -271,6 +272,9 @@ class Handlers:
 
     def _layout(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         peer, *told = fields
+        if not self._partings.hears(peer):
+            connection.fail(request_id, "parted", "an operator's word keeps regions apart")
+            return
         answer, size_bytes = self._layouts.hear(NodeId(peer), told)
         # What this node is heard to know is on its disk.
         heard = partial(connection.reply, request_id, answer, size_bytes)

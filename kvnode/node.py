@@ -5,7 +5,6 @@ listen, dial, then run the services.
 """
 
 import asyncio
-from collections.abc import Sequence
 from functools import partial
 from math import inf
 from typing import Final
@@ -357,7 +356,7 @@ class Node:
     def _on_request(self, connection: Connection, peer: str, message: Message) -> None:
         self.handlers(connection, peer, message)
 
-    def _on_linked(self, peer: NodeId, versions: Sequence[Version]) -> None:
+    def _on_linked(self, peer: NodeId, versions: list[Version]) -> None:
         self.partings.linked(peer)
         self.layouts.linked(peer, versions)
 

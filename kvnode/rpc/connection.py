@@ -13,7 +13,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 from cluster.layout import Version
@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol):
             on_outcome(message[2:])
 
     @property
-    def peer_layouts(self) -> Sequence[Version]:
+    def peer_layouts(self) -> list[Version]:
         """What the other side knew when it connected."""
         return self._handshake.peer_layouts
 

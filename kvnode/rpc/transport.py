@@ -33,8 +33,8 @@ CLIENT_PREFIX: Final = "client/"
 #: Takes a request and answers it through the connection.
 OnRequest = Callable[[Connection, str, Message], None]
 OnPeerChange = Callable[[NodeId, bool, str], None]
-#: Requests that pass whatever ``may_talk`` says.
-_ALWAYS: Final = (Op.STANDING,)
+#: Requests that pass whatever ``may_talk`` says: they are what it waits for.
+_ALWAYS: Final = (Op.STANDING, Op.LAYOUT)
 
 
 class Transport:
@@ -63,7 +63,7 @@ class Transport:
         entropy: Entropy,
         on_request: OnRequest,
         on_peer_change: OnPeerChange,
-        on_linked: Callable[[NodeId, Sequence[Version]], None] = lambda *_: None,
+        on_linked: Callable[[NodeId, list[Version]], None] = lambda *_: None,
         may_talk: Callable[[NodeId], bool] = lambda _: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()

@@ -4,8 +4,8 @@ Rules
 -----
 1. What a node hears of a newer layout it takes over, on its disk, before it says that it knows it.
    It is told to every peer at once, and again whenever one shows that it knows less. A node does
-   not talk with a peer that knew more when it connected, before it knows that too: its disk may be
-   an old copy, and a quorum of the owners of then is none now.
+   not talk with a peer of its region that knew more when it connected, before it knows that too:
+   its disk may be an old copy, and a quorum of the owners of then is none now.
 2. In each phase a member first *settles*: no request that it began in an earlier phase is under way
    any more. Requests have deadlines, so this is a matter of waiting. Then it does its part, and is
    *done*. What members have said is joined; it only grows within an epoch.
@@ -111,7 +111,7 @@ class Layouts:
         self._told_s = -_REST_S
         self._stages: dict[NodeId, Stage] = {}
         #: Of each peer, what it knew when it connected.
-        self._linked: dict[NodeId, Sequence[Version]] = {}
+        self._linked: dict[NodeId, dict[str, int]] = {}
         #: Of each peer, by region, the epoch that it was heard to know.
         self._known: dict[NodeId, dict[str, int]] = {}
 
@@ -242,25 +242,18 @@ class Layouts:
     # Telling and hearing ------------------------------------------------------------------------
 
     def linked(self, peer: NodeId, versions: Sequence[Version]) -> None:
-        """There is a new connection to a peer; it is told what it lacks before all else."""
-        self._linked[peer] = versions
-        lacking = self._lacking({region: epoch for region, epoch, _ in versions})
-        if lacking:
-            deadline_s = self._clock.monotonic_s() + _TELL_WITHIN_S
-            self._transport.tell(Op.LAYOUT, self._fields(lacking), deadline_s, only=peer)
+        """There is a new connection to a peer."""
+        self._linked[peer] = {region: epoch for region, epoch, _ in versions}
 
     def may_talk(self, peer: NodeId) -> bool:
-        """Whether this node knows what a peer knew when it connected; see rule 1."""
-        layouts = self._rings.layouts
-        return all(
-            epoch <= layouts[region].epoch
-            for region, epoch, _ in self._linked.get(peer, ())
-            if region in layouts
-        )
+        """Whether this node knows what a peer of its region knew when it connected; see rule 1."""
+        if self._rings.region_of[peer] != self._region:
+            return True
+        return self._linked.get(peer, {}).get(self._region, 0) <= self.own.epoch
 
     def peer_connected(self, peer: NodeId) -> None:
-        """Show a peer what is known here, and see what it knows."""
-        self._send(peer, [])
+        """Tell a peer what it lacks, and see what it knows."""
+        self._send(peer, self._lacking(self._linked[peer]))
 
     def tell(self) -> None:
         """Show all peers what is known here, and what they are not known to know."""

@@ -73,7 +73,6 @@ def taken_by_who_is_no_owner(patch: pytest.MonkeyPatch) -> None:
 def talks_before_it_knows_the_layout(patch: pytest.MonkeyPatch) -> None:
     """A node that was put back to an old copy of its disk goes by the layout it has there."""
     patch.setattr(Layouts, "may_talk", lambda self, peer: True)
-    patch.setattr(Layouts, "linked", lambda self, peer, versions: None)
 
 
 def _without_work(patch: pytest.MonkeyPatch, phase: Phase) -> None:

@@ -133,6 +133,13 @@ def met_in_regions(cluster: SimCluster) -> Counter[str]:
 def met_in_layouts(cluster: SimCluster) -> Counter[str]:
     """As in lifetimes, and what takes a change of owners."""
     met = met_in_lifetimes(cluster)
+    met.update(met_in_changes(cluster))
+    return met
+
+
+def met_in_changes(cluster: SimCluster) -> Counter[str]:
+    """What takes a change of owners, alone."""
+    met: Counter[str] = Counter()
     for phase in Phase:
         met[f"acknowledged in {phase.name}"] = met[f"crash in {phase.name}"] = 0
         met[f"elected in {phase.name}"] = 0

@@ -10,6 +10,7 @@ import pytest
 from cluster.ids import PartitionId
 from cluster.ring import Ring
 from cluster.ringchange import Layout, Phase
+from kvnode.coordinator import Coordinator
 from kvnode.replica import Replica
 from kvnode.services.layouts import Layouts
 from kvnode.services.moving import Moving
@@ -21,6 +22,7 @@ ablation = ABLATIONS.add
 _BEGUN: Final = partial(test_halves.test_no_half_reads_what_the_other_has_deleted, after_s=0.0)
 _KNOWN: Final = partial(test_halves.test_no_half_reads_what_the_other_has_deleted, after_s=1.0)
 _LAST: Final = test_halves.test_what_only_the_old_owner_has_is_not_left_with_it
+_SHOWN: Final = test_halves.test_what_one_quorum_has_read_no_later_one_misses
 _OLD: Final = test_ringchange.test_an_old_copy_of_a_disk_counts_by_no_layout_of_the_past
 
 
@@ -52,6 +54,16 @@ def new_owner_asked_while_it_is_filled(patch: pytest.MonkeyPatch) -> None:
 def not_compared_with_each_old_owner(patch: pytest.MonkeyPatch) -> None:
     """A new owner answers once it was filled, whatever was acknowledged meanwhile."""
     _without_work(patch, Phase.LEVEL)
+
+
+@ablation("assert", first_failing(_SHOWN))
+def shown_to_one_quorum_only(patch: pytest.MonkeyPatch) -> None:
+    """What a read finds while readers change is not seen to be with the others, too."""
+
+    async def leave(self: Coordinator, *_: Any) -> None:
+        """As outside of a change."""
+
+    patch.setattr(Coordinator, "_show_all", leave)
 
 
 @ablation("I19", first_failing(_BEGUN))

@@ -7,6 +7,7 @@ quorum, no read at a quorum of the other half may miss it (``cluster.ringchange`
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from itertools import product
 from typing import Final
 
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.ringchange import Layout, Phase
 from cluster.settings import HintSettings
-from docservice.documents import DocumentDeleted, DocumentNotFound
+from docservice.documents import DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import StoreError
 from scripts.checker.history import NoAnswer
+from tests.simulation.clients import id_of_key
 from tests.simulation.cluster import REGION, SimCluster, settings_of
 from tests.simulation.run import seeds, simulate
 from tests.simulation.test_ringchange import begin, changed, phases
@@ -100,6 +102,49 @@ def test_what_only_the_old_owner_has_is_not_left_with_it(seed: int) -> None:
         await _begun(cluster, Phase.SWITCH)
         for one in ids:
             await _read(cluster, "a4", one, read=3)
+        await changed(cluster)
+
+    simulate(scenario, seed, _SETTINGS)
+
+
+@seeds(2)
+def test_what_one_quorum_has_read_no_later_one_misses(seed: int) -> None:
+    """The one asks the owners before, the other those after: what is shown is shown to both."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        layout = begin(cluster, add=("a4",))
+        partitions = layout.gained_by(NodeId("a4"))
+        keys = [key for n in range(40) if _of([id_of_key(key := f"key {n}")], partitions)]
+        await _begun(cluster, Phase.LEVEL)
+        latency_s = cluster.loop.network.latency_s
+        latency_s.update({("a4", name): (0.2, 0.2) for name in _ALL})  # it is the last to be done
+        newcomer = cluster.nodes["a4"].serving
+
+        def only_it_is_left() -> bool:
+            told = [cluster.nodes[name].serving.layouts.waits_for() for name in ("a2", "a4")]
+            return newcomer.background.moving.is_done() and all(list(one) == ["a4"] for one in told)
+
+        await cluster.until(only_it_is_left, 60.0, lambda: phases(cluster), poll_s=0.000_2)
+        latency_s.clear()
+        for old, new in product(("a1", "a3"), ("a2", "a4")):
+            cluster.loop.network.cut(old, new)
+            cluster.loop.network.cut(new, old)
+        for key in keys:
+            with contextlib.suppress(*_ANY):
+                await cluster.create("a3", key, key=key, write=1, sloppy=False, timeout_s=0.1)
+        await cluster.until(
+            lambda: newcomer.layouts.own.phase is Phase.SWITCH, 5.0, lambda: phases(cluster)
+        )
+        for key in keys:
+            await _read(cluster, "a3", id_of_key(key))
+            await _read(cluster, "a4", id_of_key(key))
+        shown = [op.document_id for op in cluster.history if isinstance(op.answer, Found)]
+        missed = [
+            op.document_id for op in cluster.history if isinstance(op.answer, DocumentNotFound)
+        ]
+        assert missed
+        assert [one for one in missed if one in shown] == []
+        cluster.loop.network.heal_all()
         await changed(cluster)
 
     simulate(scenario, seed, _SETTINGS)

@@ -40,7 +40,7 @@ _ANY: Final = (StoreError, NoAnswer, DocumentDeleted, DocumentNotFound)
 _SETTINGS: Final = settings_of(spares=1, hints=HintSettings(total_bytes_max=0))
 
 
-@seeds(4)
+@seeds(2)
 @pytest.mark.parametrize("after_s", [0.0, 1.0])
 def test_no_half_reads_what_the_other_has_deleted(seed: int, after_s: float) -> None:
     """Neither when some know of a phase and others don't, nor when all do."""
@@ -79,7 +79,7 @@ async def _apart(
     await cluster.ready()
 
 
-@seeds(3)
+@seeds(2)
 def test_what_only_the_old_owner_has_is_not_left_with_it(seed: int) -> None:
     """It was acknowledged at W = 1 after the new one had been filled; a read asks all there are."""
 

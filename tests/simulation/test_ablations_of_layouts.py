@@ -56,7 +56,7 @@ def not_compared_with_each_old_owner(patch: pytest.MonkeyPatch) -> None:
     _without_work(patch, Phase.LEVEL)
 
 
-@ablation("assert", first_failing(_SHOWN))
+@ablation("a later one misses", first_failing(_SHOWN))
 def shown_to_one_quorum_only(patch: pytest.MonkeyPatch) -> None:
     """What a read finds while readers change is not seen to be with the others, too."""
 

@@ -112,6 +112,8 @@ class Layouts:
         self._stages: dict[NodeId, Stage] = {}
         #: Of each peer, what it knew when it connected.
         self._linked: dict[NodeId, dict[str, int]] = {}
+        #: With which epoch this node became a member, or was one at its start.
+        self._member_since = self.own.epoch
         #: Of each peer, by region, the epoch that it was heard to know.
         self._known: dict[NodeId, dict[str, int]] = {}
 
@@ -136,7 +138,9 @@ class Layouts:
         layout = self.own
         if self._node in layout.leaving:
             return layout.phase is not Phase.RETIRE or layout.new != layout.target
-        return self.is_member and (self._node not in layout.joining or not self.unaware())
+        if self._node in layout.joining:
+            return not self._unaware_of(self._member_since)
+        return self.is_member
 
     @property
     def phase_s(self) -> float:
@@ -161,11 +165,14 @@ class Layouts:
 
     def unaware(self) -> list[NodeId]:
         """Nodes of other regions that are not known to know this region's layout."""
+        return self._unaware_of(self.own.epoch)
+
+    def _unaware_of(self, epoch: int) -> list[NodeId]:
         return [
             node
             for region in self._standing.others
             for node in self._rings.nodes_of(region)
-            if self._known.get(node, {}).get(self._region, 0) < self.own.epoch
+            if self._known.get(node, {}).get(self._region, 0) < epoch
         ]
 
     # Operators ----------------------------------------------------------------------------------
@@ -324,6 +331,8 @@ class Layouts:
         if layout.region == self._region:
             self._stages.clear()
             self._since_s = self._clock.monotonic_s()
+            if self._node not in before.ids:
+                self._member_since = layout.epoch
         self._log.info(
             "layout.changed",
             region=layout.region,

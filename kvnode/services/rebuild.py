@@ -72,6 +72,8 @@ class Rebuild:
         self, peer: NodeId, shared: Container[int], limit: int, now_s: float
     ) -> list[PartitionId]:
         """Some partitions to compare with a peer now; none while a pass has just ended."""
+        for partition in list(self._asked):  # who is missing may be known to be down by now
+            self._conclude(partition)
         going = self._passes.setdefault(peer, _Pass())
         if now_s < going.due_s or not any(self._replica.fenced):
             return []
@@ -108,8 +110,15 @@ class Rebuild:
         """A co-owner was asked about a partition; see rule 1."""
         if not self._replica.fenced[partition]:
             return
-        sources = self._asked.setdefault(partition, {})
-        sources[peer] = compared
+        self._asked.setdefault(partition, {})[peer] = compared
+        self._conclude(partition)
+
+    def _conclude(self, partition: int) -> None:
+        """Lower a fence, if that is what rule 1 says by now."""
+        if not self._replica.owns(partition):  # it was taken from this node meanwhile
+            del self._asked[partition]
+            return
+        sources = self._asked[partition]
         owners = self._rings.owners(partition)
         others = [owner for owner in owners if owner != self._node and self._is_up(owner)]
         if any(sources.values()) and all(owner in sources for owner in others):

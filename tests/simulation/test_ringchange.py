@@ -168,3 +168,49 @@ def test_an_old_copy_of_a_disk_counts_by_no_layout_of_the_past(seed: int) -> Non
 async def _created(cluster: SimCluster, via: str, content: str) -> None:
     with contextlib.suppress(StoreError, NoAnswer):  # the history has them
         await cluster.create(via, content, write=2, sloppy=False)
+
+
+TWO_REGIONS = settings_of(regions="ab", spares=1)
+
+
+@seeds(2)
+def test_a_newcomer_takes_writes_once_the_other_region_knows_of_it_and_from_then_on(
+    seed: int,
+) -> None:
+    """Regression: with each phase it took none until all there had heard of that phase, too."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        refused: list[float] = []
+        begin(cluster, add=("a4",))
+        layouts = cluster.nodes["a4"].serving.layouts
+        await cluster.until(lambda: layouts.takes_part, 5.0, lambda: phases(cluster))
+        while not cluster.rings.layouts[REGION].is_stable:
+            if not layouts.takes_part:
+                refused.append(cluster.loop.time())
+            await asyncio.sleep(0.001)
+        assert refused == []
+
+    simulate(scenario, seed, TWO_REGIONS)
+
+
+@seeds(2)
+def test_a_change_ends_when_a_region_that_was_cut_off_has_heard_of_it(seed: int) -> None:
+    """Its watermarks would go on without the newcomer, which takes no writes until then."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        created = [await cluster.create("a1", f"body {n}", write=2) for n in range(20)]
+        here, there = [*cluster.region("a"), "a4"], cluster.region("b")
+        await asyncio.sleep(2.0)
+        cluster.loop.network.partition(here, there)
+        begin(cluster, add=("a4",))
+        await asyncio.sleep(60.0)
+        assert cluster.rings.layouts[REGION].phase is Phase.RETIRE, phases(cluster)
+        assert not cluster.nodes["a4"].serving.layouts.takes_part
+        cluster.loop.network.heal_all()
+        await changed(cluster)
+        created.append(await cluster.create("a4", "by the newcomer", write=2))
+        for one in created:
+            for via in ("a4", "b2"):
+                assert (await cluster.read(via, one.document_id, read=2)).create is not None
+
+    simulate(scenario, seed, TWO_REGIONS)

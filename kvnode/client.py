@@ -3,14 +3,19 @@
 Every call goes straight to a node that owns the document's partition, which coordinates it. If that
 one can't be reached or does not answer, the next owner is asked: repeating a call is safe, for ids
 and records are made before the first try and merging is idempotent.
+
+Owners change while it runs, and it asks for the newest layouts now and then. Until it has them it
+asks nodes that were owners before: they coordinate the request, or say that they have left.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Final
 
 from cluster.ids import NodeId, partition_of
 from cluster.layout import Rings
+from cluster.ringchange import decode_layout
 from kvnode.codec import decode, encode
 from kvnode.errors import (
     DiskLow,
@@ -38,6 +43,8 @@ from kvnode.tracing import OpenSpan
 
 _NAME_BYTES: Final = 4
 _PLAIN_ERRORS: Final = {error.code: error for error in (DiskLow, KeyDeleted, KeyReused, Overloaded)}
+#: Between two looks for newer layouts.
+_LAYOUTS_EVERY_S: Final = 5.0
 _QUORUM_ERRORS: Final = {error.code: error for error in (ReadTimeout, Unavailable, WriteTimeout)}
 
 
@@ -66,6 +73,8 @@ class ClusterClient:
         self._clock = clock
         self._log = log
         self._partitions = rings.partitions
+        self._rings = rings = rings.copy()
+        self._region = region
         self._transport = Transport(
             name=CLIENT_PREFIX + entropy.random_bytes(_NAME_BYTES).hex(),
             cluster_id=cluster_id,
@@ -81,6 +90,8 @@ class ClusterClient:
         self._placement = Placement(ring, None, zones, self._transport.connected, {})
         self.peers: Peers = self._transport
         self._transport.dial_all()
+        loop = asyncio.get_running_loop()
+        self._following = loop.create_task(self._follow(), name="follow layouts")
 
     @property
     def ready(self) -> bool:
@@ -99,6 +110,8 @@ class ClusterClient:
 
     async def close(self) -> None:
         """Say goodbye to every node."""
+        self._following.cancel()
+        await asyncio.gather(self._following, return_exceptions=True)
         await self._transport.close()
 
     def mint_partition(self) -> int | None:
@@ -168,7 +181,8 @@ class ClusterClient:
         written" is no longer the whole truth.
         """
         partition = partition_of(document_id, self._partitions)
-        nodes = [target.node for target in self._placement.read_plan(partition, sloppy=True)]
+        near = [target.node for target in self._placement.read_plan(partition, sloppy=True)]
+        nodes = dict.fromkeys([*near, *self._rings.nodes_of(self._region)])
         answer = await ask_in_turn(
             self.peers, self._clock, nodes, op, deadline_s, fields, size_bytes
         )
@@ -184,6 +198,37 @@ class ClusterClient:
         if op == Op.READ:
             raise (ReadTimeout if maybe_applied else Unavailable)(detail)
         raise (WriteTimeout if maybe_applied else Unavailable)(detail)
+
+    async def _follow(self) -> None:
+        """Ask one node after the other which layouts there are."""
+        asker, turn = self.asker(_LAYOUTS_EVERY_S), 0
+        while True:
+            await asyncio.sleep(_LAYOUTS_EVERY_S)
+            nodes = list(filter(self._transport.connected, self._rings.region_of))
+            if not nodes:
+                continue
+            turn += 1
+            node, own = nodes[turn % len(nodes)], self._rings.layouts[self._region]
+            fields: Fields = [self._rings.versions, [], self._region, own.epoch, []]
+            answer = await asker.send(node, Op.LAYOUT, fields)
+            if not isinstance(answer, Lost):
+                self._take(node, answer[1])
+
+    def _take(self, node: NodeId, layouts: Sequence[bytes]) -> None:
+        for encoded in layouts:
+            try:
+                layout = decode_layout(encoded)
+            except ValueError as error:
+                self._log.warning("layout.refused", peer=node, reason=str(error))
+                continue
+            known = self._rings.layouts.get(layout.region)
+            if known is None or layout.order() <= known.order():
+                continue
+            self._rings.adopt(layout)
+            if layout.region == self._region:
+                at = {one.node_id: (one.host, one.rpc_port) for one in layout.members}
+                self._transport.meet(at)
+                self._placement.adopt(self._rings.by_region[layout.region], layout.zones)
 
     def _on_peer_change(self, peer: NodeId, connected: bool, reason: str) -> None:
         self._placement.refresh()

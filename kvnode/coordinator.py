@@ -18,6 +18,7 @@ from kvnode.elsewhere import Elsewhere
 from kvnode.errors import (
     CorruptRecord,
     DiskLow,
+    NotMember,
     Overloaded,
     StoreError,
     Unavailable,
@@ -316,7 +317,7 @@ class Coordinator:
             raise Unavailable(detail, required=required)
         if not self.takes_part:
             detail = "this node is joining or leaving its region: ask another one"
-            raise Unavailable(detail, required=required)
+            raise NotMember(detail, required=required)
         partition = partition_of(document_id, self._partitions)
         plan = self.placement.write_plan(partition, sloppy=sloppy)
         required += plan.more_acks

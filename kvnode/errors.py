@@ -40,6 +40,13 @@ class Unavailable(StoreError):
         self.detail, self.acked, self.required = detail, acked, required
 
 
+class NotMember(Unavailable):
+    """This node coordinates no writes: it is joining or leaving its region. Others do."""
+
+    #: As who could ask another node is told. For a person it is unavailable.
+    passed_on_as: ClassVar[str] = "not-member"
+
+
 class WriteTimeout(Unavailable):
     """Some replicas may hold the write, fewer than required said so in time."""
 

@@ -22,7 +22,7 @@ from kvnode.codec import verify
 from kvnode.comparing import SPANS_MAX, Comparing, span_from_wire
 from kvnode.coordinating import OPERATIONS, Operation
 from kvnode.coordinator import Coordinator
-from kvnode.errors import StoreError, Unavailable
+from kvnode.errors import NotMember, StoreError, Unavailable
 from kvnode.inspection import inspect, to_wire
 from kvnode.notedanswers import NotedAnswers
 from kvnode.notedcalls import noting
@@ -68,6 +68,7 @@ class Handlers:
         tracer: Tracer,
     ) -> None:
         self._layouts = layouts
+        self._partings = known.partings
         self._loop = asyncio.get_running_loop()
         self._replica = replica
         self._coordinator = coordinator
@@ -271,6 +272,9 @@ class Handlers:
 
     def _layout(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
         peer, *told = fields
+        if not self._partings.hears(peer):
+            connection.fail(request_id, "parted", "an operator's word keeps regions apart")
+            return
         answer, size_bytes = self._layouts.hear(NodeId(peer), told)
         # What this node is heard to know is on its disk.
         heard = partial(connection.reply, request_id, answer, size_bytes)
@@ -363,7 +367,8 @@ async def _answer(
 
 def _fail(connection: Answers, request_id: int, error: StoreError) -> None:
     counts = (error.acked, error.required) if isinstance(error, Unavailable) else (0, 0)
-    connection.fail(request_id, error.code, str(error), *counts)
+    code = error.passed_on_as if isinstance(error, NotMember) else error.code
+    connection.fail(request_id, code, str(error), *counts)
 
 
 def _merged(connection: Answers, request_id: int, exceptions: list[Fields]) -> None:

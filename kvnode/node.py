@@ -10,7 +10,7 @@ from math import inf
 from typing import Final
 
 from cluster.ids import NodeId
-from cluster.layout import Rings
+from cluster.layout import Rings, Version
 from cluster.membership import Membership
 from cluster.settings import ClusterSettings, NodeSettings
 from kvnode.adoption import addresses, layouts_of
@@ -356,11 +356,12 @@ class Node:
     def _on_request(self, connection: Connection, peer: str, message: Message) -> None:
         self.handlers(connection, peer, message)
 
-    def _on_linked(self, peer: NodeId) -> None:
+    def _on_linked(self, peer: NodeId, versions: list[Version]) -> None:
         self.partings.linked(peer)
+        self.layouts.linked(peer, versions)
 
     def _may_talk(self, peer: NodeId) -> bool:
-        return self.partings.may_talk(peer)
+        return self.partings.may_talk(peer) and self.layouts.may_talk(peer)
 
     def _fence_all(self) -> None:
         self.background.rebuild.raise_all()

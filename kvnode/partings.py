@@ -98,6 +98,11 @@ class Partings:
             for region in regions
         )
 
+    def hears(self, asker: str) -> bool:
+        """As ``may_talk``, also of a client."""
+        peer = NodeId(asker)
+        return peer not in self._rings.region_of or self.may_talk(peer)
+
     def agrees(self, peer: NodeId) -> bool:
         """Whether a peer knows the same words of all regions as this node."""
         return self._told.get(peer, {}) == self._standing.words

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
+from cluster.layout import Version
 from kvnode.ports import Clock
 from kvnode.rpc.frames import (
     FRAME_BYTES_MAX,
@@ -303,6 +304,11 @@ class Connection(asyncio.Protocol):
             on_outcome(Lost(str(code), str(detail), sent=False, extra=extra))
         else:
             on_outcome(message[2:])
+
+    @property
+    def peer_layouts(self) -> list[Version]:
+        """What the other side knew when it connected."""
+        return self._handshake.peer_layouts
 
     def _receive_handshake(self, message: Message) -> None:
         op = message[0]

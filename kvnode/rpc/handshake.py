@@ -60,6 +60,8 @@ class Handshake:
         self._dialer = dialer
         self._own_fields = [PROTOCOL_VERSION, cluster_id, name, list(map(list, layouts)), nonce]
         self._peer_fields: list[Any] | None = None
+        #: The layouts that the other side uses.
+        self.peer_layouts: list[Version] = []
         #: The proven name of the other side; None until then.
         self.peer: str | None = None
 
@@ -90,11 +92,11 @@ class Handshake:
         if not (isinstance(nonce, bytes) and len(nonce) == NONCE_BYTES):
             msg = "not a hello"
             raise ProtocolError(msg)
-        self._check_layouts(layouts)
+        self.peer_layouts = self._checked(layouts)
         self._peer_fields = fields
         return self._proof(self._own_fields, fields, dialer=self._dialer)
 
-    def _check_layouts(self, layouts: object) -> None:
+    def _checked(self, layouts: object) -> list[Version]:
         """Rule 3."""
         try:
             theirs = msgspec.convert(layouts, list[Version])
@@ -109,6 +111,7 @@ class Handshake:
                     "different cluster files"
                 )
                 raise ProtocolError(msg)
+        return theirs
 
     def receive_proof(self, message: Message) -> str:
         """Check the other side's PROOF and return its name.

@@ -1,8 +1,8 @@
 """Asking several nodes for the same, one after the other, until one answers.
 
 An answer that says how the request went, also that it failed, ends the search; only a node that
-can't be reached, stays silent or has too much to do is passed over. So only what may be carried out
-more than once is asked like this.
+can't be reached, stays silent, has too much to do or is no member is passed over. So only what may
+be carried out more than once is asked like this.
 """
 
 import asyncio
@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
 from cluster.ids import NodeId
+from kvnode.errors import NotMember
 from kvnode.ports import Clock
 from kvnode.rpc.connection import Lost, OnOutcome, Outcome, settle
 from kvnode.rpc.operations import Fields, Op
 
 #: A request that is given up at one node leaves the rest of what remains for the next ones.
 _TRY_SHARE: Final = 0.6
-_PASSED_OVER: Final = ("unreachable", "timeout", "overloaded")
+_PASSED_OVER: Final = ("unreachable", "timeout", "overloaded", NotMember.passed_on_as)
 
 
 class Peers(Protocol):

@@ -33,8 +33,8 @@ CLIENT_PREFIX: Final = "client/"
 #: Takes a request and answers it through the connection.
 OnRequest = Callable[[Connection, str, Message], None]
 OnPeerChange = Callable[[NodeId, bool, str], None]
-#: Requests that pass whatever ``may_talk`` says.
-_ALWAYS: Final = (Op.STANDING,)
+#: Requests that pass whatever ``may_talk`` says: they are what it waits for.
+_ALWAYS: Final = (Op.STANDING, Op.LAYOUT)
 
 
 class Transport:
@@ -46,7 +46,8 @@ class Transport:
         addresses: (host, RPC port) of every node that may be talked to, itself included or not.
         on_request: Called for each request; a request with bad fields must raise ValueError.
         on_peer_change: Called with (peer, connected, reason).
-        on_linked: Called with each new connection's peer, before anything else is sent to it.
+        on_linked: Called with each new connection's peer, and the layouts that it knows, before
+            anything else is sent to it.
         may_talk: Rule 4.
     """
 
@@ -62,7 +63,7 @@ class Transport:
         entropy: Entropy,
         on_request: OnRequest,
         on_peer_change: OnPeerChange,
-        on_linked: Callable[[NodeId], None] = lambda _: None,
+        on_linked: Callable[[NodeId, list[Version]], None] = lambda *_: None,
         may_talk: Callable[[NodeId], bool] = lambda _: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -198,7 +199,7 @@ class Transport:
         self._links[node] = connection
         if older is not None:
             older.close("replaced by a newer connection")
-        self._on_linked(node)
+        self._on_linked(node, connection.peer_layouts)
         if self._may_talk(node):
             self._connect(node, connection)
         elif self._peers.pop(node, None) is not None:

@@ -3,7 +3,9 @@
 Rules
 -----
 1. What a node hears of a newer layout it takes over, on its disk, before it says that it knows it.
-   It is told to every peer at once, and again whenever one shows that it knows less.
+   It is told to every peer at once, and again whenever one shows that it knows less. A node does
+   not talk with a peer of its region that knew more when it connected, before it knows that too:
+   its disk may be an old copy, and a quorum of the owners of then is none now.
 2. In each phase a member first *settles*: no request that it began in an earlier phase is under way
    any more. Requests have deadlines, so this is a matter of waiting. Then it does its part, and is
    *done*. What members have said is joined; it only grows within an epoch.
@@ -108,6 +110,8 @@ class Layouts:
         self._since_s = clock.monotonic_s()
         self._told_s = -_REST_S
         self._stages: dict[NodeId, Stage] = {}
+        #: Of each peer, what it knew when it connected.
+        self._linked: dict[NodeId, dict[str, int]] = {}
         #: With which epoch this node became a member, or was one at its start.
         self._member_since = self.own.epoch
         #: Of each peer, by region, the epoch that it was heard to know.
@@ -244,9 +248,19 @@ class Layouts:
 
     # Telling and hearing ------------------------------------------------------------------------
 
+    def linked(self, peer: NodeId, versions: Sequence[Version]) -> None:
+        """There is a new connection to a peer."""
+        self._linked[peer] = {region: epoch for region, epoch, _ in versions}
+
+    def may_talk(self, peer: NodeId) -> bool:
+        """Whether this node knows what a peer of its region knew when it connected; see rule 1."""
+        if self._rings.region_of[peer] != self._region:
+            return True
+        return self._linked.get(peer, {}).get(self._region, 0) <= self.own.epoch
+
     def peer_connected(self, peer: NodeId) -> None:
-        """Show a peer what is known here, and see what it knows."""
-        self._send(peer, [])
+        """Tell a peer what it lacks, and see what it knows."""
+        self._send(peer, self._lacking(self._linked[peer]))
 
     def tell(self) -> None:
         """Show all peers what is known here, and what they are not known to know."""
@@ -279,7 +293,8 @@ class Layouts:
         told = msgspec.convert(fields, _Told)
         for encoded in told.layouts:
             self._hear_of(decode_layout(encoded))
-        self._known[peer] = {region: epoch for region, epoch, _ in told.versions}
+        if peer in self._rings.region_of:  # and no client
+            self._known[peer] = {region: epoch for region, epoch, _ in told.versions}
         own = self.own
         if (told.region, told.epoch) == (self._region, own.epoch):
             for node, stage in told.stages:
@@ -327,6 +342,7 @@ class Layouts:
         )
         self._adopted(before, layout)
         self._allow(self.takes_part)
+        self._transport.review()
         self._replica.when_durable(self._now_durable, patient=False)
 
     def _now_durable(self) -> None:

@@ -168,7 +168,7 @@ def _left(write: Operation, evidence: Evidence, later: Operation) -> int:
     if (write.answered_s or inf) <= evidence.level_s <= later.invoked_s:
         return evidence.bounds.copies
     destroyed = evidence.atlas.destroyed_since(write.document_id or b"", write.invoked_s)
-    return write.replicas - destroyed
+    return write.counted - destroyed
 
 
 def _guesses(
@@ -216,7 +216,7 @@ def _deletes(
                 yield "I3", f"still there: {op}, after {delete}"
         for op in _that_meet(creates, delete, evidence.bounds):
             left = _left(delete, evidence, op)
-            if op.acknowledged and _after(op, delete) and left + op.replicas > copies:
+            if op.acknowledged and _after(op, delete) and left + op.counted > copies:
                 yield "I10", f"created again: {op}, after {delete}"
 
 

@@ -86,6 +86,17 @@ class Operation(msgspec.Struct, eq=False):
             return self.quorums.write
         return stored.acked - stored.hints if stored is not None else 0
 
+    @property
+    def counted(self) -> int:
+        """Of these, those that later requests count on: of an owner that comes or goes, they don't.
+
+        While it does, a write needs an acknowledgement more (``cluster.ringchange``, rule 2).
+        """
+        stored = self.stored
+        if stored is None or self.quorums.each_region:
+            return self.replicas
+        return max(0, self.replicas - max(0, stored.required - self.quorums.write))
+
     def heard(self, answered: int) -> int:
         """Of the owners that answered a read, those of one region."""
         return self.quorums.read if self.quorums.each_region else answered

@@ -24,7 +24,7 @@ from scripts.simulate.tally import TOLD_WHOLE, Tally, duration
 #: By how long they take: each kind gets about the same time.
 _MIXED: Final = (
     *("histories", "histories", "lifetimes", "sessions", "histories", "histories", "regions"),
-    *("histories", "sessions", "lifetimes", "histories", "histories", "sessions"),
+    *("histories", "sessions", "lifetimes", "histories", "histories", "sessions", "layouts"),
 )
 #: Between two lines of progress where they can't be written over each other.
 _LINE_EVERY_S: Final = 10.0

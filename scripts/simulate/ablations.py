@@ -19,6 +19,7 @@ import typer
 from scripts.simulate.pool import ROOT
 from tests.simulation.histories import (
     random_history,
+    random_layouts,
     random_lifetimes,
     random_regions,
     random_sessions,
@@ -31,7 +32,13 @@ PAGE: Final = ROOT / "docs" / "ablations.md"
 SEEDS: Final = range(51)
 _SHOWN: Final = 100
 _NOTHING: Final = "**nothing**"
-_PLAYS: Final = (random_history, random_lifetimes, random_regions, random_sessions)
+_PLAYS: Final = (
+    random_history,
+    random_lifetimes,
+    random_regions,
+    random_sessions,
+    random_layouts,
+)
 _HISTORIES: Final = {play.__name__: play for play in _PLAYS}
 _HEAD: Final = """# Ablations
 
@@ -122,6 +129,7 @@ class _Writer:
         """Write the page."""
         from tests.simulation import (  # noqa: PLC0415 not before pytest
             test_ablations,
+            test_ablations_of_layouts,
             test_ablations_of_lifetimes,
             test_ablations_of_partings,
             test_ablations_of_regions,
@@ -136,6 +144,7 @@ class _Writer:
             test_ablations_of_sessions,
             test_ablations_of_regions,
             test_ablations_of_partings,
+            test_ablations_of_layouts,
             test_crash_points,
         ]
         for ablation in [ablation for theme in themes for ablation in theme.ABLATIONS]:

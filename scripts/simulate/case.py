@@ -18,6 +18,7 @@ import msgspec
 from tests.simulation.cluster import SimCluster
 from tests.simulation.histories import (
     random_history,
+    random_layouts,
     random_lifetimes,
     random_regions,
     random_sessions,
@@ -25,6 +26,7 @@ from tests.simulation.histories import (
 from tests.simulation.plan import Plan
 from tests.simulation.sometimes import (
     met_in_history,
+    met_in_layouts,
     met_in_lifetimes,
     met_in_regions,
     met_in_sessions,
@@ -42,6 +44,7 @@ class Kind(NamedTuple):
 
 KINDS: Final = {
     "histories": Kind(random_history, met_in_history),
+    "layouts": Kind(random_layouts, met_in_layouts),
     "lifetimes": Kind(random_lifetimes, met_in_lifetimes),
     "regions": Kind(random_regions, met_in_regions),
     "sessions": Kind(random_sessions, met_in_sessions),

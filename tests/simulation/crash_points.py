@@ -18,10 +18,12 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from cluster.ids import partition_of
+from cluster.ringchange import Phase
 from cluster.settings import AntiEntropySettings, ClusterSettings, HintSettings, LifecycleSettings
 from kvnode.agreement import Agreement
 from kvnode.errors import KeyReused, StoreError
 from kvnode.rpc.connection import SILENCE_S
+from kvnode.services.layouts import Stage
 from kvnode.storage.identity import Identity
 from kvnode.storage.keys import IDENTITY_KEY
 from scripts.checker.history import NoAnswer
@@ -31,12 +33,14 @@ from tests.simulation.convergence import converge, ended, fences, level, settle
 from tests.simulation.histories import works
 from tests.simulation.run import simulate
 from tests.simulation.test_lifecycle import purged
+from tests.simulation.test_ringchange import begin, changed, phases
 
 #: What an operation leaves to be done behind its answer is struck, too.
 _BEHIND_S: Final = 0.02
 #: After a strike, until it is clear what becomes of the operation: clients have given up by then.
 _PATIENCE_S: Final = 3.0
 _WITHIN_S: Final = 30.0
+_CHANGED_S: Final = 60.0
 _KEY: Final = "key"
 _BODIES: Final = ("the first body", "the second body")
 
@@ -245,6 +249,46 @@ async def _rebuilt(cluster: SimCluster) -> None:
     )
 
 
+async def join(cluster: SimCluster, crash: Crash, phase: Phase) -> None:
+    """A node joins, and a phase of that begins: from the first that is ready, until all know."""
+    await _texts(cluster)
+    begin(cluster, add=("a4",))
+    await _changes(cluster, crash, phase)
+
+
+async def leave(cluster: SimCluster, crash: Crash, phase: Phase) -> None:
+    """A node leaves, and a phase of that begins: from the first that is ready, until all know."""
+    await _texts(cluster)
+    begin(cluster, remove=("a2",))
+    await _changes(cluster, crash, phase)
+
+
+async def _texts(cluster: SimCluster) -> None:
+    for number in range(8):
+        await cluster.create("a1", f"text {number}", write=3)
+
+
+async def _changes(cluster: SimCluster, crash: Crash, phase: Phase) -> None:
+    epoch = 1 + (phase or len(Phase))
+    layouts = [one.serving.layouts for one in cluster.nodes.values()]
+    await cluster.until(
+        lambda: any(
+            one.own.epoch == epoch - 1 and one._stages.get(one._node) is Stage.DONE
+            for one in layouts
+        ),
+        _CHANGED_S,
+        lambda: phases(cluster),
+    )
+    await crash.during(
+        cluster.until(
+            lambda: all(one.own.epoch >= epoch for one in layouts),
+            _CHANGED_S,
+            lambda: phases(cluster),
+        )
+    )
+    await changed(cluster)
+
+
 # The table -------------------------------------------------------------------------------------
 
 
@@ -263,6 +307,12 @@ def _ending() -> ClusterSettings:
             tombstone_retention_s=3.0, purge_bucket_s=1.0, sweep_interval_s=0.2
         ),
     )
+
+
+def _spare() -> ClusterSettings:
+    """The same, with a node that is no member yet."""
+    often = AntiEntropySettings(interval_s=1.0)
+    return settings_of(spares=1, partitions=4, antientropy=often)
 
 
 class Operation(NamedTuple):
@@ -290,6 +340,8 @@ OPERATIONS: Final = {
     "purge": Operation(purge, _ending(), 47, ends=True),
     "rebuild of an empty disk": Operation(rebuild_of_an_empty_disk, _settings(), 59, ("a3",)),
     "rebuild of an old disk": Operation(rebuild_of_an_old_disk, _ending(), 101, ("a3",), ends=True),
+    "join, SWITCH": Operation(partial(join, phase=Phase.SWITCH), _spare(), 201),
+    "leave, RETIRE": Operation(partial(leave, phase=Phase.RETIRE), _settings(4), 301),
 }
 
 

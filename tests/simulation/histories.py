@@ -16,13 +16,15 @@ from cluster.settings import (
     ClusterSettings,
     GossipSettings,
     HintSettings,
+    HttpSettings,
     LifecycleSettings,
     RegionSettings,
 )
 from kvnode.node import DISK_INTERVAL_S
 from kvnode.rpc.connection import SILENCE_S
 from scripts.checker.workload import MIX, SHORT_LIVES, Workload
-from tests.simulation.cluster import SimCluster, settings_of
+from tests.simulation.changes import Changes, strays
+from tests.simulation.cluster import DOCS, SimCluster, settings_of
 from tests.simulation.convergence import converge, ended, fences, level
 from tests.simulation.eachregion import EachRegion
 from tests.simulation.flow import WINDOW_BYTES
@@ -31,15 +33,16 @@ from tests.simulation.nemesis import Nemesis, RegionNemesis
 from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
 from tests.simulation.sessions import Sessions
-from tests.simulation.strikes import Strikes
+from tests.simulation.strikes import OldDisks, Strikes
 
-Trouble = Workload | Sessions | Nemesis | Strikes
+Trouble = Workload | Sessions | Nemesis | Strikes | Changes
 
 #: Nodes that were away, or whose disk was struck, are rebuilt by then.
 _REBUILT_S: Final = 60.0
 FAULTS_S: Final = 20.0
 LIFETIMES_S: Final = 40.0
 REGIONS_S: Final = 25.0
+LAYOUTS_S: Final = 50.0
 _SLOW_LINK_S: Final = (0.001, 0.08)
 _WINDOWS_BYTES: Final = (WINDOW_BYTES, WINDOW_BYTES, 2048, 256)
 
@@ -191,6 +194,63 @@ def random_sessions(seed: int, plan: Plan | None = None) -> SimCluster:
     return simulate(scenario, seed, settings, order=order)
 
 
+def random_layouts(seed: int, plan: Plan | None = None) -> SimCluster:
+    """Run and judge the history of a seed in which owners change, and everything befalls them.
+
+    As ``random_lifetimes``, in one region or two. Clients go on until the last change is over.
+    """
+    plan = plan or Plan()
+    chance = Random(f"{seed}/layouts")
+    settings, order = _with_spares(short_lived(chance), chance), random_order(chance)
+    nemeses, struck, of_old = chance.randint(0, 2), chance.random() < 0.8, chance.random() < 0.6
+    several = len(settings.region_names) > 1
+
+    async def scenario(cluster: SimCluster) -> None:
+        loop = cluster.loop
+        workload = Workload(cluster, loop.stream("workload"), SHORT_LIVES)
+        changes = Changes(cluster, loop.stream("changes"))
+        troubles: list[Trouble] = [changes, *_nemeses(cluster, plan, nemeses)]
+        if struck:
+            kind = OldDisks if of_old else Strikes
+            troubles.append(kind(cluster, loop.stream("strikes"), plan.line("s")))
+        if several:
+            troubles.append(RegionNemesis(cluster, loop.stream("regions"), plan.line("r")))
+        clients = loop.create_task(workload.run())
+        await _live(cluster, troubles, LAYOUTS_S)
+        await cluster.calm()
+        await changes.end()
+        workload.stop()
+        await clients
+        await level(cluster)
+        await ended(cluster)
+        assert strays(cluster) == []
+        await works(cluster)
+
+    return simulate(scenario, seed, settings, order=order)
+
+
+def _with_spares(settings: ClusterSettings, chance: Random) -> ClusterSettings:
+    nodes, zones = chance.randint(3, 5), chance.randint(2, 4)
+    apart = settings_of(
+        nodes,
+        zones=zones,
+        spares=chance.randint(1, 2),
+        regions=chance.choice(["a", "a", "ab"]),
+        between=RegionSettings(
+            outbox_bytes_max=chance.choice([1 << 30, 300]),
+            ship_interval_s=0.2,
+            compare_interval_s=2.0,
+        ),
+    )
+    return msgspec.structs.replace(
+        settings,
+        node=apart.node,
+        regions=apart.regions,
+        http=HttpSettings(request_timeout_ms=2000),
+        replication=msgspec.structs.replace(settings.replication, partitions=16),
+    )
+
+
 def _nemeses(cluster: SimCluster, plan: Plan, count: int) -> list[Nemesis]:
     stream = cluster.loop.stream
     return [
@@ -255,7 +315,7 @@ async def recovered(cluster: SimCluster) -> None:
 async def works(cluster: SimCluster) -> None:
     """Whatever befell it, everything works again."""
     await recovered(cluster)
-    for via in cluster.machines:
+    for via in [*cluster.rings.nodes, DOCS]:
         created = await cluster.create(via, f"after all, via {via}", write=3, sloppy=False)
         await cluster.read(via, created.document_id, read=3)
 

@@ -32,7 +32,7 @@ import msgspec
 
 from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.layout import Rings
-from cluster.ringchange import decode_layout
+from cluster.ringchange import Layout, decode_layout
 from cluster.settings import ClusterSettings
 from kvnode.floors import decode_floor
 from kvnode.hints import decode_hint
@@ -118,6 +118,8 @@ class DiskWatch:
         self._given_up: dict[tuple[DocumentId, bool], list[tuple[float, str]]] = {}
         self._rings = rings
         self._first_layouts = dict(rings.layouts)
+        #: Each layout from the moment on at which it was the newest of its region on any disk.
+        self.layouts: list[tuple[float, Layout]] = []
         self._spoken = Spoken(rings, self.atlas, disks)
         #: Logged writes that a region has not been told of yet: by node and region, when, the
         #: document, and what was on the node's disk of it.
@@ -158,6 +160,7 @@ class DiskWatch:
                     layout = decode_layout(value)
                     if layout.order() > self._rings.layouts[layout.region].order():
                         self._rings.adopt(layout)
+                        self.layouts.append((self._true_s(), layout))
                 case b"v" if before is not None and before != value:
                     self._violated("I9", f"a vote changed on {disk.name}", document_id_of(key))
 
@@ -265,8 +268,11 @@ class DiskWatch:
                 self._violated("I22", what, document_id)
         if self._excused(disk.name, document_id):
             return  # it takes over what the others have agreed to
+        purged = held
         for owner in self._owners(document_id):
             if owner in self.purged[document_id] or self._excused(owner, document_id):
+                continue
+            if self._came_later(owner, document_id, purged):
                 continue
             encoded = self._disks[owner].values.get(record_key(document_id))
             held = readable(document_id, encoded)
@@ -275,6 +281,21 @@ class DiskWatch:
             if held is None or held.tombstone is None:
                 what = f"{disk.name} purges what is deleted, but {owner} has {describe(held)}"
                 self._violated("I6", what, document_id)
+
+    def _came_later(self, owner: NodeId, document_id: DocumentId, held: Record | None) -> bool:
+        """Whether an owner that was none before has yet to get all, or got it without the purged.
+
+        What was agreed before a change is carried out during it, and after it.
+        """
+        partition = partition_of(document_id, self._rings.partitions)
+        disk = self._disks[owner]
+        encoded = disk.values.get(floor_key(partition))
+        if not any(partition in layout.gained_by(owner) for _, layout in self.layouts):
+            return False
+        if owner in self._rings.by_region[self._rings.region_of[owner]].filling(partition):
+            return True
+        fenced = encoded is not None and decode_floor(encoded).fenced
+        return fenced or (held is not None and self.below_floor(disk, document_id, held))
 
     def _promised_in(self, region: str, document_id: DocumentId, record: Record) -> bool:
         """Whether a region's owners have promised that a deletion may be purged."""
@@ -420,15 +441,29 @@ class DiskWatch:
             self._violated("I18", f"fewer nodes than said, {found}", document_id)
 
     def holders_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
-        """The replicas that had something of a document on disk all the time."""
+        """The replicas that reads asked and that had something of it on disk all the time."""
         found: dict[str, None] = {}
+        readers = self._readers_during(document_id, start_s, end_s)
         for commit in self.commits.get(DocumentId(document_id), []):
             if not commit.is_record or commit.at_s >= (end_s if commit.removed else start_s):
                 continue
             found[commit.machine] = None
             if commit.removed:
                 del found[commit.machine]
-        return list(found)
+        return [name for name in found if name in readers]
+
+    def _readers_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
+        """Whom all nodes took for readers: none is more than a phase behind the newest."""
+        partition = partition_of(document_id, self._rings.partitions)
+        found: list[str] = []
+        for region, first in self._first_layouts.items():
+            known = [first] + [
+                one for at_s, one in self.layouts if one.region == region and at_s < end_s
+            ]
+            before = sum(one.region == region and at_s <= start_s for at_s, one in self.layouts)
+            readers = [one.ring().readers(partition) for one in known[max(0, before - 1) :]]
+            found += [name for name in readers[0] if all(name in one for one in readers)]
+        return found
 
     def _violated(self, invariant: str, what: str, document_id: bytes | None) -> None:
         at_s = self._true_s()

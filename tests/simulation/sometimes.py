@@ -6,6 +6,7 @@ A count of zero over many seeds says that the checks of that path check nothing 
 from collections import Counter
 from typing import Final
 
+from cluster.ringchange import Phase
 from docservice.documents import DocumentDeleted, DocumentNotFound, Found
 from kvnode.errors import KeyDeleted, KeyReused, ReadTimeout, Unavailable, WriteTimeout
 from kvnode.quarantine import State
@@ -127,6 +128,52 @@ def met_in_regions(cluster: SimCluster) -> Counter[str]:
         met["region's debt paid"] += outbox.repaid_count
         met["watermark known"] += any(map(machine.serving.watermarks.of, outbox.regions))
     return met
+
+
+def met_in_layouts(cluster: SimCluster) -> Counter[str]:
+    """As in lifetimes, and what takes a change of owners."""
+    met = met_in_lifetimes(cluster)
+    met.update(met_in_changes(cluster))
+    return met
+
+
+def met_in_changes(cluster: SimCluster) -> Counter[str]:
+    """What takes a change of owners, alone."""
+    met: Counter[str] = Counter()
+    for phase in Phase:
+        met[f"acknowledged in {phase.name}"] = met[f"crash in {phase.name}"] = 0
+        met[f"elected in {phase.name}"] = 0
+    for op in cluster.history:
+        if op.stored is not None and op.answered_s is not None:
+            phase = _phase_at(cluster, op.answered_s)
+            met[f"acknowledged in {phase.name}"] += 1
+            met[f"elected in {phase.name}"] += op.key is not None and op.quorums.write > 1
+    for fault in cluster.faults:
+        if " is killed" in fault.what or " loses power" in fault.what:
+            met[f"crash in {_phase_at(cluster, fault.at_s).name}"] += 1
+    for machine in cluster.nodes.values():
+        met["partition handed over"] += _logged(machine, "partition.handed_over")
+        met["hint entrusted to a new owner"] += sum(
+            "moved" in line.fields for line in machine.events("hint.delivered")
+        )
+    changes = [layout for _, layout in cluster.watch.layouts]
+    met["change ended"] = sum(layout.is_stable for layout in changes)
+    met["node left"] = sum(
+        layout.phase is Phase.RETIRE and bool(layout.leaving) for layout in changes
+    )
+    met["node joined"] = sum(
+        layout.phase is Phase.RETIRE and bool(layout.joining) for layout in changes
+    )
+    return met
+
+
+def _phase_at(cluster: SimCluster, at_s: float) -> Phase:
+    """Of the first region that is being changed then."""
+    newest = {layout.region: Phase.STABLE for _, layout in cluster.watch.layouts}
+    newest |= {
+        layout.region: layout.phase for since_s, layout in cluster.watch.layouts if since_s <= at_s
+    }
+    return max(newest.values(), default=Phase.STABLE)
 
 
 def _known(operation: Operation) -> list[bytes | None]:

@@ -29,6 +29,8 @@ _FULL_S: Final = (1.0, 5.0)
 _SWAPPED_S: Final = 1.0
 #: Strikes end before that, healed or not.
 _HEALED_S: Final = 1000.0
+#: Disks that are copied before all else.
+_COPIED: Final = 2
 #: Beyond what makes a machine absent.
 _AWAY_S: Final = (1.0, 8.0)
 
@@ -192,3 +194,18 @@ class Strikes:
         if self._cluster.nodes[name].process.dead:
             self._cluster.note(f"{name} starts")
             self._cluster.nodes[name].start()
+
+
+class OldDisks(Strikes):
+    """Strikes after which a node knows less than it did."""
+
+    def __init__(self, cluster: SimCluster, chance: Random, line: Line) -> None:
+        super().__init__(cluster, chance, line)
+        self._strikes = [self._wipe, self._put_back, self._put_back, self._back_up, self._stay_away]
+
+    async def run(self) -> None:
+        """As always, once there are copies of some disks from before all that is to come."""
+        for name in self._chance.sample(list(self._cluster.nodes), _COPIED):
+            self._happens = self._line.admits(f"_back_up {name}", self._cluster.loop.time())
+            await self._back_up(name)
+        await super().run()

@@ -14,9 +14,14 @@ import pytest
 
 from kvnode.hints import Debt, HintBook
 from kvnode.services.purge import Purge
-from tests.simulation.histories import random_history, random_lifetimes, random_regions
+from tests.simulation.histories import (
+    random_history,
+    random_layouts,
+    random_lifetimes,
+    random_regions,
+)
 from tests.simulation.run import seeds
-from tests.simulation.sometimes import met_in_history, met_in_lifetimes
+from tests.simulation.sometimes import met_in_changes, met_in_history, met_in_lifetimes
 
 ROOT = Path(__file__).parents[2]
 _PRINT_DIGEST = (
@@ -41,6 +46,21 @@ def test_whatever_befalls_disks_what_has_ended_stays_so(seed: int) -> None:
 def test_whatever_befalls_regions_they_end_alike(seed: int) -> None:
     """As above, and I20: regions cut off, far away, without power, and outboxes that overflow."""
     random_regions(seed)
+
+
+@seeds(2)
+def test_whatever_befalls_a_cluster_whose_owners_change_they_end_alike(seed: int) -> None:
+    """As above, and I19, I23: nodes that join and leave, and disks from before they did."""
+    random_layouts(seed)
+
+
+def test_the_layouts_meet_what_they_are_for() -> None:
+    """As below, of what happens while owners change."""
+    met: Counter[str] = Counter()
+    for seed in (11, 33):
+        met.update(met_in_changes(random_layouts(seed)))
+    seldom = ("hint entrusted to a new owner", "crash in RETIRE")
+    assert [what for what, number in met.items() if not number and what not in seldom] == []
 
 
 def test_the_lifetimes_meet_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:

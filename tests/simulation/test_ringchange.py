@@ -1,10 +1,13 @@
 """Owners change while clients write, read and delete: nothing is lost, and nothing comes back."""
 
 import asyncio
+import contextlib
 
 from cluster.ids import NodeId
 from cluster.ringchange import Layout, Phase
 from cluster.settings import AntiEntropySettings, NodeSettings
+from kvnode.errors import StoreError
+from scripts.checker.history import NoAnswer
 from tests.simulation.cluster import REGION, SimCluster, settings_of
 from tests.simulation.convergence import differences
 from tests.simulation.run import seeds, simulate
@@ -111,12 +114,60 @@ def test_a_node_leaves_and_gives_everything_away(seed: int) -> None:
         left = cluster.nodes["a2"].serving
         assert left.replica.records.count == 0
         assert left.unready_reasons()
+        for number in range(20):  # one that knew the leaver as an owner
+            created.append(await cluster.create("docs", f"from outside {number}", write=2))
         for one in created:
             assert cluster.nodes["a2"].stored(one.document_id) is None
             assert (await cluster.read("a3", one.document_id, read=2)).create is not None
         assert differences(cluster) == []
 
     simulate(scenario, seed, settings_of(nodes=4))
+
+
+@seeds(3)
+def test_an_old_copy_of_a_disk_counts_by_no_layout_of_the_past(seed: int) -> None:
+    """Its node would take owners of then for a quorum, and who reads asks those of now."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.kill("a2")
+        copy = dict(cluster.nodes["a2"].disk.values)
+        await cluster.restart("a2")
+        begin(cluster, add=("a4",))
+        await cluster.until(
+            lambda: cluster.rings.layouts[REGION].phase is Phase.SWITCH, 60, lambda: phases(cluster)
+        )
+        await asyncio.sleep(1.0)
+        cluster.kill("a2", "a3")
+        await cluster.noticed("a2", "a3")
+        cluster.replace_disk("a2", copy)
+        for link in (("a2", "a4"), ("a4", "a2")):
+            cluster.loop.network.cut(*link)
+        old = cluster.nodes["a2"]
+        old.start()
+        await cluster.until(
+            lambda: old.documents is not None and old.serving.transport.connected(NodeId("a1")),
+            30.0,
+            "a1 and a2 are not connected",
+            poll_s=0.000_1,
+        )
+        await asyncio.gather(*(_created(cluster, "a2", f"by an old copy {n}") for n in range(60)))
+        cluster.kill("a2")
+        cluster.loop.network.heal_all()
+        await cluster.restart("a3")
+        acknowledged = [operation for operation in cluster.history if operation.acknowledged]
+        for operation in acknowledged:
+            assert operation.document_id is not None
+            with contextlib.suppress(StoreError):  # it is the judge who compares
+                await cluster.read("a4", operation.document_id, read=2, sloppy=False)
+        await cluster.restart("a2")
+        await changed(cluster)
+
+    simulate(scenario, seed, settings_of(spares=1))  # nothing is repaired meanwhile
+
+
+async def _created(cluster: SimCluster, via: str, content: str) -> None:
+    with contextlib.suppress(StoreError, NoAnswer):  # the history has them
+        await cluster.create(via, content, write=2, sloppy=False)
 
 
 TWO_REGIONS = settings_of(regions="ab", spares=1)

@@ -4,8 +4,8 @@ Rules
 -----
 1. It happens in one stretch of code, and what it puts is in one batch with the layout itself.
 2. What a node is to own from now on is fenced: whatever it has of it is not what its owners have.
-3. What is taken from a node that did not believe it is fenced too: it must give it to nobody
-   (``kvnode.services.moving``, rule 3).
+3. What is taken from a node that did not believe it is fenced too: it must vouch for none of it
+   (``kvnode.services.moving``, rule 5).
 """
 
 from typing import TYPE_CHECKING, Final

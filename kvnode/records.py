@@ -13,7 +13,7 @@ Rules
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cluster.ids import DocumentId, partition_of
@@ -212,14 +212,13 @@ class RecordStore:
                         return bucket
         return None
 
-    def forget_some(self, partition: int, limit: int) -> int:
-        """Take some of a partition's records off the disk, whatever they are; how many were found.
+    def some_of(self, partition: int, limit: int) -> list[tuple[DocumentId, bytes]]:
+        """Some of a partition's durable records, whatever they are."""
+        return self.in_span(self.forest.span_of(partition), b"", limit)
 
-        Others have them: nobody compares this partition any more. Those put last may be left; they
-        are found once they are durable.
-        """
-        found = self.in_span(self.forest.span_of(partition), b"", limit)
-        for document_id, _ in found:
+    def forget(self, ids: Iterable[DocumentId]) -> None:
+        """Take records off the disk that others have: nobody compares their partition here."""
+        for document_id in ids:
             stored = self.latest(document_id)
             if stored is None:
                 continue
@@ -235,7 +234,6 @@ class RecordStore:
                 self._engine.delete(record_key(document_id))
             else:
                 self.remove(document_id, stored)
-        return len(found)
 
     async def compact(self, partition: int) -> int:
         """Give back the space of a partition's removed records; bytes that were gone through."""

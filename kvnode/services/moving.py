@@ -7,13 +7,13 @@ Rules (the phases are ``cluster.ringchange``'s)
 2. LEVEL: once all have settled it compares each of these with *every* owner there was before: what
    was acknowledged while it was fenced may be on any of them.
 3. RETIRE: once all have settled, and nobody writes there any more, a node compares what it no
-   longer owns with every new owner, and only then takes it off its disk. What it did not believe
-   when it was taken from it, it gives to nobody.
+   longer owns with every new owner, and only then takes it off its disk.
 4. Copies that may be of purged documents go with it, for its owners to ask about. One that leaves
    has also handed on its hints, and what waits for other regions. It coordinates no writes then, so
    nothing is added.
-5. A disk that is an old copy may have partitions that were taken from it since. They are fenced
-   (``kvnode.adoption``), and dropped.
+5. What it did not believe when it was taken from it, and what an old copy of its disk has of
+   partitions that were taken since, it offers to an owner of now, record by record and unvouched:
+   what may have been purged is put into quarantine there, like any late copy.
 6. All of it can be begun again at any time: the layout is on the disk, and what is done is found
    to be done.
 """
@@ -21,11 +21,12 @@ Rules (the phases are ``cluster.ringchange``'s)
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from cluster.ids import NodeId, PartitionId, partition_of
+from cluster.ids import DocumentId, NodeId, PartitionId, partition_of
 from cluster.layout import Rings
 from cluster.preference import Target
 from cluster.ringchange import Layout, Phase
-from kvnode.errors import LateCopy
+from kvnode.codec import verify
+from kvnode.errors import CorruptRecord, LateCopy
 from kvnode.log import Log
 from kvnode.merging import Awaited, Merges
 from kvnode.ports import Clock
@@ -36,6 +37,8 @@ from kvnode.services.loop import Work
 
 #: Records that are removed at once.
 _UNIT: Final = 500
+#: Records that are offered at once.
+_OFFERED: Final = 128
 _HAND_ON_WITHIN_S: Final = 5.0
 
 
@@ -74,6 +77,10 @@ class Moving:
         self._dropped: dict[PartitionId, None] = {}
         #: See rule 5; None before they were looked for.
         self._leftovers: list[PartitionId] | None = None
+        #: Whether there may be undecided copies in quarantine that are others' to decide.
+        self._suspects_left = True
+        #: Offers are made to one owner after the other.
+        self._turn = 0
         self.review()
 
     @property
@@ -100,7 +107,7 @@ class Moving:
         elif layout.phase is Phase.RETIRE:
             for partition in layout.lost_by(self._node):
                 self._left[partition] = dict.fromkeys(layout.new[partition])
-        self._leftovers = None
+        self._leftovers, self._suspects_left = None, True
 
     @property
     def taken_over(self) -> tuple[PartitionId, ...]:
@@ -181,61 +188,102 @@ class Moving:
     # Giving away --------------------------------------------------------------------------------
 
     async def run_once(self) -> Work:
-        """Take some of what others have by now off the disk; see rules 3 and 4."""
+        """Give some of what is others' away, or take it off the disk; see rules 3 to 5."""
         if self._leftovers is None:
             self._leftovers = self._find_leftovers()
         if self._leftovers:
-            if not await self._drop_some(self._leftovers[-1]):
+            work = await self._offer_some(self._leftovers[-1])
+            if work is Work.OVER:
                 self._leftovers = None
-            return Work.BUSY
+            return Work.IDLE if work is Work.IDLE else Work.BUSY
+        if self._suspects_left:
+            suspects = self._suspects_of_others()
+            self._suspects_left = bool(suspects)
+            await self._hand_on(suspects)
         if self._layout.phase is not Phase.RETIRE or not self._all_settled():
             return Work.IDLE
         for partition, peers in self._left.items():
-            given = not peers or self._replica.fenced[partition]
-            if given and partition not in self._dropped:
-                await self._retire_some(partition)
-                return Work.BUSY
-        await self._hand_on(self._suspects_of_others())
+            fenced = self._replica.fenced[partition]
+            if (fenced or not peers) and partition not in self._dropped:
+                return await self._retire_some(partition, fenced=fenced)
         return Work.IDLE
 
     def _find_leftovers(self) -> list[PartitionId]:
-        replica, records = self._replica, self._replica.records
+        replica = self._replica
         return [
             partition
             for partition in map(PartitionId, range(self._layout.partitions))
             if replica.fenced[partition]
             and not replica.owns(partition)
             and partition not in self._left
-            and records.in_span(records.forest.span_of(partition), b"", 1)
+            and replica.records.some_of(partition, 1)
         ]
 
-    async def _drop_some(self, partition: PartitionId) -> bool:
-        """Whether there was anything."""
-        found = self._replica.records.forget_some(partition, _UNIT)
-        await self._replica.durable()
-        return bool(found)
-
-    async def _retire_some(self, partition: PartitionId) -> None:
+    async def _retire_some(self, partition: PartitionId, *, fenced: bool) -> Work:
         epoch = self.epoch
-        if not await self._drop_some(partition) and epoch == self.epoch:
+        work = await (self._offer_some(partition) if fenced else self._drop_some(partition))
+        if work is Work.OVER and epoch == self.epoch:
             await self._replica.records.compact(partition)
             self._dropped[partition] = None
             self._log.info("partition.handed_over", partition=partition)
+            return Work.BUSY
+        return work
+
+    async def _drop_some(self, partition: PartitionId) -> Work:
+        """Take some of a partition off the disk. OVER: there was nothing."""
+        found = self._replica.records.some_of(partition, _UNIT)
+        self._replica.records.forget(document_id for document_id, _ in found)
+        await self._replica.durable()
+        return Work.BUSY if found else Work.OVER
+
+    async def _offer_some(self, partition: PartitionId) -> Work:
+        """Offer some of a partition to an owner, and drop what it takes; see rule 5.
+
+        OVER: there was nothing. IDLE: the owner took nothing; another one is asked next.
+        """
+        records = self._replica.records
+        found = records.some_of(partition, _OFFERED)
+        sound = [one for one in found if _is_sound(*one)]
+        accepted = await self._offer(sound)
+        damaged = [
+            document_id for document_id, encoded in found if (document_id, encoded) not in sound
+        ]
+        records.forget([*accepted, *damaged])
+        await self._replica.durable()
+        if not found:
+            return Work.OVER
+        return Work.BUSY if accepted or damaged else Work.IDLE
 
     async def _hand_on(self, suspects: Sequence[Suspect]) -> None:
         """See rule 4."""
-        deadline_s = self._clock.monotonic_s() + _HAND_ON_WITHIN_S
-        sent: list[tuple[Suspect, Awaited]] = []
+        accepted = await self._offer([(one.document_id, one.encoded) for one in suspects])
         for suspect in suspects:
-            partition = partition_of(suspect.document_id, self._rings.partitions)
-            owner = Target(self._layout.new[partition][0])
-            sender = Awaited()
-            sent.append((suspect, sender))
-            self._merges.send(
-                owner, suspect.document_id, suspect.encoded, deadline_s, sender, patient=True
-            )
-        for suspect, sender in sent:
-            held = await sender.outcome
-            if not isinstance(held, Lost) or held.code == LateCopy.code:
+            if suspect.document_id in accepted:
                 self._replica.quarantine.release(suspect)
         await self._replica.durable()
+
+    async def _offer(self, found: Sequence[tuple[DocumentId, bytes]]) -> list[DocumentId]:
+        """Send records to an owner of each; those that it has on its disk then, merged or aside."""
+        self._turn += 1
+        ring = self._rings.by_region[self._region]
+        deadline_s = self._clock.monotonic_s() + _HAND_ON_WITHIN_S
+        sent: list[tuple[DocumentId, Awaited]] = []
+        for document_id, encoded in found:
+            owners = ring.voters(partition_of(document_id, ring.partitions))
+            target, sender = Target(owners[self._turn % len(owners)]), Awaited()
+            sent.append((document_id, sender))
+            self._merges.send(target, document_id, encoded, deadline_s, sender, patient=True)
+        outcomes = [(document_id, await sender.outcome) for document_id, sender in sent]
+        return [
+            document_id
+            for document_id, held in outcomes
+            if not isinstance(held, Lost) or held.code == LateCopy.code
+        ]
+
+
+def _is_sound(document_id: bytes, encoded: bytes) -> bool:
+    try:
+        verify(document_id, encoded)
+    except CorruptRecord:
+        return False
+    return True

@@ -5,11 +5,11 @@ import contextlib
 
 from cluster.ids import NodeId
 from cluster.ringchange import Layout, Phase
-from cluster.settings import AntiEntropySettings, NodeSettings
+from cluster.settings import AntiEntropySettings, HintSettings, NodeSettings
 from kvnode.errors import StoreError
 from scripts.checker.history import NoAnswer
 from tests.simulation.cluster import REGION, SimCluster, settings_of
-from tests.simulation.convergence import differences
+from tests.simulation.convergence import differences, level
 from tests.simulation.run import seeds, simulate
 
 FOUR = settings_of(spares=1, antientropy=AntiEntropySettings(interval_s=5.0))
@@ -214,3 +214,32 @@ def test_a_change_ends_when_a_region_that_was_cut_off_has_heard_of_it(seed: int)
                 assert (await cluster.read(via, one.document_id, read=2)).create is not None
 
     simulate(scenario, seed, TWO_REGIONS)
+
+
+@seeds(2)
+def test_what_only_an_old_disk_has_of_what_it_no_longer_owns_goes_to_the_owners(seed: int) -> None:
+    """Regression: alone it takes writes as the owner that it was; they were dropped, not given."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        cluster.kill("a1")
+        copy = dict(cluster.nodes["a1"].disk.values)
+        await cluster.restart("a1")
+        begin(cluster, add=("a4",))
+        await changed(cluster)
+        cluster.kill("a1", "a2", "a3", "a4")
+        cluster.replace_disk("a1", copy)
+        alone = cluster.nodes["a1"]
+        alone.start()
+        await cluster.until(lambda: alone.documents is not None, 10.0, "a1 does not start")
+        created = [await cluster.create("a1", f"alone {n}", write=1) for n in range(20)]
+        await cluster.restart("a2", "a3", "a4")
+        await level(cluster)
+        moved = [one for one in created if "a1" not in cluster.owners(one.document_id)]
+        assert moved
+        for one in moved:
+            assert alone.stored(one.document_id) is None
+            assert (await cluster.read("a2", one.document_id, read=2)).create is not None
+
+    no_hints = HintSettings(total_bytes_max=0)
+    often = AntiEntropySettings(interval_s=5.0)
+    simulate(scenario, seed, settings_of(spares=1, hints=no_hints, antientropy=often))

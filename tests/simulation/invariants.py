@@ -206,14 +206,18 @@ class DiskWatch:
         """Judge that what a node no longer owns leaves its disk."""
         partition = partition_of(document_id, self._rings.partitions)
         encoded = disk.values.get(floor_key(partition))
-        if old is None or (encoded is not None and decode_floor(encoded).fenced):
+        if old is None:
+            return
+        what = f"{disk.name} gave up {describe(old)}"
+        if encoded is not None and decode_floor(encoded).fenced:
+            if not self._is_with_an_owner(document_id, old):
+                self._violated("I23", f"{what}, and no owner has it", document_id)
             return
         region = self._rings.region_of[NodeId(disk.name)]
         owners = self._rings.owners_in(region, partition)
         missing = [owner for owner in owners if not self._has_all(owner, document_id, old)]
         if missing:
-            what = f"{disk.name} gave up {describe(old)}, and {missing} lack it"
-            self._violated("I23", what, document_id)
+            self._violated("I23", f"{what}, and {missing} lack it", document_id)
 
     def _logged(self, disk: SimDisk, value: bytes, changes: Changes) -> None:
         """A write is in the outbox, with its record or in one batch with it."""

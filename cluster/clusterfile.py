@@ -122,6 +122,7 @@ WHY: Final = {
     ),
 }
 
+_TABLE_BEGINS: Final = re.compile(r"^(?=\[)", re.MULTILINE)
 _NODE_ID: Final = re.compile(r"""\s*id\s*=\s*["']([a-z0-9-]+)["']""")
 _JOINS: Final = re.compile(r"\s*joins\s*=\s*true\b")
 
@@ -154,8 +155,17 @@ def render_cluster_file(settings: ClusterSettings) -> str:
 
 
 def with_node(text: str, node: NodeSettings) -> str:
-    """A cluster file's text with one node more; what else is in it stays as it is."""
-    return text.rstrip("\n") + "\n" + _node(node)
+    """A cluster file's text with one node more, behind the others of its region.
+
+    What else is in it stays as it is.
+    """
+    tables = _TABLE_BEGINS.split(text)
+    region = re.compile(rf'^\s*region\s*=\s*"{re.escape(node.region)}"', re.MULTILINE)
+    alike = [n for n, one in enumerate(tables) if one.startswith("[[node]]") and region.search(one)]
+    place = alike[-1] if alike else len(tables) - 1
+    following = "\n" if place < len(tables) - 1 else ""
+    tables[place] = tables[place].rstrip("\n") + "\n" + _node(node) + following
+    return "".join(tables)
 
 
 def without_node(text: str, name: str, members: Container[str]) -> str:

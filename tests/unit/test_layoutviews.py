@@ -133,7 +133,8 @@ def test_nodes_come_and_go_in_a_file_whose_other_lines_stay(
         node = newcomer(settings, f"{region}{number}", region=None, zone=None, weight=1.0)
         assert node.joins
         assert node.region == region
-        settings = msgspec.structs.replace(settings, node=(*settings.node, node))
+        nodes = sorted((*settings.node, node), key=lambda one: one.region)
+        settings = msgspec.structs.replace(settings, node=tuple(nodes))
         text = with_node(text, node)
         assert _read(text) == settings
     ports = [port for node in settings.node for port in node.ports]

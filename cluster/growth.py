@@ -75,7 +75,10 @@ def _in_file(var: VarDirectory, wanted: Newcomer, console: Console) -> NodeSetti
     if complaint := busy_port(ports.of_nodes([node])):
         raise LaunchError(f"{complaint}; stop that process.")
     text = with_node(var.cluster_file.read_text(encoding="utf-8"), node)
-    var.rewrite(text, msgspec.structs.replace(settings, node=(*settings.node, node)))
+    alike = [n for n, one in enumerate(settings.node) if one.region == node.region]
+    place = alike[-1] + 1
+    nodes = (*settings.node[:place], node, *settings.node[place:])
+    var.rewrite(text, msgspec.structs.replace(settings, node=nodes))
     say(console, f"added {node.id} in zone {node.zone} to {var.cluster_file}")
     return node
 

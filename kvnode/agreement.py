@@ -1,5 +1,6 @@
 """One node's part in agreeing on a purge floor; the rules are ``kvnode.services.purge``'s."""
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import xor
 
@@ -41,11 +42,17 @@ class Agreement:
 
     def layouts(self) -> list[list[object]] | None:
         """Which layouts the regions that take part have; None while one of them is changed."""
-        standing, layouts = self._replica.standing, self._rings.layouts
+        standing = self._replica.standing
         taking_part = (standing.own, *standing.others)
-        if not all(layouts[region].is_stable for region in taking_part):
-            return None
-        return [list(one) for one in self._rings.versions if one[0] in taking_part]
+        layouts = [list(one) for one in self._rings.versions if one[0] in taking_part]
+        return layouts if self.knows(layouts) else None
+
+    def knows(self, layouts: Sequence[Sequence[object]]) -> bool:
+        """Whether these are what this node knows, and no change is under way in them."""
+        versions = list(map(list, self._rings.versions))
+        return all(
+            list(one) in versions and self._rings.layouts[str(one[0])].is_stable for one in layouts
+        )
 
     def propose(self, partition: int) -> Proposal | None:
         """The floor that is due; None while nothing is."""

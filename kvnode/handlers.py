@@ -244,7 +244,7 @@ class Handlers:
         proposal = Proposal(*proposed)
         self._comparing.check_partition(proposal.partition)
         veto: str | None
-        if layouts is None or layouts != self._agreement.layouts():
+        if not self._agreement.knows(layouts):
             veto = "layout"
         elif self._replica.owns(proposal.partition):
             veto = self._agreement.promise(proposal)

@@ -170,7 +170,7 @@ def test_every_error_that_a_request_can_meet_is_in_the_catalogue() -> None:
         if isinstance(error, type) and issubclass(error, StoreError)
     }
 
-    assert codes - set(CATALOGUE) == {"cannot-start", "fenced", "late-copy"}
+    assert codes - set(CATALOGUE) == {"cannot-start", "fenced", "late-copy", "not-owner"}
 
 
 def test_the_catalogue_speaks_in_whole_sentences() -> None:

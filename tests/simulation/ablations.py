@@ -82,11 +82,11 @@ def sessions(seed: int) -> Callable[[], None]:
     return check
 
 
-def first_failing(test: Callable[[int], None]) -> Callable[[], None]:
+def first_failing(test: Callable[[int], None], seeds: int = 6) -> Callable[[], None]:
     """A test, over some seeds: what a race decides is not lost in each of them."""
 
     def check() -> None:
-        for seed in range(6):
+        for seed in range(seeds):
             test(seed)
 
     return check

@@ -17,7 +17,7 @@ from kvnode.reading import Read
 from kvnode.record import Record, Sighting, region_tag
 from kvnode.rpc.inturn import ask_in_turn
 from tests.simulation import test_roaming, test_sessions
-from tests.simulation.ablations import Ablation, Ablations, sessions
+from tests.simulation.ablations import Ablation, Ablations, first_failing, sessions
 
 ABLATIONS: Final = Ablations()
 ablation: Final = ABLATIONS.add
@@ -70,7 +70,7 @@ def absence_taken_for_what_was_seen(patch: pytest.MonkeyPatch) -> None:
 
 @ablation(
     "not found, though it can be reached",
-    partial(test_sessions.test_a_read_goes_on_until_it_finds_what_was_seen, 0, "a1"),
+    partial(test_sessions.test_a_read_goes_on_until_it_finds_what_was_seen, 1, "a1"),
 )
 def search_ended_by_a_majority(patch: pytest.MonkeyPatch) -> None:
     """A read ends with less than was seen as soon as it may say "absent"."""
@@ -124,7 +124,9 @@ def only_the_region_of_the_token_asked(patch: pytest.MonkeyPatch) -> None:
 
 @ablation(
     "not found, though it can be reached",
-    partial(test_roaming.test_the_other_region_looks_on_all_its_owners_for_what_was_seen, 5),
+    first_failing(
+        test_roaming.test_the_other_region_looks_on_all_its_owners_for_what_was_seen, seeds=24
+    ),
 )
 def other_region_not_told_what_was_seen(patch: pytest.MonkeyPatch) -> None:
     """It answers with what one of its replicas has."""

@@ -11,6 +11,8 @@ from scripts.checker.history import NoAnswer
 from tests.simulation.cluster import REGION, SimCluster, settings_of
 from tests.simulation.convergence import differences, level
 from tests.simulation.run import seeds, simulate
+from tests.simulation.test_partings import purged, say
+from tests.simulation.test_regions import COMPARED
 
 FOUR = settings_of(spares=1, antientropy=AntiEntropySettings(interval_s=5.0))
 
@@ -243,3 +245,36 @@ def test_what_only_an_old_disk_has_of_what_it_no_longer_owns_goes_to_the_owners(
     no_hints = HintSettings(total_bytes_max=0)
     often = AntiEntropySettings(interval_s=5.0)
     simulate(scenario, seed, settings_of(spares=1, hints=no_hints, antientropy=often))
+
+
+@seeds(2)
+def test_a_region_that_is_given_up_while_its_owners_change_holds_up_no_purge(seed: int) -> None:
+    """Regression: the others waited for the end of a change that nobody was left to bring about."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        doomed = await cluster.create("b1", "to be purged", write=3)
+        begin(cluster, add=("a4",))
+        there = cluster.region("b")
+        await cluster.until(
+            lambda: all(
+                not cluster.nodes[one].serving.rings.layouts["a"].is_stable for one in there
+            ),
+            5.0,
+            lambda: phases(cluster),
+        )
+        cluster.kill("a1", "a2", "a3", "a4")
+        say(cluster, "b1", "a", gone=True)
+        await cluster.delete("b2", doomed.document_id, write=3)
+        await purged(cluster, there, doomed.document_id)
+
+    simulate(
+        scenario,
+        seed,
+        settings_of(
+            regions="ab",
+            spares=1,
+            between=COMPARED.regions,
+            antientropy=COMPARED.antientropy,
+            lifecycle=COMPARED.lifecycle,
+        ),
+    )

@@ -282,16 +282,21 @@ class AsyncClient:
         tried: list[Endpoint] = []
         retries = 0
         maybe_applied = False
+        before: SteleError | None = None
         while True:
             endpoint, rests_s = self._endpoints.choose(loop.time(), tried)
             if rests_s and loop.time() + rests_s < deadline_s:
                 await asyncio.sleep(rests_s)
             try:
                 return await self._try(endpoint, request, headers, deadline_s)
-            except SteleError as error:
-                maybe_applied = maybe_applied or error.outcome == "unknown"
-                if not error.is_transient:
+            except SteleError as said:
+                maybe_applied = maybe_applied or said.outcome == "unknown"
+                if not said.is_transient:
                     raise
+                # A try that the deadline cut short says less than the one before it.
+                cut_short = isinstance(said, NoAnswer) and loop.time() >= deadline_s
+                error = before if before is not None and cut_short else said
+                before = error
                 if maybe_applied:  # an earlier try may have been carried out all the same
                     error.outcome = "unknown"
                 wait_s = self._retrying.backoff_s(retries, self._random.random())
@@ -302,7 +307,7 @@ class AsyncClient:
                 _, rests_s = self._endpoints.choose(loop.time(), tried)
                 wait_s = max(wait_s, rests_s)
                 if loop.time() + wait_s >= deadline_s or not self._budget.spend():
-                    raise
+                    raise error from said.__cause__
                 await asyncio.sleep(wait_s)
 
     async def _try(

@@ -21,6 +21,8 @@ from docservice.client.errors import (
     Unavailable,
 )
 from docservice.client.model import How
+from docservice.client.transport import HttpTransport
+from docservice.client.wire import document_request
 from kvnode.errors import Unavailable as StoreUnavailable
 from tests.support.http import Served, one_loop
 
@@ -119,6 +121,37 @@ async def test_nobody_there_is_an_error_that_says_so(served: Served) -> None:
             await client.create("text")
     assert caught.value.outcome == "not_applied"
     assert not served.store.writes
+
+
+async def test_what_never_got_a_connection_was_not_done(served: Served) -> None:
+    """However long it was tried; what went out on a connection may have been done."""
+    took = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        took.set()
+        await reader.read()
+        writer.close()
+
+    request = document_request("DELETE", ABSENT, How())
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(await asyncio.start_server(hang, "127.0.0.1", 0))
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        transport = HttpTransport(1)
+        stack.push_async_callback(transport.close)
+        holding = asyncio.create_task(transport.send(address, request, {}, 600.0))
+        stack.callback(holding.cancel)
+        await took.wait()
+        with pytest.raises(NoAnswer, match="can't be reached: no connection within 0") as caught:
+            await transport.send(address, request, {}, 0.01)  # the only connection is taken
+        assert caught.value.outcome == "not_applied"
+        holding.cancel()
+        outcome, timeout_s = "", 0.02
+        while outcome != "unknown":  # until there is time enough to connect
+            timeout_s *= 2
+            with pytest.raises(NoAnswer, match=f"within {timeout_s:.3g} s") as caught:
+                await transport.send(address, request, {}, timeout_s)
+            outcome = caught.value.outcome
 
 
 async def test_a_program_without_asyncio_gets_the_same(served: Served) -> None:

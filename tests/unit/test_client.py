@@ -189,6 +189,16 @@ def test_what_may_have_been_done_is_never_called_undone() -> None:
     assert caught.value.outcome == "not_applied"
 
 
+def test_a_try_that_the_deadline_cuts_short_hides_no_reason() -> None:
+    """What a server refused before is raised; that the last try may have been applied stays."""
+    servers = Servers(a=in_turn(problem("unavailable"), silent()))
+    client = AsyncClient([A], deadline_s=0.2)
+    with pytest.raises(Unavailable) as caught:
+        play(servers, lambda client: client.delete(ID), client)
+    assert caught.value.outcome == "unknown"
+    assert len(servers.tries) == 2
+
+
 @given(st.floats(0.05, 30), st.lists(st.sampled_from("src"), min_size=1, max_size=3))
 def test_a_request_ends_by_its_deadline(deadline_s: float, how: list[str]) -> None:
     """Whatever servers do: hang, refuse, or say that they have too much to do."""

@@ -75,7 +75,7 @@ class Boots:
     def told(self) -> list[tuple[NodeId, Boot]]:
         """The newest boot that is remembered of each peer, for the others."""
         return [
-            (node_of_boot(key), _decoded(row)[-1])
+            (node_of_boot(key), decode_boots(row)[-1])
             for key, row in all_with(self._engine, BOOT_PREFIX)
         ]
 
@@ -90,11 +90,12 @@ class Boots:
     def _remembered(self, peer: NodeId) -> list[Boot]:
         """What was met last, and what was heard since, of a peer; the newest is the last."""
         row = self._engine.latest(boot_key(peer))
-        return _decoded(row) if row is not None else []
+        return decode_boots(row) if row is not None else []
 
     def _remember(self, peer: NodeId, boots: Sequence[Boot]) -> None:
         self._engine.put(boot_key(peer), b"".join(_ROW.pack(*boot) for boot in boots))
 
 
-def _decoded(row: bytes) -> list[Boot]:
+def decode_boots(row: bytes) -> list[Boot]:
+    """What is remembered of a peer on a disk; the newest is the last."""
     return [Boot(*fields) for fields in _ROW.iter_unpack(row)]

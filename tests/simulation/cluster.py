@@ -171,7 +171,7 @@ class SimCluster(Clients):
     def replace_disk(self, name: str, values: Mapping[bytes, bytes]) -> None:
         """Put an empty disk, or an old copy of it, into a machine that is down."""
         assert self.machines[name].process.dead
-        self.watch.forget(name)
+        self.watch.forget(name, values)
         self.nodes[name].disk.replace(values)
 
     def pause(self, *names: str) -> None:

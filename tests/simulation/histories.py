@@ -29,7 +29,7 @@ from tests.simulation.convergence import converge, ended, fences, level
 from tests.simulation.eachregion import EachRegion
 from tests.simulation.flow import WINDOW_BYTES
 from tests.simulation.loop import Order
-from tests.simulation.nemesis import Nemesis, RegionNemesis
+from tests.simulation.nemesis import Nemesis, PhaseNemesis, RegionNemesis
 from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
 from tests.simulation.sessions import Sessions
@@ -43,6 +43,8 @@ FAULTS_S: Final = 20.0
 LIFETIMES_S: Final = 40.0
 REGIONS_S: Final = 25.0
 LAYOUTS_S: Final = 50.0
+#: Clients without a token where others bring one along.
+_BESIDE_SESSIONS: Final = 2
 _SLOW_LINK_S: Final = (0.001, 0.08)
 _WINDOWS_BYTES: Final = (WINDOW_BYTES, WINDOW_BYTES, 2048, 256)
 
@@ -197,7 +199,8 @@ def random_sessions(seed: int, plan: Plan | None = None) -> SimCluster:
 def random_layouts(seed: int, plan: Plan | None = None) -> SimCluster:
     """Run and judge the history of a seed in which owners change, and everything befalls them.
 
-    As ``random_lifetimes``, in one region or two. Clients go on until the last change is over.
+    As ``random_lifetimes``, in one region or two; some clients bring session tokens along. Clients
+    go on until the last change is over.
     """
     plan = plan or Plan()
     chance = Random(f"{seed}/layouts")
@@ -208,19 +211,27 @@ def random_layouts(seed: int, plan: Plan | None = None) -> SimCluster:
     async def scenario(cluster: SimCluster) -> None:
         loop = cluster.loop
         workload = Workload(cluster, loop.stream("workload"), SHORT_LIVES)
+        workload.clients = _BESIDE_SESSIONS
+        sessions = Sessions(cluster, loop.stream("sessions"))
         changes = Changes(cluster, loop.stream("changes"))
-        troubles: list[Trouble] = [changes, *_nemeses(cluster, plan, nemeses)]
+        troubles: list[Trouble] = [
+            changes,
+            *_nemeses(cluster, plan, nemeses),
+            PhaseNemesis(cluster, loop.stream("phases"), plan.line("p")),
+        ]
         if struck:
             kind = OldDisks if of_old else Strikes
             troubles.append(kind(cluster, loop.stream("strikes"), plan.line("s")))
         if several:
             troubles.append(RegionNemesis(cluster, loop.stream("regions"), plan.line("r")))
-        clients = loop.create_task(workload.run())
+        clients: list[Trouble] = [workload, sessions]
+        at_work = [loop.create_task(one.run()) for one in clients]
         await _live(cluster, troubles, LAYOUTS_S)
         await cluster.calm()
         await changes.end()
-        workload.stop()
-        await clients
+        for one in clients:
+            one.stop()
+        await asyncio.gather(*at_work)
         await level(cluster)
         await ended(cluster)
         assert strays(cluster) == []
@@ -242,10 +253,14 @@ def _with_spares(settings: ClusterSettings, chance: Random) -> ClusterSettings:
             compare_interval_s=2.0,
         ),
     )
+    hints = settings.hints
+    if chance.random() < 0.7:  # room for them: who is to have them changes
+        hints = HintSettings(window_s=hints.window_s)
     return msgspec.structs.replace(
         settings,
         node=apart.node,
         regions=apart.regions,
+        hints=hints,
         http=HttpSettings(request_timeout_ms=2000),
         replication=msgspec.structs.replace(settings.replication, partitions=16),
     )

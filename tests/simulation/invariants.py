@@ -34,18 +34,21 @@ from cluster.ids import DocumentId, NodeId, partition_of
 from cluster.layout import Rings
 from cluster.ringchange import Layout, decode_layout
 from cluster.settings import ClusterSettings
+from kvnode.boots import decode_boots
 from kvnode.floors import decode_floor
 from kvnode.hints import decode_hint
 from kvnode.outbox import CURSOR, ENTRY
 from kvnode.record import NEVER_MS, Record, merge
 from kvnode.storage.commit import Changes
 from kvnode.storage.keys import (
+    boot_key,
     debt_key,
     document_id_of,
     floor_key,
     hint_key,
     hint_target_of,
     layout_key,
+    own_boot_key,
     quarantine_key,
     record_key,
 )
@@ -397,13 +400,23 @@ class DiskWatch:
         if record is not None and record.tombstone is not None:
             self.deleted[document_id] = None
 
-    def forget(self, machine: str) -> None:
-        """A machine's disk is about to be wiped or replaced: what it had is gone."""
+    def forget(self, machine: str, values: Mapping[bytes, bytes]) -> None:
+        """A machine's disk is about to be wiped or replaced: what it had is gone.
+
+        Args:
+            values: What it holds from then on.
+        """
         self.atlas.destroys(machine)
-        if self._rings.partitions_of(NodeId(machine)):
+        if self._rings.partitions_of(NodeId(machine)) and self._is_behind(machine, values):
             self.undoubted[machine] = self._true_s()
         for commits in self.commits.values():
             commits[:] = [commit for commit in commits if commit.machine != machine]
+
+    def _is_behind(self, machine: str, values: Mapping[bytes, bytes]) -> bool:
+        """Whether a disk with these values lacks a boot of its machine that somebody has met."""
+        rows = [disk.values.get(boot_key(NodeId(machine))) for disk in self._disks.values()]
+        met = [boot for row in rows if row is not None for boot in decode_boots(row)]
+        return any(own_boot_key(*boot) not in values for boot in met)
 
     def acknowledged(self, operation: Operation) -> None:
         """Judge a write just when its client hears that it succeeded."""

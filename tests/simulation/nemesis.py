@@ -30,10 +30,15 @@ _SLOW_READ_BYTES: Final = (20, 2000)
 _SLOW_READ_S: Final = (0.005, 0.1)
 _FLAPS: Final = (3, 10)
 _FLAP_S: Final = (0.02, 0.5)
+#: Some end before the phase does that they begin with, more when the next one has begun.
+_OVER_PHASES_S: Final = (4.0, 14.0)
+_LOOK_S: Final = 0.1
 
 
 class Nemesis:
     """One line of faults, one after the other; several may run side by side."""
+
+    lasts_s = _LASTS_S
 
     def __init__(self, cluster: SimCluster, chance: Random, line: Line) -> None:
         self._cluster = cluster
@@ -63,7 +68,7 @@ class Nemesis:
     async def run(self) -> None:
         """Return when ``stop`` was called and the last fault was undone."""
         while not self._stopped:
-            await asyncio.sleep(self._chance.uniform(*_QUIET_S))
+            await self._due()
             fault = self._chance.choice(self._faults)
             self._happens = self._line.admits(fault.__name__, self._cluster.loop.time())
             await fault()
@@ -71,6 +76,10 @@ class Nemesis:
     def stop(self) -> None:
         """Undo what is under way, and strike no more."""
         self._stopped = True
+
+    async def _due(self) -> None:
+        """Wait for the next fault's turn."""
+        await asyncio.sleep(self._chance.uniform(*_QUIET_S))
 
     async def _kill(self) -> None:
         name = self._any()
@@ -236,7 +245,7 @@ class Nemesis:
         return one, other
 
     async def _last(self) -> None:
-        await asyncio.sleep(self._chance.uniform(*_LASTS_S))
+        await asyncio.sleep(self._chance.uniform(*self.lasts_s))
 
 
 class RegionNemesis(Nemesis):
@@ -285,3 +294,35 @@ class RegionNemesis(Nemesis):
         machines = self._cluster.machines
         mine = [name for name, machine in machines.items() if machine.region == region]
         return mine, [name for name in machines if name not in mine]
+
+
+class PhaseNemesis(Nemesis):
+    """Faults that begin when a phase of a change of owners does, and may outlast it.
+
+    They strike one that loses partitions: what is written meanwhile waits as hints for who is no
+    owner any more when it is reached again.
+    """
+
+    lasts_s = _OVER_PHASES_S
+
+    def __init__(self, cluster: SimCluster, chance: Random, line: Line) -> None:
+        super().__init__(cluster, chance, line)
+        self._faults = [self._kill, self._part, self._part, self._part]
+
+    async def _due(self) -> None:
+        layouts = self._cluster.watch.layouts
+        known = len(layouts)
+        while not self._stopped and len(layouts) == known:  # noqa: ASYNC110 it is not its to tell
+            await asyncio.sleep(_LOOK_S)
+
+    async def _part(self) -> None:
+        """Some of the others can't reach it: the change goes on."""
+        name = self._any()
+        others = [other for other in self._cluster.machines if other != name]
+        some = self._chance.sample(others, self._chance.randrange(1, len(others)))
+        await self._separate([pair for one in some for pair in ((name, one), (one, name))])
+
+    def _any(self) -> str:
+        begun = [layout for _, layout in self._cluster.watch.layouts[-1:]]
+        losing = [node for layout in begun for node in layout.ids if layout.lost_by(node)]
+        return self._chance.choice(losing or list(self._cluster.nodes))

@@ -75,6 +75,13 @@ def met_in_history(cluster: SimCluster) -> Counter[str]:
 def met_in_sessions(cluster: SimCluster) -> Counter[str]:
     """The same, and how often a token decided."""
     met = met_in_history(cluster)
+    met.update(met_with_tokens(cluster))
+    return met
+
+
+def met_with_tokens(cluster: SimCluster) -> Counter[str]:
+    """What takes a token, alone."""
+    met: Counter[str] = Counter()
     of_sessions = [op for op in cluster.history if op.session is not None]
     met["session answered without a read"] = sum(
         isinstance(op.answer, DocumentDeleted) and op.answer.required is None for op in of_sessions
@@ -131,9 +138,10 @@ def met_in_regions(cluster: SimCluster) -> Counter[str]:
 
 
 def met_in_layouts(cluster: SimCluster) -> Counter[str]:
-    """As in lifetimes, and what takes a change of owners."""
+    """As in lifetimes, and what takes a change of owners, or a token."""
     met = met_in_lifetimes(cluster)
     met.update(met_in_changes(cluster))
+    met.update(met_with_tokens(cluster))
     return met
 
 

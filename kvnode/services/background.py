@@ -216,6 +216,7 @@ class Background:
 
     def review(self) -> None:
         """Owners or members have changed."""
+        self.handoff.review()
         self.moving.review()
         self.antientropy.review()
         self.levelling.review()

@@ -11,7 +11,7 @@ Rules
 4. A hint whose bytes are damaged here is dropped and counted. So is one whose window has passed,
    once an owner has its document (``kvnode.services.overdue``). Targets that are down get a round
    for this when the oldest of their hints is that old. A hint whose target is no owner any more is
-   delivered to one that is.
+   delivered to one that is, and when owners have changed all are looked through for such hints.
 
 Source: DeCandia et al., "Dynamo", SOSP 2007, section 4.6.
 """
@@ -51,6 +51,8 @@ class _Lane(msgspec.Struct):
     wait_s: float = 0.0
     left_alone_until_s: float = -inf
     under_way: asyncio.Task[None] | None = None
+    #: Owners may have changed since the last round began, or a hint had nowhere to go.
+    review: bool = True
     #: Hints whose window has passed and whose documents another owner must have first.
     overdue: list[Hint] = []
 
@@ -100,6 +102,11 @@ class Handoff:
         lane = self._lanes.get(node)
         if lane is not None:
             lane.wait_s, lane.left_alone_until_s = 0.0, -inf
+
+    def review(self) -> None:
+        """Owners have changed: a target may be none of some hints' documents any more."""
+        for lane in self._lanes.values():
+            lane.review = True
 
     def left_alone_s(self, target: NodeId) -> float:
         """For how long nothing will be sent to a target that has failed; 0 when it has not."""
@@ -182,7 +189,7 @@ class Handoff:
             return False
         if self._may_send(target):
             return True
-        if not self._overdue.is_member(target):
+        if lane.review or not self._overdue.is_member(target):
             return self._clock.monotonic_s() >= lane.left_alone_until_s
         # A round that its target's death has cut short is ended: all ages must be known.
         cut_short = bool(lane.after) and not self._is_up(target)
@@ -196,6 +203,7 @@ class Handoff:
         """
         lane, book, now_ms = self._lanes[target], self._hints.book, self._clock.wall_ms()
         if not lane.after:
+            lane.review = False
             book.round_begins(target, now_ms)
         batch: list[Hint] = []
         batch_bytes = 0
@@ -249,6 +257,7 @@ class Handoff:
             if await self._overdue.entrust(target, overdue, deadline_s):
                 lane.wait_s = 0.0
             elif moved:
+                lane.review = True
                 self._leave_alone(lane)
 
     async def _deliver(self, target: NodeId, batch: list[Hint]) -> None:

@@ -46,12 +46,12 @@ def test_no_half_reads_what_the_other_has_deleted(seed: int, after_s: float) -> 
     """Neither when some know of a phase and others don't, nor when all do."""
 
     async def scenario(cluster: SimCluster) -> None:
-        documents = await _documents(cluster)
+        documents = await on_all_owners(cluster)
         layout = begin(cluster, add=("a4",))
         moved = _of(documents, layout.gained_by(NodeId("a4")))
         halves = cluster.loop.stream("halves")
         for phase in (Phase.FILL, Phase.LEVEL, Phase.SWITCH, Phase.RETIRE):
-            await _begun(cluster, phase)
+            await begun(cluster, phase)
             await asyncio.sleep(after_s)
             here = halves.choice(_HALVES)
             there = [name for name in _ALL if name not in here]
@@ -72,8 +72,8 @@ async def _apart(
             network.cut(one, other)
             network.cut(other, one)
     cluster.note(f"{here} are cut off from {there}")
-    await asyncio.gather(*(_deleted(cluster, here[n % 2], one) for n, one in enumerate(ids)))
-    await asyncio.gather(*(_read(cluster, there[n % 2], one) for n, one in enumerate(ids)))
+    await asyncio.gather(*(deleted(cluster, here[n % 2], one) for n, one in enumerate(ids)))
+    await asyncio.gather(*(read_at(cluster, there[n % 2], one) for n, one in enumerate(ids)))
     network.heal_all()
     cluster.note("they are whole again")
     await cluster.ready()
@@ -84,7 +84,7 @@ def test_what_only_the_old_owner_has_is_not_left_with_it(seed: int) -> None:
     """It was acknowledged at W = 1 after the new one had been filled; a read asks all there are."""
 
     async def scenario(cluster: SimCluster) -> None:
-        documents = await _documents(cluster)
+        documents = await on_all_owners(cluster)
         layout = begin(cluster, add=("a4",))
         moved = _of(documents, layout.gained_by(NodeId("a4")))
         await cluster.until(lambda: not any(_fenced(cluster)), 60, lambda: phases(cluster))
@@ -94,14 +94,14 @@ def test_what_only_the_old_owner_has_is_not_left_with_it(seed: int) -> None:
             if name != old:
                 cluster.loop.network.cut(old, name)
         ids = [one for one in moved if old in _owners(layout.old, one)][:_AT_ONCE]
-        await asyncio.gather(*(_deleted(cluster, old, one, write=1) for one in ids))
+        await asyncio.gather(*(deleted(cluster, old, one, write=1) for one in ids))
         assert sum(op.acknowledged for op in cluster.history if op.via == old) >= len(ids)
         cluster.power_off(old)
         cluster.loop.network.heal_all()
         await cluster.restart(old)
-        await _begun(cluster, Phase.SWITCH)
+        await begun(cluster, Phase.SWITCH)
         for one in ids:
-            await _read(cluster, "a4", one, read=3)
+            await read_at(cluster, "a4", one, read=3)
         await changed(cluster)
 
     simulate(scenario, seed, _SETTINGS)
@@ -115,7 +115,7 @@ def test_what_one_quorum_has_read_no_later_one_misses(seed: int) -> None:
         layout = begin(cluster, add=("a4",))
         partitions = layout.gained_by(NodeId("a4"))
         keys = [key for n in range(40) if _of([id_of_key(key := f"key {n}")], partitions)]
-        await _begun(cluster, Phase.LEVEL)
+        await begun(cluster, Phase.LEVEL)
         latency_s = cluster.loop.network.latency_s
         latency_s.update({("a4", name): (0.2, 0.2) for name in _ALL})  # it is the last to be done
         newcomer = cluster.nodes["a4"].serving
@@ -136,8 +136,8 @@ def test_what_one_quorum_has_read_no_later_one_misses(seed: int) -> None:
             lambda: newcomer.layouts.own.phase is Phase.SWITCH, 5.0, lambda: phases(cluster)
         )
         for key in keys:
-            await _read(cluster, "a3", id_of_key(key))
-            await _read(cluster, "a4", id_of_key(key))
+            await read_at(cluster, "a3", id_of_key(key))
+            await read_at(cluster, "a4", id_of_key(key))
         shown = [op.document_id for op in cluster.history if isinstance(op.answer, Found)]
         missed = [
             op.document_id for op in cluster.history if isinstance(op.answer, DocumentNotFound)
@@ -151,8 +151,8 @@ def test_what_one_quorum_has_read_no_later_one_misses(seed: int) -> None:
     simulate(scenario, seed, _SETTINGS)
 
 
-async def _documents(cluster: SimCluster) -> list[DocumentId]:
-    """On every owner."""
+async def on_all_owners(cluster: SimCluster) -> list[DocumentId]:
+    """Documents that are nowhere missing."""
     return [
         (await cluster.create(f"a{1 + n % 3}", f"body {n}", write=3, sloppy=False)).document_id
         for n in range(_DOCUMENTS)
@@ -174,7 +174,7 @@ def _fenced(cluster: SimCluster) -> list[bool]:
     return [newcomer.replica.fenced[one] for one in newcomer.layouts.own.gained_by(NodeId("a4"))]
 
 
-async def _begun(cluster: SimCluster, phase: Phase) -> Layout:
+async def begun(cluster: SimCluster, phase: Phase) -> Layout:
     """Wait until a first node knows of a phase."""
     layouts = cluster.rings.layouts
     await cluster.until(
@@ -183,11 +183,13 @@ async def _begun(cluster: SimCluster, phase: Phase) -> Layout:
     return layouts[REGION]
 
 
-async def _deleted(cluster: SimCluster, via: str, one: DocumentId, write: int = 2) -> None:
+async def deleted(cluster: SimCluster, via: str, one: DocumentId, write: int = 2) -> None:
+    """Delete a document, if that can be done now."""
     with contextlib.suppress(*_ANY):
         await cluster.delete(via, one, write=write, sloppy=False, timeout_s=0.5)
 
 
-async def _read(cluster: SimCluster, via: str, one: DocumentId, read: int = 2) -> None:
+async def read_at(cluster: SimCluster, via: str, one: DocumentId, read: int = 2) -> None:
+    """Read a document; it is the judge who compares."""
     with contextlib.suppress(*_ANY):
         await cluster.read(via, one, read=read, sloppy=False, timeout_s=0.5)

@@ -7,14 +7,17 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from cluster.ids import PartitionId
+from cluster.ids import NodeId, PartitionId
 from cluster.ring import Ring
 from cluster.ringchange import Layout, Phase
 from kvnode.coordinator import Coordinator
 from kvnode.replica import Replica
 from kvnode.services.layouts import Layouts
 from kvnode.services.moving import Moving
-from tests.simulation import test_halves, test_ringchange
+from kvnode.services.overdue import Overdue
+from kvnode.services.rebuild import Rebuild
+from kvnode.voting import Claim, judge
+from tests.simulation import test_halves, test_moving, test_ringchange
 from tests.simulation.ablations import Ablation, Ablations, first_failing
 
 ABLATIONS: Final = Ablations()
@@ -23,6 +26,11 @@ _BEGUN: Final = partial(test_halves.test_no_half_reads_what_the_other_has_delete
 _KNOWN: Final = partial(test_halves.test_no_half_reads_what_the_other_has_deleted, after_s=1.0)
 _LAST: Final = test_halves.test_what_only_the_old_owner_has_is_not_left_with_it
 _SHOWN: Final = test_halves.test_what_one_quorum_has_read_no_later_one_misses
+_UNDER_WAY: Final = test_moving.test_what_began_before_the_newcomer_counted_is_compared_as_well
+_GIVEN: Final = test_moving.test_what_only_the_former_owner_has_is_given_away_before_it_is_dropped
+_HINTED: Final = test_moving.test_a_hint_for_a_former_owner_goes_to_one_of_now
+_EMPTY: Final = test_moving.test_nobody_is_rebuilt_from_a_newcomer_that_has_nothing_yet
+_ELECTED: Final = test_moving.test_no_body_wins_by_the_vote_of_who_was_not_asked_before
 _OLD: Final = test_ringchange.test_an_old_copy_of_a_disk_counts_by_no_layout_of_the_past
 
 
@@ -85,6 +93,57 @@ def taken_by_who_is_no_owner(patch: pytest.MonkeyPatch) -> None:
 def talks_before_it_knows_the_layout(patch: pytest.MonkeyPatch) -> None:
     """A node that was put back to an old copy of its disk goes by the layout it has there."""
     patch.setattr(Layouts, "may_talk", lambda self, peer: True)
+
+
+@ablation("I3", first_failing(_UNDER_WAY))
+def compared_before_all_have_settled(patch: pytest.MonkeyPatch) -> None:
+    """A new owner compares as soon as LEVEL begins, whatever is still under way."""
+    made = Moving.__init__
+
+    def hasty(self: Moving, *args: Any, **named: Any) -> None:
+        made(self, *args, **named | {"all_settled": lambda: True})
+
+    patch.setattr(Moving, "__init__", hasty)
+
+
+@ablation("I23", first_failing(_GIVEN))
+def dropped_without_comparing(patch: pytest.MonkeyPatch) -> None:
+    """Who owns a partition no more takes it off its disk when nobody writes there any more."""
+    _without_work(patch, Phase.RETIRE)
+
+
+@ablation("I23", first_failing(_HINTED))
+def hints_for_former_owners_dropped(patch: pytest.MonkeyPatch) -> None:
+    """A hint ends with what its target owned."""
+
+    async def drop(self: Overdue, target: NodeId, hints: Any, _: float) -> bool:
+        for document_id, value in hints:
+            self._hints.release(target, document_id, value, "delivered")
+        return True
+
+    patch.setattr(Overdue, "entrust", drop)
+
+
+@ablation("believes that there is nothing", first_failing(_EMPTY))
+def newcomers_not_fenced(patch: pytest.MonkeyPatch) -> None:
+    """What a node is to own is believed while it has nothing of it."""
+    raise_for = Rebuild.raise_for
+
+    def only_what_it_owned(self: Rebuild, partitions: Any) -> None:
+        gained = self._rings.layouts[self._rings.region_of[self._node]].gained_by(self._node)
+        raise_for(self, [one for one in partitions if one not in gained])
+
+    patch.setattr(Rebuild, "raise_for", only_what_it_owned)
+
+
+@ablation("both bodies were acknowledged|I9", first_failing(_ELECTED))
+def ties_decided_while_voters_change(patch: pytest.MonkeyPatch) -> None:
+    """The newcomer's first vote counts as if it had been asked all the time."""
+
+    def decided(fingerprint: bytes, votes: list[bytes], voters: int, **_: bool) -> Claim:
+        return judge(fingerprint, votes, voters)
+
+    patch.setattr("kvnode.voting.judge", decided)
 
 
 def _without_work(patch: pytest.MonkeyPatch, phase: Phase) -> None:

@@ -132,13 +132,13 @@ class Handlers:
     # Between replicas
 
     def _merge(self, connection: Answers, request_id: int, _: float, fields: Fields) -> None:
-        hint_for, patient, vouched, flat = fields
+        hint_for, patient, vouched_at, flat = fields
         if not (hint_for is None or isinstance(hint_for, str)) or not isinstance(flat, list):
             raise TypeError("not a hint's target and a list of records")
+        if not (vouched_at is None or isinstance(vouched_at, int)):
+            raise TypeError("not a purge floor")
         if hint_for is None:
-            self._merge_all(
-                connection, request_id, flat, patient=bool(patient), vouched=bool(vouched)
-            )
+            self._merge_all(connection, request_id, flat, vouched_at, patient=bool(patient))
         else:
             self._hold_all(connection, request_id, NodeId(hint_for), flat)
 
@@ -147,17 +147,18 @@ class Handlers:
         connection: Answers,
         request_id: int,
         flat: Fields,
+        vouched_at: int | None,
         *,
         patient: bool,
-        vouched: bool,
     ) -> None:
         exceptions: list[Fields] = []
         pairs = pairs_of(flat, MERGE_RECORDS_MAX)
         self._replica.admit()
-        join = self._replica.join
+        join, floor_of = self._replica.join, self._replica.floor_of
         for index, (document_id, encoded) in enumerate(pairs):
             try:
                 verify(document_id, encoded)
+                vouched = vouched_at is not None and vouched_at == floor_of(document_id)
                 held = join(document_id, encoded, vouched=vouched)
             except StoreError as error:
                 exceptions.append([index, None, error.code, str(error)])

@@ -6,7 +6,8 @@ Rules
    below its partition's floor, is answered as merged and left out. So a late copy of it can't make
    two replicas repair each other for ever.
 2. An unknown copy that may be of a purged document (``kvnode.floors``, rule 4) is LATE. Only a
-   co-owner that compares whole partitions can vouch for it, for then an owner knows it.
+   co-owner that compares whole partitions can vouch for it, for then an owner knows it; and only
+   for as long as both have the floor that they compared at, for later it may have been purged.
 3. A deletion that comes when its owners have agreed on the floor above it was known to none of
    them: whoever had it was away. If the document lives on, it is deleted as of now, so that all
    hear of it before it is purged. If it is another life of its key, begun since, it is left alone.

@@ -8,12 +8,12 @@ A batch leaves at the end of the tick. Under load ticks are short, and a tick ho
 batch that follows another within a pause waits that long for company. With 32 connections, a third
 of the coordinator's CPU time went into sending records one by one, and as much into receiving them.
 
-    MERGE  hint_for | nil, patient, vouched, [id, record, id, record, ...]
+    MERGE  hint_for | nil, patient, vouched_at | nil, [id, record, id, record, ...]
         -> nil | [[index, held | nil, code | nil, detail | nil], ...]
 
 ``patient``: nobody waits for the answer, so the receiver may let its commit wait for company.
-``vouched``: the sender is a co-owner that has the records and has compared them with the receiver
-(``kvnode.lifecycle``).
+``vouched_at``: the sender is a co-owner that has the records and has compared them with the
+receiver, when both had this purge floor (``kvnode.lifecycle``).
 
 The answer names only what is out of the ordinary: the receiver holds something else than was sent,
 or could not merge.
@@ -37,8 +37,8 @@ BATCH_BYTES_MAX: Final = 192 * 1024
 _RECORD_OVERHEAD_BYTES: Final = 32
 
 
-#: Node, whom it keeps a hint for, whether the records are vouched for.
-_Recipient = tuple[NodeId, NodeId | None, bool]
+#: Node, whom it keeps a hint for, at which floor the records are vouched for.
+_Recipient = tuple[NodeId, NodeId | None, int | None]
 
 
 class Sender(Protocol):
@@ -120,7 +120,7 @@ class Merges(Protocol):
         sender: Sender,
         *,
         patient: bool,
-        vouched: bool = False,
+        vouched_at: int | None = None,
         context: bytes = b"",
     ) -> None:
         """Send one record; ``sender.on_sent`` is called once, later."""
@@ -150,7 +150,7 @@ class MergeSender:
         sender: Sender,
         *,
         patient: bool,
-        vouched: bool = False,
+        vouched_at: int | None = None,
         context: bytes = b"",
     ) -> None:
         """Send one record; ``sender.on_sent`` is called once, later.
@@ -159,7 +159,7 @@ class MergeSender:
         the least patient of its senders. ``context`` is that of a span that waits for this record
         (``kvnode.tracing``).
         """
-        key = (target.node, target.hint_for, vouched)
+        key = (target.node, target.hint_for, vouched_at)
         batch = self._batches.get(key)
         if batch is None:
             batch = self._batches[key] = _Batch()
@@ -210,8 +210,8 @@ class MergeSender:
             self._request(key, batch)
 
     def _request(self, key: _Recipient, batch: _Batch) -> None:
-        node, hint_for, vouched = key
-        op, fields = Op.MERGE, [hint_for, batch.patient, vouched, batch.fields]
+        node, hint_for, vouched_at = key
+        op, fields = Op.MERGE, [hint_for, batch.patient, vouched_at, batch.fields]
         if batch.contexts:
             op, fields = traced(batch.contexts, op, fields)
         self._transport.request(

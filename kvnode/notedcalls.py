@@ -54,7 +54,7 @@ class NotedMerges:
         sender: Sender,
         *,
         patient: bool,
-        vouched: bool = False,
+        vouched_at: int | None = None,
         context: bytes = b"",
     ) -> None:
         """See ``Merges``."""
@@ -68,7 +68,7 @@ class NotedMerges:
             deadline_s,
             _NotedSender(sender, span),
             patient=patient,
-            vouched=vouched,
+            vouched_at=vouched_at,
             context=context + span.context,
         )
 

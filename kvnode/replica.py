@@ -283,6 +283,10 @@ class Replica:
             self._keep_floor(partition, floor)
             self._engine.put(floor_key(partition), floor.encode())
 
+    def floor_of(self, document_id: bytes) -> int:
+        """How far a document's partition has been purged; see ``kvnode.lifecycle``, rule 2."""
+        return self.lifecycle.floor(partition_of(document_id, self._partitions)).bucket
+
     def set_fenced(self, partition: int, fenced: bool) -> None:
         """Raise or lower a partition's fence, in the batch that is being gathered."""
         floor = self.lifecycle.floor(partition)

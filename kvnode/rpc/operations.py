@@ -19,7 +19,7 @@ class Op(IntEnum):
     REFUSED = 4
 
     # Between replicas.
-    MERGE = 16  # hint_for | nil, patient, vouched, [id, record, ...] -> see kvnode.merging
+    MERGE = 16  # hint_for | nil, patient, vouched_at | nil, [id, record, ...] -> see kvnode.merging
     FETCH = 17  # id, header | nil -> FetchResult, record | nil
     GOSSIP = 18  # digest -> news, digest
     NEWS = 19  # news -> (nothing)

@@ -97,6 +97,8 @@ class Exchange:
         self.complete: list[int] = []
         #: Partitions in which the peer is fenced.
         self.fenced_there: list[int] = []
+        #: The floor that both sides had when a partition's comparison began.
+        self._floor = 0
         #: Partitions that were not done, for the allowance was used up.
         self.unfinished: list[int] = []
 
@@ -140,6 +142,7 @@ class Exchange:
 
     async def _repair(self, partition: int, first_expiring: int) -> bool:
         """Level one partition; whether it ended with nothing lost or left."""
+        self._floor = self._replica.lifecycle.floor(partition).bucket
         push = not self._replica.fenced[partition]
         # What was taken from this node it still gives away (``kvnode.services.moving``).
         pull = partition not in self.fenced_there and self._replica.owns(partition)
@@ -242,7 +245,13 @@ class Exchange:
         self._count(len(encoded))
         target = Target(self._peer)
         self._merges.send(
-            target, document_id, encoded, deadline_s, pushed, patient=True, vouched=True
+            target,
+            document_id,
+            encoded,
+            deadline_s,
+            pushed,
+            patient=True,
+            vouched_at=self._floor,
         )
         return pushed
 
@@ -264,6 +273,8 @@ class Exchange:
     def _take(self, document_id: DocumentId, encoded: bytes) -> bool:
         """Join what the peer has; whether that could be done."""
         self._count(len(encoded))
+        if self._replica.floor_of(document_id) != self._floor:
+            return False
         try:
             verify(document_id, encoded)
             self._replica.admit()

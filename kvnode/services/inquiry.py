@@ -57,9 +57,11 @@ class Inquiry:
         answers = [self._owners.fetch(suspect.document_id) for suspect in asked]
         orphans_before = self._replica.quarantine.counts[State.ORPHAN]
         spoken = self._replica.standing.changes
-        for suspect, outcomes in zip(asked, answers, strict=True):
+        floors = [self._replica.floor_of(suspect.document_id) for suspect in asked]
+        for suspect, outcomes, floor in zip(asked, answers, floors, strict=True):
             told = [await outcome for outcome in outcomes.values()]
-            if self._replica.standing.changes == spoken:
+            purged = self._replica.floor_of(suspect.document_id) != floor
+            if self._replica.standing.changes == spoken and not purged:
                 self._decide(suspect, told)
         await self._replica.durable()
         if orphans := self._replica.quarantine.counts[State.ORPHAN] - orphans_before:

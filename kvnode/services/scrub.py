@@ -163,11 +163,13 @@ class Scrub:
     async def _heal(self, document_id: DocumentId) -> None:
         self.corrupt_count += 1
         document = format_document_id(document_id)
-        spoken = self._replica.standing.changes
+        spoken, floor = self._replica.standing.changes, self._replica.floor_of(document_id)
         for owner, asked in self._owners.fetch(document_id).items():
             answer = await asked
             if self._replica.standing.changes != spoken:
                 break  # it may have been given long ago by somebody who counts no more
+            if self._replica.floor_of(document_id) != floor:
+                break  # or the document was purged meanwhile
             if isinstance(answer, Lost) or answer[0] != FetchResult.FOUND:
                 continue
             try:

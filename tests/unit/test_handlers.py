@@ -219,7 +219,7 @@ def test_a_request_without_its_header_ends_the_connection(header: Message) -> No
 
 def merge(request_id: int, hint_for: str | None, *fields: bytes) -> Message:
     """One MERGE."""
-    return [Op.MERGE, request_id, 1000, hint_for, False, False, list(fields)]
+    return [Op.MERGE, request_id, 1000, hint_for, False, None, list(fields)]
 
 
 def fetch(request_id: int, document_id: bytes = ID) -> Message:

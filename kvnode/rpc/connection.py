@@ -34,12 +34,16 @@ FLUSH_BYTES: Final = 256 * 1024
 #: Unsent bytes beyond which requests are refused.
 UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
 HEARTBEAT_S: Final = 1.0
-SILENCE_S: Final = 4.0
+#: Two heartbeats may be missed, and half a second more: a process may stand still for as long. With
+#: it a region that is cut off is seen in every view, and is an alert, within five seconds.
+SILENCE_S: Final = 3.5
 #: From a frame's first byte to its last. The length of one that was damaged can claim bytes that
 #: come hours later, and what is sent meanwhile would be taken for them.
 FRAME_S: Final = 10.0
 HANDSHAKE_TIMEOUT_S: Final = 3.0
 _SWEEP_TICK_S: Final = 0.05
+#: Between two looks at what is due, should a timer come too early for it.
+_WATCH_S_MIN: Final = 0.01
 _MESSAGE_OVERHEAD_BYTES: Final = 64
 
 
@@ -340,7 +344,7 @@ class Connection(asyncio.Protocol):
 
     def _watch_silence(self) -> None:
         now_s = self._clock.monotonic_s()
-        if now_s - self._heard_s > SILENCE_S:
+        if now_s - self._heard_s >= SILENCE_S:
             self.abort(f"nothing heard for {SILENCE_S:g} s")
             return
         if self._decoder.in_frame and now_s - self._began_s > FRAME_S:
@@ -349,4 +353,6 @@ class Connection(asyncio.Protocol):
         if now_s - self._wrote_s >= HEARTBEAT_S and self._transport is not None:
             self._transport.write(encode_frame([]))
             self._wrote_s = now_s
-        self._watch = self._loop.call_later(HEARTBEAT_S, self._watch_silence)
+        # To the moment: looked at once a second, a silence would be noticed up to a second late.
+        due_s = min(self._wrote_s + HEARTBEAT_S, self._heard_s + SILENCE_S)
+        self._watch = self._loop.call_later(max(due_s - now_s, _WATCH_S_MIN), self._watch_silence)

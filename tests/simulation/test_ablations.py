@@ -28,9 +28,7 @@ from kvnode.reading import Read
 from kvnode.record import Record, merge
 from kvnode.replica import Replica
 from kvnode.rpc.operations import FetchResult
-from kvnode.services.antientropy import AntiEntropy
 from kvnode.services.handoff import _Delivery
-from kvnode.services.loop import Work
 from kvnode.services.overdue import Overdue
 from kvnode.storage.commit import GroupCommit
 from kvnode.storage.identity import Identity, boot
@@ -44,7 +42,7 @@ from tests.simulation import (
     test_membership,
     test_reading,
 )
-from tests.simulation.ablations import Ablation, Ablations, histories
+from tests.simulation.ablations import Ablation, Ablations, histories, without_comparing
 
 ABLATIONS: Final = Ablations()
 ablation: Final = ABLATIONS.add
@@ -251,7 +249,7 @@ def damaged_bytes_not_looked_at(patch: pytest.MonkeyPatch) -> None:
 )
 def same_as_you_sent_taken_for_all_that_is_known(patch: pytest.MonkeyPatch) -> None:
     """A replica that has what it was shown is not compared with what others added to it."""
-    patch.setattr(AntiEntropy, "run_once", _idle)  # which would repair it
+    without_comparing(patch)
     original = Read._take
 
     def take(self: Read, target: Any, record: Record | None, encoded: bytes | None) -> None:
@@ -280,10 +278,6 @@ def boots_not_counted(patch: pytest.MonkeyPatch) -> None:
 def own_pause_not_excused(patch: pytest.MonkeyPatch) -> None:
     """A node that stood still takes everybody else for silent."""
     patch.setattr(Detector, "excuse", lambda self, paused_s, now_s: None)
-
-
-async def _idle(self: AntiEntropy) -> Work:
-    return Work.IDLE
 
 
 @ABLATIONS.each()

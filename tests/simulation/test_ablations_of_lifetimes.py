@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 from math import inf
 from typing import Any, Final
+from unittest.mock import ANY
 
 import pytest
 
@@ -22,7 +23,7 @@ from kvnode.services.purge import Purge
 from kvnode.services.rebuild import Rebuild
 from kvnode.services.scrub import Scrub
 from kvnode.services.sweep import Sweep
-from tests.simulation import test_antientropy, test_leases, test_lifecycle
+from tests.simulation import test_antientropy, test_leases, test_lifecycle, test_overtaken
 from tests.simulation.ablations import Ablation, Ablations, first_failing, lifetimes
 
 ABLATIONS: Final = Ablations()
@@ -39,6 +40,9 @@ _BACKUP: Final = test_lifecycle.test_a_copy_from_a_backup_is_quarantined_and_nev
 _CUT_OFF: Final = test_lifecycle.test_a_node_that_is_cut_off_from_all_other_owners_purges_nothing
 _KNOWS_MORE: Final = test_leases.test_a_connected_owner_that_knows_more_is_waited_for
 _MISSED_A_BOOT: Final = test_leases.test_an_owner_that_missed_a_boot_hears_of_it_from_another
+_PUSHED: Final = (
+    test_overtaken.test_a_copy_that_is_pushed_while_its_document_is_purged_brings_nothing_back
+)
 _DAMAGED: Final = test_antientropy.test_what_was_deleted_while_it_was_damaged_is_purged_in_the_end
 
 
@@ -144,6 +148,12 @@ def boots_not_told(patch: pytest.MonkeyPatch) -> None:
 def purged_by_a_minority(patch: pytest.MonkeyPatch) -> None:
     """A node that is cut off takes all others for absent, and purges by itself."""
     patch.setattr(Purge, "_has_majority", lambda self, region, partition, missing: True)
+
+
+@ablation(r"\['a\d'\] == \[\]", first_failing(_PUSHED))
+def vouched_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """What an owner vouched for is taken, whatever was purged while it was on its way."""
+    patch.setattr(Replica, "floor_of", lambda self, document_id: ANY)
 
 
 @ablation("after 120 s still: ", first_failing(_DAMAGED))

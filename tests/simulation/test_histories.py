@@ -21,7 +21,12 @@ from tests.simulation.histories import (
     random_regions,
 )
 from tests.simulation.run import seeds
-from tests.simulation.sometimes import met_in_changes, met_in_history, met_in_lifetimes
+from tests.simulation.sometimes import (
+    met_in_changes,
+    met_in_history,
+    met_in_lifetimes,
+    met_with_tokens,
+)
 
 ROOT = Path(__file__).parents[2]
 _PRINT_DIGEST = (
@@ -50,16 +55,18 @@ def test_whatever_befalls_regions_they_end_alike(seed: int) -> None:
 
 @seeds(2)
 def test_whatever_befalls_a_cluster_whose_owners_change_they_end_alike(seed: int) -> None:
-    """As above, and I19, I23: nodes that join and leave, and disks from before they did."""
+    """As above, and I13, I14, I19, I23: nodes join and leave, and disks from before they did."""
     random_layouts(seed)
 
 
 def test_the_layouts_meet_what_they_are_for() -> None:
-    """As below, of what happens while owners change."""
+    """As below, of what happens while owners change, and what clients bring along then."""
     met: Counter[str] = Counter()
-    for seed in (11, 33):
-        met.update(met_in_changes(random_layouts(seed)))
-    seldom = ("hint entrusted to a new owner", "crash in RETIRE")
+    for seed in (9, 33):
+        cluster = random_layouts(seed)
+        met.update(met_in_changes(cluster))
+        met.update(met_with_tokens(cluster))
+    seldom = ("crash in RETIRE", "session answered from another region")
     assert [what for what, number in met.items() if not number and what not in seldom] == []
 
 

@@ -34,9 +34,7 @@ _SLOW_S: Final = 3.0
 
 
 @seeds(2)
-def test_a_copy_that_is_pushed_while_its_document_is_purged_brings_nothing_back(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_is_pushed_while_its_document_is_purged_brings_nothing_back(seed: int) -> None:
     """Regression: an owner vouched for it, so the purge floor was not looked at."""
     send = MergeSender.send
 
@@ -50,16 +48,15 @@ def test_a_copy_that_is_pushed_while_its_document_is_purged_brings_nothing_back(
                 _overtake(cluster, (third, second), first)
             send(self, *what, **how)
 
-        monkeypatch.setattr(MergeSender, "send", slowly)
-        await _purged_meanwhile(cluster, third, second, document_id)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MergeSender, "send", slowly)
+            await _purged_meanwhile(cluster, third, second, document_id)
 
     simulate(scenario, seed, _SETTINGS)
 
 
 @seeds(2)
-def test_a_copy_that_is_fetched_while_its_document_is_purged_brings_nothing_back(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_is_fetched_while_its_document_is_purged_brings_nothing_back(seed: int) -> None:
     """Regression: what was asked for before the purge was taken after it."""
     send = Asker.send
 
@@ -73,8 +70,9 @@ def test_a_copy_that_is_fetched_while_its_document_is_purged_brings_nothing_back
                 _overtake(cluster, (second, third), first)
             return send(self, peer, op, *what)
 
-        monkeypatch.setattr(Asker, "send", slowly)
-        await _purged_meanwhile(cluster, third, second, document_id)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Asker, "send", slowly)
+            await _purged_meanwhile(cluster, third, second, document_id)
 
     simulate(scenario, seed, _SETTINGS)
 

@@ -21,7 +21,7 @@ from tests.simulation.clients import CLUSTER_ID, id_of_key
 from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import hints
 from tests.simulation.run import seeds, simulate
-from tests.simulation.test_halves import begun, on_all_owners, read_at
+from tests.simulation.test_halves import begun, deleted, on_all_owners, read_at
 from tests.simulation.test_ringchange import begin, changed, phases
 
 _PARTITIONS: Final = 16
@@ -132,6 +132,30 @@ def test_what_only_the_former_owner_has_is_given_away_before_it_is_dropped(seed:
                 await cluster.read(way.newcomer, one, read=3, sloppy=False)
 
     simulate(scenario, seed, settings_of(nodes=4, spares=1, hints=HintSettings(window_s=3)))
+
+
+@seeds(2)
+def test_a_former_owner_takes_no_write_of_who_has_not_heard_of_that(seed: int) -> None:
+    """It may have given all away by then, and drops what it has."""
+
+    async def scenario(cluster: SimCluster) -> None:
+        documents = await on_all_owners(cluster)
+        way = moved(cluster, begin(cluster, add=("a5",)), "a5")
+        (via,) = way.outside
+        await begun(cluster, Phase.SWITCH)
+        await _left_to(cluster, way.newcomer)
+        for name in cluster.nodes:
+            if name != via:
+                cluster.loop.network.cut(name, via)
+        _fast(cluster, way.newcomer)
+        former = cluster.nodes[way.loses].serving.layouts
+        await cluster.until(lambda: former.own.phase is Phase.RETIRE, 5.0, lambda: phases(cluster))
+        assert cluster.nodes[via].serving.layouts.own.phase is Phase.SWITCH
+        await asyncio.gather(*(deleted(cluster, via, one) for one in way.of(documents)))
+        cluster.loop.network.heal_all()
+        await changed(cluster)
+
+    simulate(scenario, seed, settings_of(nodes=4, spares=1, hints=_NO_HINTS))
 
 
 @seeds(1)

@@ -123,7 +123,7 @@ class DiskWatch:
         self._first_layouts = dict(rings.layouts)
         #: Each layout from the moment on at which it was the newest of its region on any disk.
         self.layouts: list[tuple[float, Layout]] = []
-        self._spoken = Spoken(rings, self.atlas, disks)
+        self.spoken = Spoken(rings, region_of, self.atlas, disks, true_s)
         #: Logged writes that a region has not been told of yet: by node and region, when, the
         #: document, and what was on the node's disk of it.
         self._untold: dict[tuple[str, str], list[tuple[int, DocumentId, Record | None]]] = {}
@@ -156,7 +156,7 @@ class DiskWatch:
                 case b"a" if value is not None:
                     self._told(disk, key[1:].decode(), value)
                 case b"g" if value is not None:
-                    fault = self._spoken.heard(disk.name, key, value, changes)
+                    fault = self.spoken.heard(disk.name, key, value, changes)
                     if fault:
                         self._violated("I22", fault, None)
                 case b"k" if value is not None:
@@ -269,7 +269,7 @@ class DiskWatch:
         self.purged.setdefault(document_id, []).append(disk.name)
         self.purged_s.setdefault(document_id, self._true_s())
         held = readable(document_id, disk.values.get(record_key(document_id)))
-        for region, unaware in self._spoken.unaware().items():
+        for region, unaware in self.spoken.unaware().items():
             if held is not None and not self._promised_in(region, document_id, held):
                 what = f"{disk.name} purges without region {region}, and {unaware} know nothing"
                 self._violated("I22", what, document_id)
@@ -409,6 +409,7 @@ class DiskWatch:
             values: What it holds from then on.
         """
         self.atlas.destroys(machine)
+        self.spoken.forget(machine, values)
         if self._rings.partitions_of(NodeId(machine)) and self._is_behind(machine, values):
             self.undoubted[machine] = self._true_s()
         for commits in self.commits.values():
@@ -427,10 +428,11 @@ class DiskWatch:
             return
         assert document_id is not None
         deleted = operation.kind is Kind.DELETE
+        away = self.away_between(operation.invoked_s, self._true_s())
         near = {
             name: disk
             for name, disk in self._disks.items()
-            if (operation.quorums.each_region and not self._spoken.is_away(name))
+            if (operation.quorums.each_region and self.bounds.region_of[name] not in away)
             or self.bounds.together(name, operation.via)
         }
         replicas = [
@@ -458,6 +460,14 @@ class DiskWatch:
             self._violated("I18", f"fewer replicas than said, {found}", document_id)
         if len({*replicas, *holders}) < stored.acked:
             self._violated("I18", f"fewer nodes than said, {found}", document_id)
+
+    def is_misled(self, machine: str, at_s: float) -> bool:
+        """See ``Spoken``."""
+        return self.spoken.is_misled(machine, at_s)
+
+    def away_between(self, start_s: float, end_s: float) -> list[str]:
+        """See ``Spoken``."""
+        return self.spoken.away_between(start_s, end_s)
 
     def holders_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
         """The replicas that reads asked and that had something of it on disk all the time."""

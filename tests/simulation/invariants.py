@@ -106,6 +106,8 @@ class DiskWatch:
         self.deleted: dict[DocumentId, None] = {}
         #: Deleted documents that have left disks, and which; and when the first did.
         self.purged: dict[DocumentId, list[str]] = {}
+        #: The same, with disks on which they were deleted once more.
+        self._ever_purged: dict[DocumentId, dict[str, None]] = {}
         self.purged_s: dict[bytes, float] = {}
         self.gone_s = self.purged_s
         #: Every copy is known at every moment; nothing has to be taken for granted.
@@ -243,6 +245,11 @@ class DiskWatch:
             partition = partition_of(document_id, self._rings.partitions)
             owners = self._rings.by_region[region].readers(partition)
             missing = [owner for owner in owners if not self._has_all(owner, document_id, record)]
+            if not self._purged_before(document_id, coordinated_ms):
+                # What was given up with its region may be purged before the log says so, and
+                # deleted once more.
+                purged = self._ever_purged.get(document_id, {})
+                missing = [owner for owner in missing if owner not in purged]
             if 2 * len(missing) >= len(owners):
                 what = f"{disk.name} says that {missing} are beyond {told_ms}, and they lack"
                 logged = f"{describe(record)}, logged at {coordinated_ms}"
@@ -267,6 +274,7 @@ class DiskWatch:
     def _purged(self, disk: SimDisk, document_id: DocumentId) -> None:
         """Judge that a deleted record leaves a disk."""
         self.purged.setdefault(document_id, []).append(disk.name)
+        self._ever_purged.setdefault(document_id, {})[disk.name] = None
         self.purged_s.setdefault(document_id, self._true_s())
         held = readable(document_id, disk.values.get(record_key(document_id)))
         for region, unaware in self.spoken.unaware().items():
@@ -322,7 +330,8 @@ class DiskWatch:
 
     def _purged_before(self, document_id: DocumentId, at_ms: int) -> bool:
         """Whether a document had been purged when a clock said this."""
-        return at_ms > START_MS + 1000 * (self.purged_s[document_id] + BOUNDS.clock_error_s)
+        purged_s = self.purged_s.get(document_id, inf)
+        return at_ms > START_MS + 1000 * (purged_s + BOUNDS.clock_error_s)
 
     def _excused(self, owner: str, document_id: DocumentId) -> bool:
         """Whether an owner was not asked about a purge, or has lost the answer with its disk."""

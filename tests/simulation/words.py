@@ -150,7 +150,7 @@ class Words(Strikes):
 
 def say(cluster: SimCluster, via: str, region: str, *, gone: bool) -> None:
     """As ``stele region`` does on one node. Raises Refused."""
-    cluster.note(f"{via} is told that region {region} is {'gone' if gone else 'back'}")
     cluster.nodes[via].serving.partings.say(region, gone=gone)
+    cluster.note(f"{via} is told that region {region} is {'gone' if gone else 'back'}")
     if gone:
         cluster.watch.spoken.said(region)

@@ -22,13 +22,15 @@ from tests.simulation.ablations import Ablation, Ablations, first_failing
 
 ABLATIONS: Final = Ablations()
 ablation = ABLATIONS.add
-_BEGUN: Final = partial(test_halves.test_no_half_reads_what_the_other_has_deleted, after_s=0.0)
 _KNOWN: Final = partial(test_halves.test_no_half_reads_what_the_other_has_deleted, after_s=1.0)
 _LAST: Final = test_halves.test_what_only_the_old_owner_has_is_not_left_with_it
 _SHOWN: Final = test_halves.test_what_one_quorum_has_read_no_later_one_misses
 _UNDER_WAY: Final = test_moving.test_what_began_before_the_newcomer_counted_is_compared_as_well
+_UNHEARD: Final = test_moving.test_a_former_owner_takes_no_write_of_who_has_not_heard_of_that
 _GIVEN: Final = test_moving.test_what_only_the_former_owner_has_is_given_away_before_it_is_dropped
-_HINTED: Final = test_moving.test_a_hint_for_a_former_owner_goes_to_one_of_now
+_HINTED: Final = partial(
+    test_moving.test_a_hint_for_a_former_owner_goes_to_one_of_now, killed=False
+)
 _EMPTY: Final = test_moving.test_nobody_is_rebuilt_from_a_newcomer_that_has_nothing_yet
 _ELECTED: Final = test_moving.test_no_body_wins_by_the_vote_of_who_was_not_asked_before
 _OLD: Final = test_ringchange.test_an_old_copy_of_a_disk_counts_by_no_layout_of_the_past
@@ -74,7 +76,7 @@ def shown_to_one_quorum_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Coordinator, "_show_all", leave)
 
 
-@ablation("I19", first_failing(_BEGUN))
+@ablation("I19", first_failing(_UNHEARD))
 def taken_by_who_is_no_owner(patch: pytest.MonkeyPatch) -> None:
     """A replica stores whatever it is sent."""
     join = Replica.join

@@ -131,6 +131,16 @@ class Witness:
         del document_id, start_s, end_s
         return []
 
+    def is_misled(self, machine: str, at_s: float) -> bool:
+        """No region is ever said to be gone."""
+        del machine, at_s
+        return False
+
+    def away_between(self, start_s: float, end_s: float) -> list[str]:
+        """None; see above."""
+        del start_s, end_s
+        return []
+
     def _on_disk(self, document_id: DocumentId, record: Record) -> None:
         if record.tombstone is not None:
             self.deleted[document_id] = None

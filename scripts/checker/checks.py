@@ -31,6 +31,9 @@ Where there are several regions, this holds within each of them, and between the
 of a quorum in each region. For the rest, between them nothing that was
 acknowledged is lost, and I20 says from when on it is everywhere (``invariants`` of the simulation).
 
+A region that an operator has said to be gone counts as destroyed, and no quorum in each region has
+a part of it until it is back. Its machines may show what others have purged until they hear that.
+
 "Absent" counts only from owners, so it needs no strictness; "found" counts from hint holders too.
 """
 
@@ -144,7 +147,7 @@ def _absences(
         if over:
             continue
         if isinstance(op.answer, DocumentNotFound):
-            for create in _that_meet(acknowledged, op, evidence.bounds):
+            for create in _that_meet(acknowledged, op, evidence):
                 if (
                     _after(op, create)
                     and _left(create, evidence, op) + op.heard(op.answer.acked) > copies
@@ -194,7 +197,8 @@ def _resurrections(
         if not isinstance(op.answer, Found) or gone_s is None or op.invoked_s <= gone_s:
             continue
         purged_s = evidence.purged_s.get(document_id, gone_s)
-        if not created_after(op.answer.create, purged_s, evidence.bounds):
+        anew = created_after(op.answer.create, purged_s, evidence.bounds)
+        if not (anew or evidence.is_misled(op.via, op.invoked_s)):
             yield "I4", f"back after it was purged: {op}"
 
 
@@ -206,7 +210,7 @@ def _deletes(
         if not delete.acknowledged:
             continue
         purged_s = evidence.purged_s.get(delete.document_id or b"", inf)
-        for op in _that_meet(found, delete, evidence.bounds):
+        for op in _that_meet(found, delete, evidence):
             assert isinstance(op.answer, Found)
             if created_after(op.answer.create, purged_s, evidence.bounds):
                 continue  # by a create that nobody heard of: another life of the key
@@ -214,7 +218,7 @@ def _deletes(
             strict = not op.quorums.sloppy and left + op.heard(op.answer.fetched.answered) > copies
             if strict and _after(op, delete):
                 yield "I3", f"still there: {op}, after {delete}"
-        for op in _that_meet(creates, delete, evidence.bounds):
+        for op in _that_meet(creates, delete, evidence):
             left = _left(delete, evidence, op)
             if op.acknowledged and _after(op, delete) and left + op.counted > copies:
                 yield "I10", f"created again: {op}, after {delete}"
@@ -288,14 +292,20 @@ def _may_store(create: Operation, evidence: Evidence) -> bool:
 
 
 def _that_meet(
-    operations: Iterable[Operation], other: Operation, bounds: Bounds
+    operations: Iterable[Operation], other: Operation, evidence: Evidence
 ) -> list[Operation]:
-    """Those whose quorums meet another one's: of its region, or one of the two is of each."""
-    return [
-        op
-        for op in operations
-        if bounds.together(op.via, other.via) or op.quorums.each_region or other.quorums.each_region
-    ]
+    """Those whose quorums meet another one's in some region."""
+    asked = _regions_of(other, evidence)
+    return [op for op in operations if not asked.isdisjoint(_regions_of(op, evidence))]
+
+
+def _regions_of(operation: Operation, evidence: Evidence) -> set[str | None]:
+    """The regions of whose owners a quorum was asked for."""
+    region_of, own = evidence.bounds.region_of, evidence.bounds.region_of.get(operation.via)
+    if not operation.quorums.each_region:
+        return {own}
+    away = evidence.away_between(operation.invoked_s, operation.answered_s or inf)
+    return {own, *region_of.values()}.difference(away)
 
 
 def _origins(history: list[Operation]) -> dict[str, list[Operation]]:

@@ -4,7 +4,7 @@ The simulation sees every commit of every disk; a run of real processes sees wha
 and their disks when all is over. Each says what it knows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Protocol
 
@@ -101,6 +101,12 @@ class Evidence(Protocol):
     @property
     def deleted(self) -> Mapping[DocumentId, None]:
         """Documents known to have had a tombstone on a disk."""
+
+    def is_misled(self, machine: str, at_s: float) -> bool:
+        """Whether others had given up a machine's region, and it may not have known."""
+
+    def away_between(self, start_s: float, end_s: float) -> Sequence[str]:
+        """The regions given up then: a quorum in each region may be one without them."""
 
     def holders_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
         """The replicas known to have had a document on disk all the time."""

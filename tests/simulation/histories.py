@@ -34,6 +34,7 @@ from tests.simulation.plan import Plan
 from tests.simulation.run import simulate
 from tests.simulation.sessions import Sessions
 from tests.simulation.strikes import OldDisks, Strikes
+from tests.simulation.words import Words
 
 Trouble = Workload | Sessions | Nemesis | Strikes | Changes
 
@@ -108,13 +109,15 @@ def random_regions(seed: int, plan: Plan | None = None) -> SimCluster:
     """Run and judge the history of a seed in which regions are cut off, and documents end.
 
     As ``random_lifetimes``: in the end all regions hold the same, and nothing that was deleted.
-    In four of ten some requests ask for a quorum in each region.
+    In four of ten some requests ask for a quorum in each region, and in as many operators say that
+    a region is gone, and later that it is back.
     """
     plan = plan or Plan()
     chance = Random(f"{seed}/regions")
     settings, order = far_apart(chance), random_order(chance)
     nemeses = chance.randint(0, 1)
     everywhere = Random(f"{seed}/each region").random() < 0.4
+    striking = Words if Random(f"{seed}/words").random() < 0.4 else Strikes
 
     async def scenario(cluster: SimCluster) -> None:
         loop = cluster.loop
@@ -122,7 +125,7 @@ def random_regions(seed: int, plan: Plan | None = None) -> SimCluster:
             Workload(cluster, loop.stream("workload"), SHORT_LIVES),
             *_nemeses(cluster, plan, nemeses),
             RegionNemesis(cluster, loop.stream("regions"), plan.line("r")),
-            Strikes(cluster, loop.stream("strikes"), plan.line("s")),
+            striking(cluster, loop.stream("strikes"), plan.line("s")),
         ]
         if everywhere:
             troubles.append(EachRegion(cluster, loop.stream("each region")))

@@ -106,6 +106,8 @@ class DiskWatch:
         self.deleted: dict[DocumentId, None] = {}
         #: Deleted documents that have left disks, and which; and when the first did.
         self.purged: dict[DocumentId, list[str]] = {}
+        #: The same, with disks on which they were deleted once more.
+        self._ever_purged: dict[DocumentId, dict[str, None]] = {}
         self.purged_s: dict[bytes, float] = {}
         self.gone_s = self.purged_s
         #: Every copy is known at every moment; nothing has to be taken for granted.
@@ -123,7 +125,7 @@ class DiskWatch:
         self._first_layouts = dict(rings.layouts)
         #: Each layout from the moment on at which it was the newest of its region on any disk.
         self.layouts: list[tuple[float, Layout]] = []
-        self._spoken = Spoken(rings, self.atlas, disks)
+        self.spoken = Spoken(rings, region_of, self.atlas, disks, true_s)
         #: Logged writes that a region has not been told of yet: by node and region, when, the
         #: document, and what was on the node's disk of it.
         self._untold: dict[tuple[str, str], list[tuple[int, DocumentId, Record | None]]] = {}
@@ -156,7 +158,7 @@ class DiskWatch:
                 case b"a" if value is not None:
                     self._told(disk, key[1:].decode(), value)
                 case b"g" if value is not None:
-                    fault = self._spoken.heard(disk.name, key, value, changes)
+                    fault = self.spoken.heard(disk.name, key, value, changes)
                     if fault:
                         self._violated("I22", fault, None)
                 case b"k" if value is not None:
@@ -243,6 +245,11 @@ class DiskWatch:
             partition = partition_of(document_id, self._rings.partitions)
             owners = self._rings.by_region[region].readers(partition)
             missing = [owner for owner in owners if not self._has_all(owner, document_id, record)]
+            if not self._purged_before(document_id, coordinated_ms):
+                # What was given up with its region may be purged before the log says so, and
+                # deleted once more.
+                purged = self._ever_purged.get(document_id, {})
+                missing = [owner for owner in missing if owner not in purged]
             if 2 * len(missing) >= len(owners):
                 what = f"{disk.name} says that {missing} are beyond {told_ms}, and they lack"
                 logged = f"{describe(record)}, logged at {coordinated_ms}"
@@ -267,9 +274,10 @@ class DiskWatch:
     def _purged(self, disk: SimDisk, document_id: DocumentId) -> None:
         """Judge that a deleted record leaves a disk."""
         self.purged.setdefault(document_id, []).append(disk.name)
+        self._ever_purged.setdefault(document_id, {})[disk.name] = None
         self.purged_s.setdefault(document_id, self._true_s())
         held = readable(document_id, disk.values.get(record_key(document_id)))
-        for region, unaware in self._spoken.unaware().items():
+        for region, unaware in self.spoken.unaware().items():
             if held is not None and not self._promised_in(region, document_id, held):
                 what = f"{disk.name} purges without region {region}, and {unaware} know nothing"
                 self._violated("I22", what, document_id)
@@ -322,7 +330,8 @@ class DiskWatch:
 
     def _purged_before(self, document_id: DocumentId, at_ms: int) -> bool:
         """Whether a document had been purged when a clock said this."""
-        return at_ms > START_MS + 1000 * (self.purged_s[document_id] + BOUNDS.clock_error_s)
+        purged_s = self.purged_s.get(document_id, inf)
+        return at_ms > START_MS + 1000 * (purged_s + BOUNDS.clock_error_s)
 
     def _excused(self, owner: str, document_id: DocumentId) -> bool:
         """Whether an owner was not asked about a purge, or has lost the answer with its disk."""
@@ -409,6 +418,7 @@ class DiskWatch:
             values: What it holds from then on.
         """
         self.atlas.destroys(machine)
+        self.spoken.forget(machine, values)
         if self._rings.partitions_of(NodeId(machine)) and self._is_behind(machine, values):
             self.undoubted[machine] = self._true_s()
         for commits in self.commits.values():
@@ -427,10 +437,11 @@ class DiskWatch:
             return
         assert document_id is not None
         deleted = operation.kind is Kind.DELETE
+        away = self.away_between(operation.invoked_s, self._true_s())
         near = {
             name: disk
             for name, disk in self._disks.items()
-            if (operation.quorums.each_region and not self._spoken.is_away(name))
+            if (operation.quorums.each_region and self.bounds.region_of[name] not in away)
             or self.bounds.together(name, operation.via)
         }
         replicas = [
@@ -458,6 +469,14 @@ class DiskWatch:
             self._violated("I18", f"fewer replicas than said, {found}", document_id)
         if len({*replicas, *holders}) < stored.acked:
             self._violated("I18", f"fewer nodes than said, {found}", document_id)
+
+    def is_misled(self, machine: str, at_s: float) -> bool:
+        """See ``Spoken``."""
+        return self.spoken.is_misled(machine, at_s)
+
+    def away_between(self, start_s: float, end_s: float) -> list[str]:
+        """See ``Spoken``."""
+        return self.spoken.away_between(start_s, end_s)
 
     def holders_during(self, document_id: bytes, start_s: float, end_s: float) -> list[str]:
         """The replicas that reads asked and that had something of it on disk all the time."""

@@ -46,6 +46,11 @@ _STRIKES: Final = {
 }
 
 _APART: Final = {"regions far apart": " far from all others"}
+_GIVEN_UP: Final = {
+    "region said to be gone": " is gone",
+    "region said to be back": " is back",
+    "region said to be gone wrongly": "nothing ails region ",
+}
 
 
 def met_in_history(cluster: SimCluster) -> Counter[str]:
@@ -127,6 +132,7 @@ def met_in_regions(cluster: SimCluster) -> Counter[str]:
     everywhere = [op for op in cluster.history if op.quorums.each_region]
     met["acknowledged in each region"] = sum(op.acknowledged for op in everywhere)
     met["refused for a region"] = sum("region" in str(op.answer) for op in everywhere if op.refused)
+    met.update(met_with_words(cluster))
     for machine in cluster.nodes.values():
         background, outbox = machine.serving.background, machine.serving.replica.outbox
         met["shipped"] += sum(one.shipped_count for one in background.shipping.values())
@@ -134,6 +140,36 @@ def met_in_regions(cluster: SimCluster) -> Counter[str]:
         met["outbox overflowed"] += _logged(machine, "outbox.overflowed")
         met["region's debt paid"] += outbox.repaid_count
         met["watermark known"] += any(map(machine.serving.watermarks.of, outbox.regions))
+    return met
+
+
+def met_with_words(cluster: SimCluster) -> Counter[str]:
+    """What takes an operator who says that a region is gone, alone."""
+    watch, answered = cluster.watch, [op for op in cluster.history if op.acknowledged]
+    written_s = [op.answered_s for op in answered if op.stored is not None]
+    met = _faults(cluster, _GIVEN_UP)
+    met["purged without a region"] = sum(
+        bool(watch.away_between(at_s, at_s)) for at_s in watch.purged_s.values()
+    )
+    met["answered by a region that did not know"] = sum(
+        watch.is_misled(op.via, op.invoked_s) for op in answered
+    )
+    met["refused as its region is gone"] = sum(
+        f"region {watch.bounds.region_of[op.via]} is gone" in str(op.answer)
+        for op in cluster.history
+    )
+    met["region rebuilt while clients wrote"] = 0
+    for machine in cluster.nodes.values():
+        back_s = [
+            line.at_s
+            for line in machine.events("region.back")
+            if line.fields["region"] == machine.region
+        ]
+        for line in machine.events("node.rebuilt"):
+            since_s = max((at_s for at_s in back_s if at_s < line.at_s), default=line.at_s)
+            met["region rebuilt while clients wrote"] += any(
+                at_s is not None and since_s < at_s < line.at_s for at_s in written_s
+            )
     return met
 
 

@@ -62,27 +62,29 @@ class Strikes:
         while not self._stopped:
             await asyncio.sleep(self._chance.uniform(*_QUIET_S))
             name = self._chance.choice(list(self._cluster.nodes))
-            strike = self._chance.choice(self._strikes)
-            self._happens = self._line.admits(
-                f"{strike.__name__} {name}", self._cluster.loop.time()
-            )
-            await strike(name)
-            await self._cluster.until(
-                partial(self._over, name), _HEALED_S, f"{name} is not sure of itself"
-            )
+            await self._carry_out(self._chance.choice(self._strikes), name)
+
+    async def _carry_out(self, strike: Callable[[str], Awaitable[None]], name: str) -> None:
+        self._happens = self._line.admits(f"{strike.__name__} {name}", self._cluster.loop.time())
+        await strike(name)
+        await self._cluster.until(
+            partial(self._over, name), _HEALED_S, f"{name} is not sure of itself"
+        )
 
     def stop(self) -> None:
         """Strike no more."""
         self._stopped = True
 
     async def _wipe(self, name: str) -> None:
+        if await self._taken_down(name):
+            self._empty(name)
+            self._bring_up(name)
+
+    def _empty(self, name: str) -> None:
         settings = self._cluster.settings
-        if not await self._taken_down(name):
-            return
         self._cluster.note(f"{name} is wiped")
         identity = Identity(settings.cluster_id, name, settings.replication.partitions)
         self._cluster.replace_disk(name, {IDENTITY_KEY: identity.encode()})
-        self._bring_up(name)
 
     async def _back_up(self, name: str) -> None:
         if not await self._taken_down(name):

@@ -26,6 +26,7 @@ from tests.simulation.sometimes import (
     met_in_history,
     met_in_lifetimes,
     met_with_tokens,
+    met_with_words,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,12 @@ def test_the_layouts_meet_what_they_are_for() -> None:
         met.update(met_with_tokens(cluster))
     seldom = ("crash in RETIRE", "session answered from another region")
     assert [what for what, number in met.items() if not number and what not in seldom] == []
+
+
+def test_the_regions_meet_operators_words() -> None:
+    """As below, of a region that is given up, also wrongly, and comes back under writes."""
+    met = met_with_words(random_regions(17))
+    assert [what for what, number in met.items() if not number] == []
 
 
 def test_the_lifetimes_meet_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from tests.simulation.cluster import SimCluster, settings_of
 from tests.simulation.convergence import ended, level
 from tests.simulation.run import seeds, simulate
 from tests.simulation.test_regions import COMPARED, A, B, cut_off, logged, vetoes
+from tests.simulation.words import say
 
 THREE: Final = settings_of(
     regions="abc",
@@ -33,12 +34,6 @@ THREE: Final = settings_of(
 )
 #: A purge that nothing holds up is over by then.
 _PURGED_S: Final = 45.0
-
-
-def say(cluster: SimCluster, via: str, region: str, *, gone: bool) -> None:
-    """As ``stele region`` does on one node."""
-    cluster.note(f"{via} is told that region {region} is {'gone' if gone else 'back'}")
-    cluster.nodes[via].serving.partings.say(region, gone=gone)
 
 
 def word_on_disk(cluster: SimCluster, name: str, region: str) -> int:
@@ -185,12 +180,17 @@ def test_a_wrong_word_brings_nothing_back_to_life(seed: int) -> None:
         await cluster.delete("a1", dead, write=3)
         say(cluster, A[seed % 3], "b", gone=True)
         await purged(cluster, A, dead)
-        assert cluster.nodes["b1"].stored(dead), "and shows it to its clients"
+        shown = await cluster.read("b1", dead)
+        assert shown.create.content == b"document 0", "nobody there knows better"
+        watch, misled_s = cluster.watch, cluster.loop.time()
+        assert [name for name in cluster.machines if watch.is_misled(name, misled_s)] == [*B]
+        assert watch.away_between(misled_s, misled_s) == ["b"]
         await asyncio.sleep(6)  # later than any clock says of what was purged
         beyond = await cluster.create("b2", "beyond", write=2)
         await cluster.delete("b3", documents[1].document_id, write=2)
         heal(cluster)
         await heard(cluster, B, "b", 1)
+        assert not any(watch.is_misled(name, cluster.loop.time()) for name in B)
         await asyncio.sleep(10)
         for name in A:
             assert cluster.nodes[name].stored(dead) is None
@@ -200,6 +200,7 @@ def test_a_wrong_word_brings_nothing_back_to_life(seed: int) -> None:
                 await cluster.read(name, dead)
         say(cluster, "a2", "b", gone=False)
         await returned(cluster, B)
+        assert not watch.away_between(cluster.loop.time(), cluster.loop.time())
         for name in (*A, *B):
             with pytest.raises(DocumentNotFound):
                 await cluster.read(name, dead, read=2)

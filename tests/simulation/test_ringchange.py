@@ -11,8 +11,9 @@ from scripts.checker.history import NoAnswer
 from tests.simulation.cluster import REGION, SimCluster, settings_of
 from tests.simulation.convergence import differences, level
 from tests.simulation.run import seeds, simulate
-from tests.simulation.test_partings import purged, say
+from tests.simulation.test_partings import purged
 from tests.simulation.test_regions import COMPARED
+from tests.simulation.words import say
 
 FOUR = settings_of(spares=1, antientropy=AntiEntropySettings(interval_s=5.0))
 

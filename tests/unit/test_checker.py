@@ -109,12 +109,14 @@ def judged(
     disks: Sequence[dict[DocumentId, Record]] | None = None,
     atlas: Destroyed | None = None,
     healed_s: float = inf,
+    witness_of: type[Witness] = Witness,
+    bounds: Bounds = BOUNDS,
 ) -> list[Violation]:
     """What is wrong with a history, and with the disks that it ended with."""
     held = disks or [dict(store.records) for _ in NODES]
-    witness = Witness(
+    witness = witness_of(
         store.history,
-        bounds=BOUNDS,
+        bounds=bounds,
         atlas=atlas or Destroyed(),
         expires_ms={},
         disks={node: DiskContents(one, {}, {}) for node, one in zip(NODES, held, strict=True)},
@@ -131,6 +133,20 @@ def judged(
         *judge(store.history, witness),
         *judge_converged(store.history, stored, witness, store.now_s),
     ]
+
+
+class WithoutB(Witness):
+    """Region b was given up all the time, and its machines did not know."""
+
+    def is_misled(self, machine: str, at_s: float) -> bool:
+        """Any of region b, whenever."""
+        del at_s
+        return machine.startswith("b")
+
+    def away_between(self, start_s: float, end_s: float) -> list[str]:
+        """Region b, whenever."""
+        del start_s, end_s
+        return ["b"]
 
 
 def verdict_of(store: PerfectStore, violations: Sequence[Violation]) -> Verdict:
@@ -359,3 +375,38 @@ def test_a_verdict_counts_what_clients_had() -> None:
     assert (verdict.operations, verdict.acknowledged) == (4, 1)
     assert (verdict.unknown, verdict.unavailable_s) == (2, 1)
     assert str(verdict).startswith("PASSED: 4 operations, 1 acknowledged: 0 lost, 0 resurrected")
+
+
+IN_TWO_REGIONS = msgspec.structs.replace(BOUNDS, region_of={"a1": "a", "b1": "b"})
+
+
+@given(seeds, st.sampled_from(["a1", "b1"]))
+def test_what_is_purged_is_shown_only_where_nobody_knows_that_the_region_was_given_up(
+    seed: int, via: str
+) -> None:
+    """An operator's word can't be checked; who has not heard it serves what it has."""
+    store = busy(seed)
+    document_id = store.create().document_id or DocumentId(b"")
+    create = store.records[document_id].create
+    assert create is not None
+    store.delete(document_id, write=2)
+    healed_s = store.now_s = store.now_s + 1.0
+    read = store.read(document_id, read=1)
+    read.answer, read.via = Found(create, Fetched(Record(create), 1, 1, 3)), via
+    told = judged(store, healed_s=healed_s, bounds=IN_TWO_REGIONS)
+    assert "I4" in {one.invariant for one in told}
+    untold = judged(store, healed_s=healed_s, bounds=IN_TWO_REGIONS, witness_of=WithoutB)
+    assert ("I4" in {one.invariant for one in untold}) == (via == "a1")
+
+
+@given(seeds, st.sampled_from(["a1", "b1"]))
+def test_a_quorum_in_each_region_is_none_in_one_that_was_given_up(seed: int, via: str) -> None:
+    """It is one of the others; of those nothing less is promised."""
+    store = busy(seed)
+    create = store.create(write=2)
+    create.quorums = Quorums(1, 2, sloppy=False, each_region=True)
+    read = store.read(create.document_id or DocumentId(b""))
+    read.answer, read.via = DocumentNotFound(acked=2, required=2), via
+    assert [one.invariant for one in judged(store, bounds=IN_TWO_REGIONS)] == ["I1"]
+    without = judged(store, bounds=IN_TWO_REGIONS, witness_of=WithoutB)
+    assert [one.invariant for one in without] == (["I1"] if via == "a1" else [])

@@ -108,8 +108,10 @@ class DiskWatch:
         self.purged: dict[DocumentId, list[str]] = {}
         #: The same, with disks on which they were deleted once more.
         self._ever_purged: dict[DocumentId, dict[str, None]] = {}
+        self.gone_s: dict[bytes, float] = {}
+        #: From when on keys of deleted documents were free again.
         self.purged_s: dict[bytes, float] = {}
-        self.gone_s = self.purged_s
+        self._retention_s = lifecycle.tombstone_retention_s
         #: Every copy is known at every moment; nothing has to be taken for granted.
         self.level_s = inf
         #: When documents with a time to live end.
@@ -275,7 +277,11 @@ class DiskWatch:
         """Judge that a deleted record leaves a disk."""
         self.purged.setdefault(document_id, []).append(disk.name)
         self._ever_purged.setdefault(document_id, {})[disk.name] = None
-        self.purged_s.setdefault(document_id, self._true_s())
+        self.gone_s.setdefault(document_id, self._true_s())
+        # Who stayed away was neither told of the deletion nor asked: what it creates under the key,
+        # once the deletion is old enough to be purged, is another life.
+        away = any(self.atlas.was_ever_away(owner) for owner in self._owners(document_id))
+        self.purged_s.setdefault(document_id, self._true_s() - away * self._retention_s)
         held = readable(document_id, disk.values.get(record_key(document_id)))
         for region, unaware in self.spoken.unaware().items():
             if held is not None and not self._promised_in(region, document_id, held):
@@ -330,8 +336,8 @@ class DiskWatch:
 
     def _purged_before(self, document_id: DocumentId, at_ms: int) -> bool:
         """Whether a document had been purged when a clock said this."""
-        purged_s = self.purged_s.get(document_id, inf)
-        return at_ms > START_MS + 1000 * (purged_s + BOUNDS.clock_error_s)
+        gone_s = self.gone_s.get(document_id, inf)
+        return at_ms > START_MS + 1000 * (gone_s + BOUNDS.clock_error_s)
 
     def _excused(self, owner: str, document_id: DocumentId) -> bool:
         """Whether an owner was not asked about a purge, or has lost the answer with its disk."""

@@ -149,7 +149,7 @@ def met_with_words(cluster: SimCluster) -> Counter[str]:
     written_s = [op.answered_s for op in answered if op.stored is not None]
     met = _faults(cluster, _GIVEN_UP)
     met["purged without a region"] = sum(
-        bool(watch.away_between(at_s, at_s)) for at_s in watch.purged_s.values()
+        bool(watch.away_between(at_s, at_s)) for at_s in watch.gone_s.values()
     )
     met["answered by a region that did not know"] = sum(
         watch.is_misled(op.via, op.invoked_s) for op in answered

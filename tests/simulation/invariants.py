@@ -384,8 +384,9 @@ class DiskWatch:
             what = f"{what}, but {target} has {describe(stored)}"
             self._violated("I15", what, document_id)
         partition = partition_of(document_id, self._rings.partitions)
-        if disk.name not in self._rings.owners(partition):
-            return
+        ring = self._rings.by_region[self._rings.region_of[NodeId(disk.name)]]
+        if disk.name not in ring.voters(partition):
+            return  # who gains the partition is yet to hear of it, or is given all
         debt = debt_key(target, partition)
         # What is over by this clock is compared no more: a debt for it may be paid in this batch.
         over = old is not None and self._expired(disk, old)
